@@ -57,8 +57,10 @@ static pte_t *entry_for(pte_t *table, uint64_t address, int level, bool create)
 static void map_kernel(uint64_t start, uint64_t end, int level, uint64_t access)
 {
     uint64_t size = PAGE_SIZE << (9 * level);
+    pte_t *entry = NULL;
     for (uint64_t address = start; address < end; address += size) {
-        pte_t *entry = entry_for(kernel_root, address, level, true);
+        bool same_table = entry != NULL && address % (size * ENTRIES) != 0;
+        entry = same_table ? entry + 1 : entry_for(kernel_root, address, level, true);
         if (entry == NULL)
             panic("not enough memory for the kernel's page tables");
         *entry = pte_of(address, access | PTE_G | PTE_A | PTE_D);
