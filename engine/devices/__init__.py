@@ -39,7 +39,7 @@ class Label:
     name: str
 
 
-#: A property: text, several texts, raw bytes, 32-bit cells (labels become phandles), or True if it has no value.
+#: A property: text, several texts, raw bytes, 32-bit cells (labels become phandles), or True without a value.
 Property = str | bytes | bool | tuple[str, ...] | tuple["int | Label", ...]
 
 

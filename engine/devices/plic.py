@@ -1,6 +1,6 @@
 """PLIC: the platform-level interrupt controller. Device interrupts, by priority, to the harts' contexts.
 
-    0x000000 + 4 s          priority of source s (0: never)      sources are 1, 2, 3 ...; source 0 does not exist
+    0x000000 + 4 s          priority of source s (0: never)      sources are 1, 2, 3 ...; 0 does not exist
     0x001000 + 4 w          pending bits, read only
     0x002000 + 0x80 c       enable bits of context c
     0x200000 + 0x1000 c     threshold of context c

@@ -121,7 +121,8 @@ def inspect(content: bytes, name: str, address: int | None = None) -> LoadedImag
         if address is not None:
             raise LabError(
                 "elf-address",
-                f"{name} is an ELF file, which says itself where it goes. Only a flat binary takes an address.",
+                f"{name} is an ELF file, which says itself where it goes. "
+                "Only a flat binary takes an address.",
                 image=name,
             )
         return _Elf(content, name).load()
