@@ -206,6 +206,11 @@ class Trace:
         """The guests that have records, by id."""
         return sorted(self._rings)
 
+    @property
+    def written(self) -> int:
+        """How many records there were of all guests together."""
+        return sum(ring.sequence for ring in self._rings.values())
+
     def total(self, guest: int) -> int:
         """The sequence of the guest's latest record, which is also how many there were."""
         ring = self._rings.get(guest)
