@@ -1,0 +1,283 @@
+"""Everything that can be asked of a lab: commands change it, queries only look. One definition for page, web process and engine.
+
+On the wire a command or query is a map with its tag under "type" (`{"type": "guest.create", "host": 1, ...}`); msgspec
+checks every field and bound before the engine sees it. Every command that the lab accepts is stamped with the
+lab's position and kept, so that a lab is its last checkpoint and the commands since.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+Identifier = Annotated[int, Meta(ge=1, le=65535)]
+Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[\w][\w .\-]*$")]
+Coordinate = Annotated[float, Meta(ge=-100_000, le=100_000)]
+Address = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
+Stack = Literal["bare-metal", "type1-trap-and-emulate"]
+Unit = Literal["trap", "instruction"]
+#: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
+Speed = Literal["1", "2", "5", "10", "25", "real", "max"]
+
+
+class Command(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True):
+    """Base of all commands."""
+
+
+# -- structure: these can be undone ----------------------------------------------------------------
+class HostCreate(Command, tag="host.create", frozen=True):
+    """Result: {"host": id}."""
+
+    x: Coordinate = 0.0
+    y: Coordinate = 0.0
+    name: Name | None = None
+    harts: Annotated[int, Meta(ge=1, le=8)] = 1
+    memory_mib: Annotated[int, Meta(ge=16, le=1024)] = 128
+    stack: Stack = "type1-trap-and-emulate"
+
+
+class HostUpdate(Command, tag="host.update", frozen=True):
+    """Rename or move a host on the canvas; None leaves a field as it is."""
+
+    host: Identifier
+    name: Name | None = None
+    x: Coordinate | None = None
+    y: Coordinate | None = None
+
+
+class HostStack(Command, tag="host.stack", frozen=True):
+    """Give a host another stack. It must have no guests."""
+
+    host: Identifier
+    stack: Stack
+
+
+class HostRemove(Command, tag="host.remove", frozen=True):
+    """Remove a host with its guests."""
+
+    host: Identifier
+
+
+class GuestCreate(Command, tag="guest.create", frozen=True):
+    """Create a guest and start it. Result: {"guest": id}."""
+
+    host: Identifier
+    image: ImageId
+    name: Name | None = None
+    vcpus: Annotated[int, Meta(ge=1, le=4)] = 1
+    memory_mib: Annotated[int, Meta(ge=4, le=512)] | None = None  # None: the image's default
+    arguments: Annotated[str, Meta(max_length=512)] | None = None  # bootargs; None: the image's default
+
+
+class GuestRename(Command, tag="guest.rename", frozen=True):
+    guest: Identifier
+    name: Name
+
+
+class GuestMove(Command, tag="guest.move", frozen=True):
+    """Stop-and-copy to another host of the lab with the same kind of stack; the guest goes on where it was."""
+
+    guest: Identifier
+    host: Identifier
+
+
+class GuestRemove(Command, tag="guest.remove", frozen=True):
+    guest: Identifier
+
+
+class LabRename(Command, tag="lab.rename", frozen=True):
+    name: Name
+
+
+# -- images ----------------------------------------------------------------------------------------
+class ImageAdd(Command, tag="image.add", frozen=True):
+    """Keep an uploaded ELF, RISC-V Image or flat binary. Result: {"image": id}. Rejected with the reason if it cannot be loaded."""
+
+    name: Name
+    content: Annotated[bytes, Meta(min_length=1, max_length=8 << 20)]
+
+
+class ImageAssemble(Command, tag="image.assemble", frozen=True):
+    """Assemble a program. Result: {"image": id}. Errors carry "line" and "column" (both from 1)."""
+
+    name: Name
+    source: Annotated[str, Meta(max_length=256 << 10)]
+
+
+# -- what goes into a guest ------------------------------------------------------------------------
+class ConsoleInput(Command, tag="console.input", frozen=True):
+    guest: Identifier
+    data: Annotated[bytes, Meta(min_length=1, max_length=4096)]
+
+
+class GuestPower(Command, tag="guest.power", frozen=True):
+    """on: start a stopped guest; off: stop at once; reset: start again from its image."""
+
+    guest: Identifier
+    action: Literal["on", "off", "reset"]
+
+
+# -- time ------------------------------------------------------------------------------------------
+class LabRun(Command, tag="lab.run", frozen=True):
+    pass
+
+
+class LabPause(Command, tag="lab.pause", frozen=True):
+    pass
+
+
+class LabSpeed(Command, tag="lab.speed", frozen=True):
+    speed: Speed
+    unit: Unit = "trap"
+
+
+class LabStep(Command, tag="lab.step", frozen=True):
+    """Pause, then go on to the next trap (of `guest`, or of any) or by one instruction. Result: {"position", "reached": bool}."""
+
+    unit: Unit = "trap"
+    guest: Identifier | None = None
+
+
+class LabStepBack(Command, tag="lab.step_back", frozen=True):
+    """Pause, then go back to just before the latest trap (of `guest`, or of any) or by one instruction."""
+
+    unit: Unit = "trap"
+    guest: Identifier | None = None
+
+
+class LabSeek(Command, tag="lab.seek", frozen=True):
+    """Pause and go to a position between the history's begin and its end."""
+
+    position: Annotated[int, Meta(ge=0, le=2**63)]
+
+
+class LabReset(Command, tag="lab.reset", frozen=True):
+    """Every guest starts again from its image; hosts' clocks return to 0."""
+
+
+class LabUndo(Command, tag="lab.undo", frozen=True):
+    pass
+
+
+class LabRedo(Command, tag="lab.redo", frozen=True):
+    pass
+
+
+AnyCommand = (
+    HostCreate | HostUpdate | HostStack | HostRemove
+    | GuestCreate | GuestRename | GuestMove | GuestRemove | LabRename
+    | ImageAdd | ImageAssemble | ConsoleInput | GuestPower
+    | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
+)  # fmt: skip
+
+
+class Query(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True):
+    """Base of all queries."""
+
+
+class TraceQuery(Query, tag="trace", frozen=True):
+    """Records of one guest (or all) with sequence/time before a bound, newest last.
+
+    Result: {"records": bytes (RECORD layout), "first": oldest sequence still held, "total": {guest: last sequence}}.
+    """
+
+    guest: Identifier | None = None
+    before: Annotated[int, Meta(ge=0)] | None = None  # sequence, exclusive; needs guest
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class TraceDetailQuery(Query, tag="trace.detail", frozen=True):
+    """One record opened: registers before and after (derived by replay), instruction text, source line, symbol.
+
+    Result: {"instruction": str, "symbol": str, "source": {"file", "line", "text"} | None,
+             "before": {...registers}, "after": {...registers}, "changed": [names], "crossings": [{"from","to","cycles","source"}]}.
+    registers: {"pc": int, "x": [32 ints], "level": int, "csrs": {name: int}}
+    """
+
+    guest: Identifier
+    sequence: Annotated[int, Meta(ge=1)]
+
+
+class RegistersQuery(Query, tag="registers", frozen=True):
+    """Result: {"pc","x","level","csrs": {name: value}, "fields": {csr: [[field, value], ...]}, "written": [x indices], "read": [x indices], "instruction": str}."""
+
+    guest: Identifier
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
+class MemoryQuery(Query, tag="memory", frozen=True):
+    """`length` bytes at guest virtual (or physical) `address`. Result: {"address", "bytes", "mapped": [bool per page]}."""
+
+    guest: Identifier
+    address: Address
+    length: Annotated[int, Meta(ge=1, le=4096)] = 256
+    physical: bool = False
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
+class WalkQuery(Query, tag="walk", frozen=True):
+    """How a guest virtual address becomes a host physical one, each memory reference counted.
+
+    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "hpa": int|None, "references": {"guest": n, "shadow": n},
+             "fault": str|None}; step: {"level", "table" (physical address), "index", "address", "pte", "flags": "rwxuad...", "leaf": bool}.
+    """
+
+    guest: Identifier
+    address: Address
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
+class CodeQuery(Query, tag="code", frozen=True):
+    """Disassembly and source around pc (or `address`).
+
+    Result: {"pc", "rows": [{"address", "encoding", "text", "symbol": str|None, "file": str|None, "line": int|None}],
+             "source": {"file", "line", "first": line number of the first text line, "lines": [str]} | None}.
+    """
+
+    guest: Identifier
+    address: Address | None = None
+    rows: Annotated[int, Meta(ge=1, le=200)] = 32
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
+class TimelineQuery(Query, tag="timeline", frozen=True):
+    """Result: {"begin", "end", "position", "marks": [[position, time, guest, kind, disposition, sequence], ...] (at most 2000)}."""
+
+    guest: Identifier | None = None
+
+
+class FitsQuery(Query, tag="fits", frozen=True):
+    """Would this drop be accepted? Asked while hovering. Result: {"fits": bool, "error": Problem|None, "free_mib", "need_mib"}."""
+
+    host: Identifier
+    image: ImageId | None = None
+    guest: Identifier | None = None
+    memory_mib: Annotated[int, Meta(ge=1, le=4096)] | None = None
+
+
+class CostsQuery(Query, tag="costs", frozen=True):
+    """The table of modelled switch costs with sources. Result: {"rows": [{"path", "cycles", "source"}]}."""
+
+
+AnyQuery = (
+    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TimelineQuery | FitsQuery | CostsQuery
+)  # fmt: skip
+
+
+class Problem(Struct, frozen=True):
+    """A refusal for the person who caused it. `key` names a sentence in the page's catalogue ("error.<key>"),
+    `params` fills it, `message` is the English sentence for terminals and logs."""
+
+    key: str
+    message: str
+    params: dict[str, str | int] = {}
+
+
+class LabError(Exception):
+    """Raised by the engine when a command or query cannot be carried out; nothing has changed."""
+
+    def __init__(self, key: str, message: str, **params: str | int) -> None:
+        super().__init__(message)
+        self.problem = Problem(key, message, params)

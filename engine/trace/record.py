@@ -1,0 +1,199 @@
+"""The trace record and its vocabulary: the one definition from which the engine writes and the page draws.
+
+A record is written when, and only when, a guest's instruction stream was really interrupted: a trap on a
+bare-metal host, or a VM exit under a hypervisor. Levels are the stations a trap passes; a path is the ordered
+list of stations from the trapping instruction to whoever handled it and back to where execution resumes.
+
+The browser receives records as raw bytes in this layout together with `schema()`, so that no number in
+these tables is typed a second time in JavaScript.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+
+RECORD = np.dtype(
+    [
+        ("sequence", "<u8"),  # 1, 2, 3 ... for each guest
+        ("time", "<u8"),  # virtual time of the host at the trap, ns
+        ("position", "<u8"),  # the lab's position (steps executed) at which the record was written
+        ("pc", "<u8"),  # of the instruction that trapped, or that was about to run
+        ("value", "<u8"),  # the architecture's tval
+        ("a", "<u8"),  # first operand of the action
+        ("b", "<u8"),  # second operand of the action
+        ("executed", "<u4"),  # instructions this vCPU retired since its guest's previous record
+        ("cost", "<u4"),  # modelled cycles of the switches on the path (0: nothing was modelled)
+        ("instruction", "<u4"),  # encoding of the trapping instruction, 0 where there is none
+        ("host", "<u2"),
+        ("guest", "<u2"),
+        ("vcpu", "u1"),
+        ("kind", "u1"),
+        ("cause", "u1"),  # mcause's code; bit 7 is its interrupt bit
+        ("path", "u1"),
+        ("disposition", "u1"),
+        ("action", "u1"),
+        ("from_level", "u1"),  # Level that trapped
+        ("to_level", "u1"),  # Level that execution resumes in
+    ]
+)
+INTERRUPT_BIT = 0x80
+
+
+class Kind(enum.IntEnum):
+    """What sort of event the trap was, seen from the guest."""
+
+    VM_EXIT = 0  # a privileged instruction of a deprivileged kernel
+    HYPERCALL = 1  # an ecall from a guest kernel (SBI)
+    SYSCALL = 2  # an ecall from user code
+    PAGE_FAULT = 3
+    INTERRUPT = 4
+    MMIO = 5
+    EXCEPTION = 6  # any other synchronous exception
+    JVM_CALL = 7
+
+
+class Level(enum.IntEnum):
+    """A station on a trap's path. `GROUPS` says whose colour it wears."""
+
+    USER = 0
+    KERNEL = 1
+    KERNEL_DEPRIVILEGED = 2  # a guest kernel that runs in U mode without knowing it
+    HYPERVISOR = 3
+    DEVICE_MODEL = 4
+    HOST_KERNEL = 5
+    FIRMWARE = 6
+    HARDWARE = 7
+
+
+GROUPS = {
+    Level.USER: "user",
+    Level.KERNEL: "kernel",
+    Level.KERNEL_DEPRIVILEGED: "kernel",
+    Level.HYPERVISOR: "hypervisor",
+    Level.DEVICE_MODEL: "user",
+    Level.HOST_KERNEL: "kernel",
+    Level.FIRMWARE: "hardware",
+    Level.HARDWARE: "hardware",
+}
+
+
+class Disposition(enum.IntEnum):
+    """How the trap ended; its colour on the canvas."""
+
+    HARDWARE = 0  # the hart delivered it, no hypervisor took part
+    EMULATED = 1  # the hypervisor (or firmware) did what the guest asked for
+    FORWARDED = 2  # a device model or the host did it
+    INJECTED = 3  # handed back to the guest's own trap handler
+    KILLED = 4  # the guest was ended
+
+
+class Action(enum.IntEnum):
+    """What the handler did, with the meaning of a record's operands `a` and `b`."""
+
+    DELIVER = 0  # a: handler's pc, b: 0            (hardware vectored to the guest's handler)
+    CSR_READ = 1  # a: CSR number, b: value read
+    CSR_WRITE = 2  # a: CSR number, b: value written
+    SRET = 3  # a: target pc, b: new privilege (0 user, 1 supervisor)
+    MRET = 4  # a: target pc, b: new privilege
+    WFI = 5  # a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
+    SFENCE = 6  # a: virtual address (0: all), b: shadow pages dropped
+    SHADOW_FILL = 7  # a: guest physical address, b: host physical address
+    INJECT_EXCEPTION = 8  # a: cause, b: handler's pc
+    INJECT_INTERRUPT = 9  # a: cause (without the interrupt bit), b: handler's pc
+    MMIO_READ = 10  # a: guest physical address, b: value
+    MMIO_WRITE = 11  # a: guest physical address, b: value
+    SBI_CALL = 12  # a: extension id, b: function id
+    PAGE_TABLE_WRITE = 13  # a: guest physical address, b: value
+    TIMER = 14  # a: 0; the host's timer fired for the hypervisor or firmware itself
+    PREEMPT = 15  # a: the guest that runs next; the time slice was over
+    KILL = 16  # a: index into FAILURES
+    SHUTDOWN = 17  # a: the guest's exit status
+    ADDRESS_SPACE = 18  # satp written. a: new satp, b: 1 when its shadow tables were still there
+    DIRTY = 19  # first write to a clean page: a: guest physical address, b: host physical address
+
+
+#: Paths by id. A record stores the index. Every path begins at the level that trapped.
+PATHS: tuple[tuple[Level, ...], ...] = (
+    (Level.USER, Level.HARDWARE, Level.KERNEL),
+    (Level.KERNEL, Level.HARDWARE, Level.KERNEL),
+    (Level.KERNEL, Level.FIRMWARE, Level.KERNEL),
+    (Level.USER, Level.FIRMWARE, Level.KERNEL),
+    (Level.USER, Level.FIRMWARE, Level.USER),
+    (Level.FIRMWARE, Level.HARDWARE, Level.FIRMWARE),
+    (Level.KERNEL, Level.HARDWARE, Level.FIRMWARE),
+    (Level.USER, Level.HARDWARE, Level.FIRMWARE),
+    (Level.KERNEL_DEPRIVILEGED, Level.HYPERVISOR, Level.KERNEL_DEPRIVILEGED),
+    (Level.KERNEL_DEPRIVILEGED, Level.HYPERVISOR, Level.USER),
+    (Level.USER, Level.HYPERVISOR, Level.KERNEL_DEPRIVILEGED),
+    (Level.USER, Level.HYPERVISOR, Level.USER),
+    (Level.KERNEL_DEPRIVILEGED, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.KERNEL_DEPRIVILEGED),
+    (Level.USER, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.USER),
+    (Level.KERNEL_DEPRIVILEGED, Level.HYPERVISOR),
+    (Level.USER, Level.HYPERVISOR),
+    (Level.KERNEL, Level.FIRMWARE),
+    (Level.USER, Level.FIRMWARE),
+    (Level.FIRMWARE, Level.HARDWARE),
+)
+PATH_IDS = {path: index for index, path in enumerate(PATHS)}
+
+#: Why a guest was ended by the engine; the page's catalogue has a sentence for each key.
+FAILURES: tuple[str, ...] = (
+    "guest-failed",  # the guest reported failure itself (finisher, SBI reset, tohost)
+    "trap-loop",  # a trap handler that faults at once, for ever (a double fault)
+    "jump-to-nowhere",  # fetches from an address where there is no memory
+    "no-trap-handler",  # a trap with stvec at an address that cannot be fetched
+    "bad-image",
+    "out-of-memory",
+)
+
+SYNCHRONOUS_CAUSES: dict[int, str] = {
+    0: "instruction address misaligned",
+    1: "instruction access fault",
+    2: "illegal instruction",
+    3: "breakpoint",
+    4: "load address misaligned",
+    5: "load access fault",
+    6: "store/AMO address misaligned",
+    7: "store/AMO access fault",
+    8: "environment call from U-mode",
+    9: "environment call from S-mode",
+    11: "environment call from M-mode",
+    12: "instruction page fault",
+    13: "load page fault",
+    15: "store/AMO page fault",
+}
+INTERRUPT_CAUSES: dict[int, str] = {
+    1: "supervisor software interrupt",
+    3: "machine software interrupt",
+    5: "supervisor timer interrupt",
+    7: "machine timer interrupt",
+    9: "supervisor external interrupt",
+    11: "machine external interrupt",
+}
+
+
+def cause_name(cause: int) -> str:
+    """The manual's name of a record's `cause` byte (privileged specification, table 3.6)."""
+    if cause & INTERRUPT_BIT:
+        return INTERRUPT_CAUSES.get(cause & 0x7F, f"interrupt {cause & 0x7F}")
+    return SYNCHRONOUS_CAUSES.get(cause, f"exception {cause}")
+
+
+def schema() -> dict[str, Any]:
+    """Everything a reader of raw records needs, as plain data: field offsets and every enumeration."""
+    fields = RECORD.fields
+    assert fields is not None
+    return {
+        "size": RECORD.itemsize,
+        "fields": {name: [int(fields[name][1]), fields[name][0].itemsize] for name in RECORD.names or ()},
+        "kinds": [kind.name.lower() for kind in Kind],
+        "levels": [{"name": level.name.lower(), "group": GROUPS[level]} for level in Level],
+        "dispositions": [disposition.name.lower() for disposition in Disposition],
+        "actions": [action.name.lower() for action in Action],
+        "paths": [[int(level) for level in path] for path in PATHS],
+        "failures": list(FAILURES),
+        "causes": {str(cause): cause_name(cause) for cause in (*SYNCHRONOUS_CAUSES, *(INTERRUPT_BIT | c for c in INTERRUPT_CAUSES))},
+    }
