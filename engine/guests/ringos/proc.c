@@ -186,8 +186,9 @@ long process_list(uint64_t buffer, uint64_t capacity)
         struct process_info info = {p->pid, p->parent == NULL ? 0 : p->parent->pid, p->state,
                                     p->space.pages, {0}};
         memcpy(info.name, p->name, NAME_MAX);
-        if (copy_to_user(buffer + count * sizeof info, &info, sizeof info) < 0)
-            return E(FAULT);
+        long error = copy_to_user(buffer + count * sizeof info, &info, sizeof info);
+        if (error < 0)
+            return error;
         count++;
     }
     return (long)count;
