@@ -206,6 +206,11 @@ class Trace:
         """The guests that have records, by id."""
         return sorted(self._rings)
 
+    @property
+    def written(self) -> int:
+        """How many records all guests together have had."""
+        return sum(ring.sequence for ring in self._rings.values())
+
     def total(self, guest: int) -> int:
         """The sequence of the guest's latest record, which is also how many there were."""
         ring = self._rings.get(guest)
@@ -249,8 +254,8 @@ class Trace:
             for key in sorted(keys)
         }
 
-    def counts(self) -> Columns:
-        """The counters of all guests as columns."""
+    def totals(self) -> Columns:
+        """The counters of all guests since they began, as columns."""
         return _columns(
             (guest, kind << 24 | cause << 16 | path << 8 | disposition, count)
             for guest in self.guests()
