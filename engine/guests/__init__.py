@@ -1,11 +1,11 @@
-"""The teaching guests: a catalogue of small kernels that come with Ringside, with their sources and built images.
+"""The teaching guests: small kernels that come with Ringside, with their sources and built images.
 
-Why: the palette, ``ringside run`` and the tests all start guests by name; this is the one list they read. Adding a guest
-is one row here, one folder of sources beside it and one builder in ``build.py``.
+Why: the palette, ``ringside run`` and the tests all start guests by name; this is the one list they read.
+Adding a guest is one row here, one folder of sources beside it and one builder in ``build.py``.
 
-Invariants: names are unique; every file is reached through ``importlib.resources``, so that a guest works from a wheel;
-source paths never leave their guest's folder. Images are ELF files linked at 0x80200000, the address at which QEMU's
-``virt`` board starts a ``-kernel`` image in supervisor mode.
+Invariants: names are unique; every file is reached through ``importlib.resources``, so that a guest works
+from a wheel; source paths never leave their guest's folder. Images are ELF files linked at 0x80200000, the
+address at which QEMU's ``virt`` board starts a ``-kernel`` image in supervisor mode.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ class Lines(TypedDict):
 class Guest:
     """One teaching guest.
 
-    ``title_key`` is a key of the page's catalogue of strings; ``image`` and ``lines`` are files below this package;
-    ``source_root`` is the folder that the paths in ``lines`` start from; ``main_source`` is what a reader opens first;
-    ``arguments`` become the kernel's boot arguments (``/chosen/bootargs``); ``load`` is how the image is loaded.
+    ``title_key`` is a key of the page's catalogue of strings; ``image`` and ``lines`` are files below this
+    package; ``source_root`` is the folder that the paths in ``lines`` start from; ``main_source`` is what a
+    reader opens first; ``arguments`` become the kernel's boot arguments (``/chosen/bootargs``); ``load`` is
+    how the image is loaded.
     """
 
     name: str
@@ -103,7 +104,7 @@ def program_symbols(name: str) -> dict[str, list[tuple[int, int, str]]]:
 
 
 def source_files(name: str) -> list[str]:
-    """Paths of the guest's sources, relative to its folder, sorted. Raises KeyError if there is no such guest."""
+    """Paths of the guest's sources, relative to its folder. Raises KeyError if there is no such guest."""
 
     def below(folder: Traversable, prefix: str) -> list[str]:
         paths: list[str] = []

@@ -1,20 +1,21 @@
 """Build the teaching guests from their sources: ``python -m engine.guests.build``.
 
-Why: the images are committed, so that nobody needs a cross compiler to start a guest; this file is how they come about,
-and a test runs it again and compares. It uses Debian's ``riscv64-linux-gnu-gcc``, or PyPI's ``ziglang`` where that is
-missing.
+Why: the images are committed, so that nobody needs a cross compiler to start a guest; this file is how they
+come about, and a test runs it again and compares. It uses Debian's ``riscv64-linux-gnu-gcc``, or PyPI's
+``ziglang`` where that is missing.
 
-Invariants: the output depends on the sources and the compiler only, not on where or when it is built (no build id, no
-paths, no time). For each guest it writes into ``images/``:
+Invariants: the output depends on the sources and the compiler only, not on where or when it is built (no
+build id, no paths, no time). For each guest it writes into ``images/``:
 
 ``NAME.elf``
     the image, with its symbol table and without debug sections;
 ``NAME.lines.json``
     where each address comes from, out of DWARF's line programs (DWARF 5, section 6.2):
-    ``{"files": [path, ...], "rows": [[address, file, line], ...], "programs": {name: [[address, file, line], ...]}}``.
-    A path is relative to the guest's folder, a file is an index into ``files``, rows ascend by address, each holds up to
-    the next one's address, and file -1 ends a run of known addresses. ``programs`` are the user programs inside the
-    image: their virtual addresses overlap, so each has its own rows;
+    ``{"files": [path, ...], "rows": [row, ...], "programs": {name: [row, ...]}}``, a row being
+    ``[address, file, line]``. A path is relative to the guest's folder, a file is an index into ``files``,
+    rows ascend by address, each holds up to the next one's address, and file -1 ends a run of known
+    addresses. ``programs`` are the user programs inside the image: their virtual addresses overlap, so each
+    has its own rows;
 ``NAME.symbols.json``
     for a guest with programs inside, which the image's own symbol table does not name:
     ``{program: [[address, size, name], ...]}``.
@@ -25,13 +26,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any
 
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
@@ -42,7 +45,7 @@ ROOT = Path(__file__).parent
 IMAGES = ROOT / "images"
 GCC = "riscv64-linux-gnu-gcc"
 BUILT_WITH = "riscv64-linux-gnu-gcc (Debian 12.2.0-13) 12.2.0"
-"""The first line of ``--version`` of the compiler that made the committed images: another one makes other bytes."""
+"""What the compiler of the committed images answers to ``--version``: another one makes other bytes."""
 
 MACHINE = ("-march=rv64ima_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany")
 COMPILE = (
@@ -50,7 +53,10 @@ COMPILE = (
     *("-fno-asynchronous-unwind-tables", "-fno-common", "-ffunction-sections", "-msmall-data-limit=0"),
     *("-Wall", "-Wextra", "-Werror"),
 )
-LINK = ("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--gc-sections", "-Wl,-z,max-page-size=4096")
+LINK = (
+    *("-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none", "-Wl,--gc-sections"),
+    "-Wl,-z,max-page-size=4096",
+)
 
 Row = tuple[int, int, int]
 
@@ -76,7 +82,8 @@ class Toolchain:
             version = "zig " + _output((*zig, "version")).strip()
             return cls((*zig, "cc", "-target", "riscv64-freestanding-none"), version)
         raise BuildError(
-            "No C compiler for RISC-V. Install one: apt install gcc-riscv64-linux-gnu, or pip install ziglang."
+            "No C compiler for RISC-V. One of these installs it: "
+            "apt install gcc-riscv64-linux-gnu, or pip install ziglang."
         )
 
     def compile(self, source: Path, to: Path, *options: str) -> None:
@@ -112,33 +119,25 @@ class LineTable:
                 program = unit.dwarfinfo.line_program_for_CU(unit)
                 if program is None:
                     continue
-                names = [self._index(program, entry) for entry in range(len(program["file_entry"]))]
-                base = 0 if program["version"] >= 5 else 1
                 for state in (entry.state for entry in program.get_entries()):
                     if state is None:
                         continue
                     if state.end_sequence:
                         found.setdefault(state.address, (-1, 0))
                     else:
-                        found[state.address] = (names[state.file - base], state.line)
+                        found[state.address] = (self._index(program.header, state.file), state.line)
         rows: list[Row] = []
         for address, (file, line) in sorted(found.items()):
             if not rows or rows[-1][1:] != (file, line):
                 rows.append((address, file, line))
         return rows
 
-    def _index(self, program: object, entry: int) -> int:
-        header = program.header  # type: ignore[attr-defined]
-        file = header["file_entry"][entry]
-        directory = header["include_directory"][file.dir_index if header["version"] >= 5 else file.dir_index - 1]
-        parts: list[str] = []
-        for part in (PurePosixPath(directory.decode()) / file.name.decode()).parts:
-            if part == ".." and parts:
-                parts.pop()
-            elif part != ".":
-                parts.append(part)
-        name = "/".join(parts)
-        name = name.removeprefix(f"{self.folder}/")
+    def _index(self, header: Any, file: int) -> int:
+        """The index of a line program's file; versions before 5 count files and folders from 1."""
+        base = 0 if header["version"] >= 5 else 1
+        entry = header["file_entry"][file - base]
+        folder = header["include_directory"][entry.dir_index - base].decode()
+        name = os.path.relpath(os.path.normpath(f"{folder}/{entry.name.decode()}"), self.folder)
         if name not in self.files:
             self.files.append(name)
         return self.files.index(name)
@@ -151,8 +150,10 @@ def _symbols(path: Path) -> list[tuple[int, int, str]]:
         return sorted(
             (symbol["st_value"], symbol["st_size"], symbol.name)
             for symbol in table.iter_symbols()
-            if symbol.name and symbol["st_info"]["type"] in ("STT_FUNC", "STT_OBJECT", "STT_NOTYPE")
-            and symbol["st_shndx"] not in ("SHN_UNDEF", "SHN_ABS") and not symbol.name.startswith((".", "$"))
+            if symbol.name
+            and symbol["st_info"]["type"] in ("STT_FUNC", "STT_OBJECT", "STT_NOTYPE")
+            and symbol["st_shndx"] not in ("SHN_UNDEF", "SHN_ABS")
+            and not symbol.name.startswith((".", "$"))
         )
 
 
@@ -177,7 +178,8 @@ def _build_ringos(tools: Toolchain, folder: Path) -> dict[str, bytes]:
     source = ROOT / "ringos"
     objects: dict[str, Path] = {}
     for path in sorted([*source.glob("*.[cS]"), *source.glob("common/*.c"), *source.glob("user/*.[cS]")]):
-        objects[path.relative_to(source).as_posix()] = folder / (path.relative_to(source).as_posix().replace("/", "-") + ".o")
+        name = path.relative_to(source).as_posix()
+        objects[name] = folder / f"{name.replace('/', '-')}.o"
     for name, target in objects.items():
         if name != "programs.S":
             tools.compile(source / name, target)
@@ -222,11 +224,17 @@ def build(guest: Guest, tools: Toolchain) -> dict[str, bytes]:
 
 def main() -> int:
     """Build every guest, or those named, into a folder."""
-    parser = argparse.ArgumentParser(prog="python -m engine.guests.build", description="Build the teaching guests.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a guest of the catalogue; all of them if none is given")
-    parser.add_argument("--to", type=Path, default=IMAGES, metavar="FOLDER", help="where the files go (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m engine.guests.build", description="Build the teaching guests."
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="a guest of the catalogue; all of them if none is given"
+    )
+    parser.add_argument(
+        "--to", type=Path, default=IMAGES, metavar="FOLDER", help="where the files go (default: %(default)s)"
+    )
     options = parser.parse_args()
-    known = {guest.name: guest for guest in guests()}
+    known = {row.name: row for row in guests()}
     if unknown := [name for name in options.names if name not in known]:
         parser.error(f"no such guest: {', '.join(unknown)} (there are {', '.join(known)})")
     try:

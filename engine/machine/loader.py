@@ -43,6 +43,7 @@ class Segment(NamedTuple):
     address: int
     data: bytes
     memory_size: int
+    executable: bool
 
     @property
     def end(self) -> int:
@@ -200,7 +201,9 @@ def _start_mode(lowest: int) -> StartMode:
     return "M" if lowest < KERNEL_BASE else "S"
 
 
-def _segment(name: str, address: int, data: bytes, memory_size: int) -> Segment:
+def _segment(
+    name: str, address: int, data: bytes, memory_size: int, *, executable: bool = True
+) -> Segment:
     end = address + memory_size
     if address < RAM_BASE or end > RAM_LIMIT:
         raise LabError(
@@ -211,7 +214,7 @@ def _segment(name: str, address: int, data: bytes, memory_size: int) -> Segment:
             address=f"{address:#x}",
             end=f"{end:#x}",
         )
-    return Segment(address, data, memory_size)
+    return Segment(address, data, memory_size, executable)
 
 
 def _check_entry_alignment(name: str, entry: int) -> None:
@@ -232,6 +235,7 @@ _CLASS_64, _LITTLE_ENDIAN = 2, 1
 _EXEC, _DYN = 2, 3
 _RISCV = 243
 _LOAD, _DYNAMIC, _INTERP = 1, 2, 3
+_EXECUTE = 1
 _SYMTAB, _STRTAB = 2, 3
 _UNDEFINED = 0
 _SYMBOL_TYPES = (0, 1, 2)  # NOTYPE, OBJECT, FUNC
@@ -375,7 +379,7 @@ class _Elf:
             )
         segments = []
         total = 0
-        for _, _, offset, _, address, file_size, memory_size, _ in loads:
+        for _, access, offset, _, address, file_size, memory_size, _ in loads:
             self._check_extent("segment", offset, file_size)
             if file_size > memory_size:
                 raise self._error(
@@ -395,7 +399,13 @@ class _Elf:
                     file_size=len(self._content),
                 )
             segments.append(
-                _segment(self._name, address, self._content[offset : offset + file_size], memory_size)
+                _segment(
+                    self._name,
+                    address,
+                    self._content[offset : offset + file_size],
+                    memory_size,
+                    executable=bool(access & _EXECUTE),
+                )
             )
         segments.sort()
         for low, high in pairwise(segments):

@@ -208,7 +208,7 @@ class Trace:
 
     @property
     def written(self) -> int:
-        """How many records there were of all guests together."""
+        """How many records all guests together have had."""
         return sum(ring.sequence for ring in self._rings.values())
 
     def total(self, guest: int) -> int:
@@ -254,8 +254,8 @@ class Trace:
             for key in sorted(keys)
         }
 
-    def counts(self) -> Columns:
-        """The counters of all guests as columns."""
+    def totals(self) -> Columns:
+        """The counters of all guests since they began, as columns."""
         return _columns(
             (guest, kind << 24 | cause << 16 | path << 8 | disposition, count)
             for guest in self.guests()

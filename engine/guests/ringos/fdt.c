@@ -35,6 +35,8 @@ static void property(const char *node, const char *name, const uint8_t *value, u
         machine.timebase_hz = big_endian(value);
     } else if (same_text(node, "chosen") && same_text(name, "bootargs")) {
         uint32_t bytes = length < ARGUMENTS_MAX ? length : ARGUMENTS_MAX - 1;
+        if (length > ARGUMENTS_MAX)
+            print("ringos: boot arguments cut to %d characters\n", (long)bytes);
         memcpy(machine.arguments, value, bytes);
         machine.arguments[bytes] = '\0';
     }

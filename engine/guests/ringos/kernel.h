@@ -108,7 +108,7 @@ void vm_init(uint64_t memory_end);
 bool vm_create(struct space *space, uint64_t asid);
 void vm_destroy(struct space *space);
 void vm_enter(const struct space *space);
-bool vm_fault(struct space *space, uint64_t address, uint64_t access);
+long vm_fault(struct space *space, uint64_t address, uint64_t access);
 long vm_sbrk(struct space *space, int64_t bytes);
 long copy_from_user(void *to, uint64_t from, uint64_t bytes);
 long copy_to_user(uint64_t to, const void *from, uint64_t bytes);

@@ -13,8 +13,6 @@
  * Whoever sleeps looks again at what it waits for when it wakes up, and at killed. */
 #include "kernel.h"
 
-#define PROCESSES 16
-
 static struct process table[PROCESSES];
 static struct process boot; /* stands for the boot stack until the first process runs */
 struct process *current = &boot;
@@ -186,8 +184,9 @@ long process_list(uint64_t buffer, uint64_t capacity)
         struct process_info info = {p->pid, p->parent == NULL ? 0 : p->parent->pid, p->state,
                                     p->space.pages, {0}};
         memcpy(info.name, p->name, NAME_MAX);
-        if (copy_to_user(buffer + count * sizeof info, &info, sizeof info) < 0)
-            return E(FAULT);
+        long error = copy_to_user(buffer + count * sizeof info, &info, sizeof info);
+        if (error < 0)
+            return error;
         count++;
     }
     return (long)count;

@@ -29,9 +29,8 @@ static long sys_wait(const uint64_t *a)
 {
     int status;
     long pid = process_wait(&status, a[1] & WAIT_POLL);
-    if (pid > 0 && a[0] != 0 && copy_to_user(a[0], &status, sizeof status) < 0)
-        return E(FAULT);
-    return pid;
+    long error = pid > 0 && a[0] != 0 ? copy_to_user(a[0], &status, sizeof status) : 0;
+    return error < 0 ? error : pid;
 }
 
 static long sys_getpid(const uint64_t *a)
@@ -49,7 +48,7 @@ static long sys_yield(const uint64_t *a)
 
 static long sys_sleep(const uint64_t *a)
 {
-    const uint64_t longest_us = 1UL << 40;
+    const uint64_t longest_us = 1UL << 36;
     uint64_t microseconds = a[0] < longest_us ? a[0] : longest_us;
     process_sleep_until(clock_now() + microseconds * machine.timebase_hz / 1000000);
     return 0;
@@ -71,8 +70,9 @@ static long sys_write(const uint64_t *a)
     char chunk[CHUNK];
     for (uint64_t done = 0; done < a[1];) {
         uint64_t bytes = a[1] - done < sizeof chunk ? a[1] - done : sizeof chunk;
-        if (copy_from_user(chunk, a[0] + done, bytes) < 0)
-            return E(FAULT);
+        long error = copy_from_user(chunk, a[0] + done, bytes);
+        if (error < 0)
+            return error;
         for (uint64_t i = 0; i < bytes; i++)
             console_put(chunk[i]);
         done += bytes;
@@ -99,9 +99,8 @@ static long sys_receive(const uint64_t *a)
 {
     uint64_t word;
     long sender = process_receive(&word);
-    if (sender > 0 && copy_to_user(a[0], &word, sizeof word) < 0)
-        return E(FAULT);
-    return sender;
+    long error = sender > 0 ? copy_to_user(a[0], &word, sizeof word) : 0;
+    return error < 0 ? error : sender;
 }
 
 static long sys_processes(const uint64_t *a)

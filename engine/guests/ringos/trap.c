@@ -68,10 +68,11 @@ static void exception(const struct frame *frame, uint64_t cause)
                     : cause == CAUSE_LOAD_PAGE_FAULT        ? PTE_R
                     : cause == CAUSE_STORE_PAGE_FAULT       ? PTE_W
                                                             : 0;
-    if (access != 0 && vm_fault(&current->space, address, access))
+    long error = access != 0 ? vm_fault(&current->space, address, access) : E(FAULT);
+    if (error == 0)
         return;
-    print("%s (pid %d) killed: %s at pc %x, address %x\n", current->name, (long)current->pid,
-          cause_name(cause), frame->pc, address);
+    print("%s (pid %d) killed: %s%s at pc %x, address %x\n", current->name, (long)current->pid,
+          error == E(NO_MEMORY) ? "out of memory, " : "", cause_name(cause), frame->pc, address);
     process_exit(STATUS_FAULT + (int)cause);
 }
 

@@ -150,17 +150,19 @@ void vm_destroy(struct space *space)
     sfence_vma_asid(space->asid);
 }
 
-/* Make the page at address present. False if the space has no such page, if it does not grant this
+/* Make the page at address present. Fails if the space has no such page, if it does not grant this
  * access, or if memory is exhausted. */
-bool vm_fault(struct space *space, uint64_t address, uint64_t access)
+long vm_fault(struct space *space, uint64_t address, uint64_t access)
 {
     uint64_t page = ROUND_DOWN(address, PAGE_SIZE);
     for (struct region *region = space->regions; region < space->regions + REGIONS; region++) {
         if (page < region->start || page >= region->end || !(region->access & access))
             continue;
         pte_t *entry = entry_for(space->root, page, 0, true);
-        if (entry == NULL || *entry & PTE_V)
-            return false;
+        if (entry == NULL)
+            return E(NO_MEMORY);
+        if (*entry & PTE_V)
+            return E(FAULT);
         uint64_t offset = page - region->start;
         bool from_image = offset < region->image_bytes;
         if (from_image && !(region->access & PTE_W)) {
@@ -168,7 +170,7 @@ bool vm_fault(struct space *space, uint64_t address, uint64_t access)
         } else {
             void *fresh = page_alloc();
             if (fresh == NULL)
-                return false;
+                return E(NO_MEMORY);
             uint64_t bytes = region->image_bytes - offset;
             if (from_image)
                 memcpy(fresh, region->image + offset, bytes < PAGE_SIZE ? bytes : PAGE_SIZE);
@@ -176,9 +178,9 @@ bool vm_fault(struct space *space, uint64_t address, uint64_t access)
             space->pages++;
         }
         sfence_vma_page(page, space->asid);
-        return true;
+        return 0;
     }
-    return false;
+    return E(FAULT);
 }
 
 /* Move the end of the heap; return where it was. */
@@ -198,27 +200,28 @@ long vm_sbrk(struct space *space, int64_t bytes)
     return (long)old;
 }
 
-/* True if the current process may access all of [address, address + bytes); its pages are present then. */
-static bool user_range(uint64_t address, uint64_t bytes, uint64_t access)
+/* 0 if the current process may access all of [address, address + bytes); its pages are present then. */
+static long user_range(uint64_t address, uint64_t bytes, uint64_t access)
 {
-    if (bytes > USER_HEAP_END || address > USER_HEAP_END - bytes)
-        return false;
+    if (address < USER_START || address > USER_HEAP_END || bytes > USER_HEAP_END - address)
+        return E(FAULT);
     uint64_t wanted = PTE_V | PTE_U | access;
     for (uint64_t page = ROUND_DOWN(address, PAGE_SIZE); page < address + bytes; page += PAGE_SIZE) {
-        if (page < USER_START)
-            return false;
         pte_t *entry = entry_for(current->space.root, page, 0, false);
-        bool present = entry != NULL && (*entry & wanted) == wanted;
-        if (!present && !vm_fault(&current->space, page, access))
-            return false;
+        if (entry != NULL && (*entry & wanted) == wanted)
+            continue;
+        long error = vm_fault(&current->space, page, access);
+        if (error < 0)
+            return error;
     }
-    return true;
+    return 0;
 }
 
 long copy_from_user(void *to, uint64_t from, uint64_t bytes)
 {
-    if (!user_range(from, bytes, PTE_R))
-        return E(FAULT);
+    long error = user_range(from, bytes, PTE_R);
+    if (error < 0)
+        return error;
     csr_set(sstatus, SSTATUS_SUM);
     memcpy(to, (const void *)from, bytes);
     csr_clear(sstatus, SSTATUS_SUM);
@@ -227,8 +230,9 @@ long copy_from_user(void *to, uint64_t from, uint64_t bytes)
 
 long copy_to_user(uint64_t to, const void *from, uint64_t bytes)
 {
-    if (!user_range(to, bytes, PTE_W))
-        return E(FAULT);
+    long error = user_range(to, bytes, PTE_W);
+    if (error < 0)
+        return error;
     csr_set(sstatus, SSTATUS_SUM);
     memcpy((void *)to, from, bytes);
     csr_clear(sstatus, SSTATUS_SUM);
@@ -242,8 +246,9 @@ long copy_text_from_user(char *to, uint64_t from, uint64_t capacity)
         uint64_t address = from + done, bytes = PAGE_SIZE - address % PAGE_SIZE;
         if (bytes > capacity - done)
             bytes = capacity - done;
-        if (copy_from_user(to + done, address, bytes) < 0)
-            return E(FAULT);
+        long error = copy_from_user(to + done, address, bytes);
+        if (error < 0)
+            return error;
         for (; bytes > 0; bytes--, done++)
             if (to[done] == '\0')
                 return 0;
@@ -254,7 +259,7 @@ long copy_text_from_user(char *to, uint64_t from, uint64_t capacity)
 /* Write the arguments of a program that has not started at the top of its stack. */
 bool vm_put_arguments(struct space *space, const char *arguments)
 {
-    if (!vm_fault(space, USER_STACK_TOP - ARGUMENTS_MAX, PTE_W))
+    if (vm_fault(space, USER_STACK_TOP - ARGUMENTS_MAX, PTE_W) < 0)
         return false;
     uint8_t *page = page_of(*entry_for(space->root, USER_STACK_TOP - ARGUMENTS_MAX, 0, false));
     memcpy(page + PAGE_SIZE - ARGUMENTS_MAX, arguments, strlen(arguments) + 1);
