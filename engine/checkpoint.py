@@ -59,7 +59,9 @@ def pack(root: Any) -> bytes:
 
 
 def unpack(content: bytes) -> Any:
-    """The tree of `pack`; tuples come back as lists. Raises LabError "checkpoint-damaged" or "checkpoint-newer"."""
+    """The tree of `pack`; tuples come back as lists. Raises LabError "checkpoint-damaged" or "checkpoint-
+    newer".
+    """
     if len(content) < _HEADER.size:
         raise damaged(f"it has {len(content)} bytes, fewer than its header")
     magic, version, digest = _HEADER.unpack_from(content)
@@ -89,7 +91,13 @@ def unpack(content: bytes) -> Any:
             return pool[int.from_bytes(data, "little")]
 
         return msgspec.msgpack.decode(outer.root, ext_hook=resolve)
-    except (zstandard.ZstdError, msgspec.MsgspecError, IndexError, RecursionError, UnicodeDecodeError) as error:
+    except (
+        zstandard.ZstdError,
+        msgspec.MsgspecError,
+        IndexError,
+        RecursionError,
+        UnicodeDecodeError,
+    ) as error:
         raise damaged(str(error) or type(error).__name__) from error
 
 

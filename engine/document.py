@@ -1,8 +1,9 @@
-"""What a lab is made of, as rows: the part of a lab that every client sees, that the server stores and that undo changes.
+"""What a lab is made of, as rows: the part of a lab that every client sees, that the server stores and that
+undo changes.
 
 An edit is one reversible change of structure, as plain data; carrying it out yields its inverse, which holds
-whatever was taken away (a removed guest with its registers, memory and clock), so that undo brings it back exactly
-as it was. Bounds of the fields are those of the commands: one definition.
+whatever was taken away (a removed guest with its registers, memory and clock), so that undo brings it back
+exactly as it was. Bounds of the fields are those of the commands: one definition.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class GuestRow(Struct, frozen=True):
 
 
 class ImageRow(Struct, frozen=True):
-    """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image was made from."""
+    """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image
+    was made from.
+    """
 
     id: commands.ImageId
     name: Annotated[str, Meta(max_length=40)]
@@ -97,8 +100,8 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestDrop | GuestRelabel | GuestTransfer | LabRelabel
-)  # fmt: skip
+    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestDrop | GuestRelabel | GuestTransfer |
+LabRelabel )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.
 COSMETIC = (HostChange, GuestRelabel, LabRelabel)
@@ -112,7 +115,9 @@ class Undoable(Struct, frozen=True):
 
 
 class Document(Struct):
-    """The rows of one lab and how it is being watched. `images` are the uploaded and assembled ones, without their content."""
+    """The rows of one lab and how it is being watched. `images` are the uploaded and assembled ones, without
+    their content.
+    """
 
     name: commands.Name
     hosts: dict[int, HostRow] = {}
@@ -150,16 +155,23 @@ class Document(Struct):
                 number += 1
             return f"{stem}-{number}"
         if wanted in taken:
-            raise commands.LabError("name-taken", f"Another host or guest is already named {wanted}.", name=wanted)
+            raise commands.LabError(
+                "name-taken", f"Another host or guest is already named {wanted}.", name=wanted
+            )
         return wanted
 
     def free_place(self, x: float, y: float) -> tuple[float, float]:
         """The place nearest to right of and below (`x`, `y`) where a host's tile overlaps no other."""
         size = len(self.hosts) + 1
-        cells = sorted(((i, j) for i in range(size) for j in range(size)), key=lambda cell: (sum(cell), cell[1]))
+        cells = sorted(
+            ((i, j) for i in range(size) for j in range(size)), key=lambda cell: (sum(cell), cell[1])
+        )
         for i, j in cells:
             place = x + i * TILE[0], y + j * TILE[1]
-            if all(abs(row.x - place[0]) >= TILE[0] or abs(row.y - place[1]) >= TILE[1] for row in self.hosts.values()):
+            if all(
+                abs(row.x - place[0]) >= TILE[0] or abs(row.y - place[1]) >= TILE[1]
+                for row in self.hosts.values()
+            ):
                 break
         return place
 

@@ -4,15 +4,16 @@
           │      ▲          ▲      ▲          ▲
           └ base: taken at the last change of structure
 
-A world is a function of its state and its inputs. So the history is a few checkpoints and every input with the
-position at which it took effect; whatever lies between is computed again when somebody asks.
+A world is a function of its state and its inputs. So the history is a few checkpoints and every input with
+the position at which it took effect; whatever lies between is computed again when somebody asks.
 
 Invariants
 - `checkpoints` ascend by position; the first is the base, at `begin`. `begin <= position <= end`.
-- The state at a position has had every input that is stamped with that position or an earlier one, and no other.
+- The state at a position has had every input that is stamped with that position or an earlier one, and no
+  other.
 - Running from a past position meets the same inputs again. A new input there drops everything after it.
-- Checkpoints are thinned so that their distances grow with the distance from now: going back is cheap nearby and
-  never impossible. `MAX_CHECKPOINTS` and `memory_bytes` bound them.
+- Checkpoints are thinned so that their distances grow with the distance from now: going back is cheap nearby
+  and never impossible. `MAX_CHECKPOINTS` and `memory_bytes` bound them.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ MAX_CHECKPOINTS = 24
 MEMORY_BYTES = 96 << 20
 #: Between two questions to the caller whether to go on.
 SLICE_STEPS = 20_000
-#: Checkpoints left behind before a past position that was asked for, so that the next step back finds one near.
+#: Checkpoints left behind before a past position that was asked for, so that the next step back finds one
+#: near.
 APPROACH_STEPS = (8_192, 1_024)
 MAX_FUTURE_RECORDS = 4_000
 
@@ -161,7 +163,9 @@ class History:
 
     # -- anywhere ------------------------------------------------------------------------------------
     def seek(self, position: int, progress: Progress | None = None) -> bool:
-        """Go to `position` (begin .. end). False when `progress` gave up; the world is then somewhere on the way."""
+        """Go to `position` (begin .. end). False when `progress` gave up; the world is then somewhere on the
+        way.
+        """
         assert self.begin <= position <= self.end
         point = self._before(position)
         if position < self.world.position:
@@ -172,7 +176,9 @@ class History:
         stops = sorted({position, *(position - near for near in APPROACH_STEPS if position - near > origin)})
         for stop in stops:
             while self.world.position < stop:
-                if progress is not None and not progress((self.world.position - origin) / (position - origin)):
+                if progress is not None and not progress(
+                    (self.world.position - origin) / (position - origin)
+                ):
                     return False
                 if not self.run(min(SLICE_STEPS, stop - self.world.position)).steps:
                     break
@@ -182,7 +188,9 @@ class History:
         return True
 
     def scratch(self, position: int, blank: World, progress: Progress | None = None) -> Player | None:
-        """`blank` (a world of the same structure) brought to `position`, this history undisturbed. None when given up."""
+        """`blank` (a world of the same structure) brought to `position`, this history undisturbed. None when
+        given up.
+        """
         assert self.begin <= position <= self.end
         point = self._before(position)
         player = Player(blank, self._now.inputs, 0)
@@ -197,9 +205,11 @@ class History:
         return player
 
     def before_instruction(self, guest: int, blank: World, progress: Progress | None = None) -> int | None:
-        """The position just before the latest instruction that `guest` retired, None when there is none in this history.
+        """The position just before the latest instruction that `guest` retired, None when there is none in
+        this history.
 
-        Its instruction count never falls along the history while its power is untouched, so the place is found
+        Its instruction count never falls along the history while its power is untouched, so the place is
+        found
         by widening the window to the past and then narrowing it, on a scratch world. A count that was reset
         inside the window only makes the answer come from this side of the reset.
         """
@@ -228,7 +238,9 @@ class History:
         return low
 
     def future(self) -> Records:
-        """Records known from before going back, of the time after now; ascending by position, sampled when many."""
+        """Records known from before going back, of the time after now; ascending by position, sampled when
+        many.
+        """
         return self._future[self._future["position"] >= self.world.position]
 
     # -- state ---------------------------------------------------------------------------------------
@@ -269,7 +281,9 @@ class History:
     # -- checkpoints ---------------------------------------------------------------------------------
     def _before(self, position: int) -> Checkpoint:
         """The last checkpoint at or before `position`."""
-        return self.checkpoints[bisect_right(self.checkpoints, position, key=lambda point: point.position) - 1]
+        return self.checkpoints[
+            bisect_right(self.checkpoints, position, key=lambda point: point.position) - 1
+        ]
 
     def _checkpoint(self) -> None:
         position = self.world.position
@@ -309,7 +323,8 @@ def sampled(records: Records, limit: int) -> Records:
 
 
 def _not_shared(point: Checkpoint, before: Checkpoint | None) -> int:
-    """Bytes that `point` holds and `before` does not. What two states share, they share as the same object."""
+    """Bytes that `point` holds and `before` does not. What two states share, they share as the same object.
+    """
     known = dict(_byte_strings(before.state)) if before is not None else {}
     return sum(size for identity, size in dict(_byte_strings(point.state)).items() if identity not in known)
 

@@ -1,4 +1,5 @@
-"""The images a lab can start: the teaching guests that come with Ringside, and what people uploaded or assembled.
+"""The images a lab can start: the teaching guests that come with Ringside, and what people uploaded or
+assembled.
 
 An image's id is a builtin's name, or "sha256:" and the digest of its content, so that the same upload is kept
 once. An image is immutable and is never removed: undo may bring back a guest that was started from it.
@@ -27,7 +28,9 @@ def builtin_rows() -> dict[str, ImageRow]:
     rows = {}
     for guest in guests.guests():
         content = guests.load_image(guest.name)
-        source = guests.source_text(guest.name, guest.main_source) if guest.main_source.endswith(".s") else None
+        source = (
+            guests.source_text(guest.name, guest.main_source) if guest.main_source.endswith(".s") else None
+        )
         kind = inspect(content, guest.name).kind
         rows[guest.name] = ImageRow(
             guest.name, guest.name, True, len(content), guest.memory_mib, kind, guest.title_key, source
@@ -41,7 +44,8 @@ def _builtin(name: str) -> LoadedImage:
 
 
 class Images:
-    """Contents by id. Rows of the uploaded ones live in the document; `contents` is what a checkpoint keeps."""
+    """Contents by id. Rows of the uploaded ones live in the document; `contents` is what a checkpoint keeps.
+    """
 
     def __init__(self, contents: dict[str, bytes] | None = None) -> None:
         self.contents = contents or {}
@@ -60,7 +64,9 @@ class Images:
         return found
 
     def upload(self, name: str, content: bytes) -> ImageRow:
-        """Keep an ELF, a RISC-V Image or a flat binary. Raises the loader's LabError when it cannot be started."""
+        """Keep an ELF, a RISC-V Image or a flat binary. Raises the loader's LabError when it cannot be
+        started.
+        """
         image = inspect(content, name)
         return self._keep(name, content, image, image.kind, None)
 

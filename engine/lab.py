@@ -9,7 +9,8 @@
     drain(), keyframe()  what a client must hear, ready for the wire
     save(), load()     the whole lab as bytes
 
-No clock, no random number, no file, no socket: a lab is a function of its commands and of how many steps it ran. The
+No clock, no random number, no file, no socket: a lab is a function of its commands and of how many steps it
+ran. The
 same commands at the same positions give the same trace, bit for bit, however the running was cut into pieces.
 
 A refused command or query raises LabError and has changed nothing.
@@ -76,7 +77,6 @@ from engine.document import (
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.images import Images, builtin_rows, digest
-from engine.machine.loader import LoadedImage
 from engine.trace.record import schema
 from engine.world import Ran, World
 
@@ -92,6 +92,10 @@ MAX_ID = 65_535
 
 STOPPED, FAILED = 3, 4
 _LIVING = (1, 2)
+
+
+def _unheard(_guest: int, _data: bytes) -> None:
+    """Where a scratch world prints to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +143,8 @@ class Lab:
     def apply(self, command: AnyCommand, progress: Progress | None = None) -> dict[str, Any]:
         """Carry out a command; the result is what its class in `engine.commands` says.
 
-        `progress` is asked now and then during a long step or seek, with how far it is (0 to 1), and may end it by
+        `progress` is asked now and then during a long step or seek, with how far it is (0 to 1), and may end
+        it by
         returning False; the result then has "reached": False. Raises LabError; nothing has changed then.
         """
         handler = _HANDLERS.get(type(command))
@@ -224,7 +229,9 @@ class Lab:
         host = self._document.host_of(command.host)
         image = self._image_row(command.image)
         memory = command.memory_mib or image.default_memory_mib
-        arguments = command.arguments if command.arguments is not None else queries.default_arguments(image.id)
+        arguments = (
+            command.arguments if command.arguments is not None else queries.default_arguments(image.id)
+        )
         self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
         name = self._document.free_name(command.name, "vm")
         row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
@@ -267,7 +274,11 @@ class Lab:
     def _console_input(self, command: ConsoleInput) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
         if self._world.guest(row.id).state not in _LIVING:
-            raise LabError("guest-not-running", f"{row.name} is not running, so nobody reads its console.", guest=row.name)
+            raise LabError(
+                "guest-not-running",
+                f"{row.name} is not running, so nobody reads its console.",
+                guest=row.name,
+            )
         self._history.submit(row.id, data=command.data)
         return {}
 
@@ -409,7 +420,11 @@ class Lab:
     def _move_problem(self, row: GuestRow, host: int) -> Problem | None:
         source, target = self._document.hosts[row.host], self._document.hosts[host]
         if source.id == target.id:
-            return Problem("move-same-host", f"{row.name} is already on {target.name}.", {"guest": row.name, "host": target.name})
+            return Problem(
+                "move-same-host",
+                f"{row.name} is already on {target.name}.",
+                {"guest": row.name, "host": target.name},
+            )
         if source.stack != target.stack:
             return Problem(
                 "move-other-stack",
@@ -426,7 +441,9 @@ class Lab:
             "name": document.name,
             "hosts": [msgspec.to_builtins(row) for row in document.hosts.values()],
             "guests": [msgspec.to_builtins(row) for row in document.guests.values()],
-            "images": [msgspec.to_builtins(row) for row in (*builtin_rows().values(), *document.images.values())],
+            "images": [
+                msgspec.to_builtins(row) for row in (*builtin_rows().values(), *document.images.values())
+            ],
             "speed": document.speed,
             "unit": document.unit,
             "running": document.running,
@@ -435,7 +452,8 @@ class Lab:
         }
 
     def drain(self) -> dict[str, Any]:
-        """What happened since the last drain (or since the last jump in time): the engine's part of a tick."""
+        """What happened since the last drain (or since the last jump in time): the engine's part of a tick.
+        """
         world = self._world
         guests = [(guest, world.guest(guest)) for guest in self._document.guests]
         hosts = list(world.hosts.values())
@@ -471,7 +489,9 @@ class Lab:
         }
 
     def keyframe(self) -> dict[str, Any]:
-        """Everything a client needs that knows nothing yet. It includes what the next drain will tell, so drain first."""
+        """Everything a client needs that knows nothing yet. It includes what the next drain will tell, so
+        drain first.
+        """
         world = self._world
         status = {}
         for guest in self._document.guests:
@@ -495,7 +515,7 @@ class Lab:
             "running": self._document.running,
             "history": {"begin": self._history.begin, "end": self._history.end},
             "status": status,
-            "totals": world.trace.counts(),
+            "totals": world.trace.totals(),
             "console": [[guest, world.consoles[guest].content()] for guest in self._document.guests],
             "records": world.trace.latest(KEYFRAME_RECORDS).tobytes(),
             "symbols": {image: len(self._images.loaded(image).symbols) for image in sorted(used)},
@@ -514,11 +534,21 @@ class Lab:
             if state == before or state not in (STOPPED, FAILED):
                 continue
             if state == FAILED and machine.failure is not None:
-                key, params, level = "guest-failed", {"reason": machine.failure.key, **machine.failure.params}, "error"
+                key, params, level = (
+                    "guest-failed",
+                    {"reason": machine.failure.key, **machine.failure.params},
+                    "error",
+                )
             else:
                 key, params, level = "guest-stopped", {"status": machine.exit_status or 0}, "info"
             notices.append(
-                {"guest": guest, "host": row.host, "key": key, "params": {**params, "guest": row.name}, "level": level}
+                {
+                    "guest": guest,
+                    "host": row.host,
+                    "key": key,
+                    "params": {**params, "guest": row.name},
+                    "level": level,
+                }
             )
         return notices
 
@@ -529,7 +559,9 @@ class Lab:
             del pending[:-PENDING_BYTES]
 
     def _jumped(self) -> None:
-        """The state is now another one: what was about to be told about the old one is void; clients get a keyframe."""
+        """The state is now another one: what was about to be told about the old one is void; clients get a
+        keyframe.
+        """
         trace = self._world.trace
         trace.drain_counts()
         trace.drain_sample(SAMPLE_RECORDS)
@@ -625,7 +657,10 @@ class Lab:
 
     def _check_image_room(self, size: int) -> None:
         limits = self.limits
-        if len(self._document.images) >= limits.images or self._images.total_bytes + size > limits.images_mib << 20:
+        if (
+            len(self._document.images) >= limits.images
+            or self._images.total_bytes + size > limits.images_mib << 20
+        ):
             raise LabError(
                 "lab-limit-images",
                 f"A lab can keep {limits.images} images of {limits.images_mib} MiB together.",
@@ -652,13 +687,17 @@ class Lab:
         self._seen_states: dict[int, int] = {}
         self._jumped()
 
-    def _blank_world(self, output: Callable[[int, bytes], None] = lambda guest, data: None) -> World:
+    def _blank_world(self, output: Callable[[int, bytes], None] = _unheard) -> World:
         document = self._document
-        return World.build([*document.hosts.values()], [*document.guests.values()], self._images.loaded, output)
+        return World.build(
+            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output
+        )
 
     # -- state -------------------------------------------------------------------------------------
     def save(self) -> bytes:
-        """The complete lab; `load` goes on with the same trace. Of the history: its base, its log and its near past."""
+        """The complete lab; `load` goes on with the same trace. Of the history: its base, its log and its
+        near past.
+        """
         return checkpoint.pack(
             {
                 "document": plain(self._document),
@@ -766,6 +805,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestRemove, LabRename,
-    ImageAdd, ImageAssemble, LabReset, LabUndo, LabRedo,
+    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestRemove,
+    LabRename, ImageAdd, ImageAssemble, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Answers to the queries of `engine.commands`: looking at a lab without changing it.
 
-What was true at a past moment (the registers before and after a record) is found by running a scratch world to that
-moment from the nearest checkpoint; the lab itself does not move.
+What was true at a past moment (the registers before and after a record) is found by running a scratch world
+to that moment from the nearest checkpoint; the lab itself does not move.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from engine import guests
-from engine.bits import field as bits
 from engine.commands import (
     AnyQuery,
     CodeQuery,
@@ -32,11 +31,11 @@ from engine.history import History, Progress, sampled
 from engine.hypervisor.costs import COSTS, crossings
 from engine.hypervisor.host import Guest
 from engine.images import Images, builtin_rows
-from engine.isa.csrs import CSRS
-from engine.isa.disassembler import disassemble, registers_of
+from engine.isa.csrs import csr_fields
+from engine.isa.decoder import decode
+from engine.isa.disassembler import disassemble
 from engine.sources import SourceMap, source_map
 from engine.trace.record import PATHS
-from engine.trace.rings import Records
 from engine.world import World
 
 MAX_MARKS = 2_000
@@ -105,7 +104,11 @@ def answer(
         case TimelineQuery():
             return _timeline(lens, query)
         case CostsQuery():
-            return {"rows": [{"path": _path(row.path), "cycles": row.cycles, "source": row.source} for row in COSTS]}
+            return {
+                "rows": [
+                    {"path": _path(row.path), "cycles": row.cycles, "source": row.source} for row in COSTS
+                ]
+            }
     raise LabError("unknown-query", f"A lab knows no query {type(query).__name__}.")
 
 
@@ -119,7 +122,9 @@ def _trace(lens: Lens, query: TraceQuery) -> dict[str, Any]:
     trace = lens.world.trace
     if query.guest is None:
         if query.before is not None:
-            raise LabError("trace-needs-guest", "Records before a sequence number can only be asked of one guest.")
+            raise LabError(
+                "trace-needs-guest", "Records before a sequence number can only be asked of one guest."
+            )
         records, first = trace.latest(query.limit), 0
     else:
         lens.document.guest_of(query.guest)
@@ -192,7 +197,9 @@ def _timeline(lens: Lens, query: TimelineQuery) -> dict[str, Any]:
     marks = np.concatenate([*past, ahead[np.isin(ahead["guest"], chosen)]])
     marks = marks[marks["position"] >= history.begin]
     marks = sampled(marks[np.argsort(marks["position"], kind="stable")], MAX_MARKS)
-    columns = [marks[name].tolist() for name in ("position", "time", "guest", "kind", "disposition", "sequence")]
+    columns = [
+        marks[name].tolist() for name in ("position", "time", "guest", "kind", "disposition", "sequence")
+    ]
     return {
         "begin": history.begin,
         "end": history.end,
@@ -206,12 +213,16 @@ def _registers(lens: Lens, query: RegistersQuery) -> dict[str, Any]:
     machine = lens.guest(query.guest, query.vcpu)
     registers = machine.registers(query.vcpu)
     word = _word(machine, query.vcpu, registers["pc"])
-    read, written = registers_of(word) if word is not None else ([], [])
+    instruction = None if word is None else decode(word)
+    operands = {} if word is None or instruction is None else instruction.operands(word)
     return {
         **registers,
-        "fields": {name: decoded(name, value) for name, value in registers["csrs"].items()},
-        "written": written,
-        "read": read,
+        "fields": {
+            name: [list(field) for field in csr_fields(name, value)]
+            for name, value in registers["csrs"].items()
+        },
+        "written": [operands["rd"]] if operands.get("rd") else [],
+        "read": sorted({operands[name] for name in ("rs1", "rs2") if operands.get(name)}),
         "instruction": "" if word is None else disassemble(word, registers["pc"]),
     }
 
@@ -254,18 +265,19 @@ def _code(lens: Lens, query: CodeQuery) -> dict[str, Any]:
                 "line": place.line if place else None,
             }
         )
-    return {"pc": pc, "rows": rows, "source": _source_around(sources, centre, _physical(machine, query.vcpu, centre))}
+    return {
+        "pc": pc,
+        "rows": rows,
+        "source": _source_around(sources, centre, _physical(machine, query.vcpu, centre)),
+    }
 
 
 def _symbols(lens: Lens, query: SymbolsQuery) -> dict[str, Any]:
     machine = lens.guest(query.guest)
     sources = lens.sources(lens.document.guest_of(query.guest))
-    return {"places": [_symbol(sources, address, _physical(machine, 0, address)) for address in query.addresses]}
-
-
-def decoded(csr: str, value: int) -> list[list[Any]]:
-    """The fields of a CSR's value, as [name, number], most significant first; a CSR without fields has none."""
-    return [[field.name, bits(value, field.high, field.low)] for field in CSRS[csr].fields]
+    return {
+        "places": [_symbol(sources, address, _physical(machine, 0, address)) for address in query.addresses]
+    }
 
 
 def _word(machine: Guest, vcpu: int, address: int) -> int | None:

@@ -1,9 +1,10 @@
 """From an address in a guest to the symbol and the source line that it came from.
 
 A kernel's addresses are known from its image. The user programs of a teaching guest overlap in their virtual
-addresses, but the guest maps their text in place, out of the kernel image's read-only data: the guest physical
-address tells which program a pc belongs to (`programs` in engine/guests/ringos/programs.S: 16 bytes of name, 8 of
-address, for each).
+addresses, but the guest maps their text in place, out of the kernel image's read-only data: the guest
+physical
+address tells which program a pc belongs to (`programs` in engine/guests/ringos/programs.S: 16 bytes of name,
+8 of address, for each).
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ class Place(NamedTuple):
 
 
 class SourceMap:
-    """Lines and symbols of one image; every lookup takes the guest virtual address and, if known, the physical one."""
+    """Lines and symbols of one image; every lookup takes the guest virtual address and, if known, the
+    physical one.
+    """
 
     def __init__(self, image: LoadedImage) -> None:
         self._symbols = image.symbols
@@ -56,14 +59,20 @@ class SourceMap:
         if physical is None or physical == address:
             return None
         index = bisect_right(self._programs, physical, key=lambda row: row[0]) - 1
-        return self._programs[index][1] if index >= 0 and address >> 12 in self._programs[index][1].pages else None
+        return (
+            self._programs[index][1]
+            if index >= 0 and address >> 12 in self._programs[index][1].pages
+            else None
+        )
 
     @classmethod
     def of_builtin(cls, name: str, image: LoadedImage) -> SourceMap:
         self = cls(image)
         table = guests.load_lines(name)
         known = set(guests.source_files(name))
-        self._texts = {file: guests.source_text(name, file).splitlines() for file in table["files"] if file in known}
+        self._texts = {
+            file: guests.source_text(name, file).splitlines() for file in table["files"] if file in known
+        }
         self._lines = _Lines(table["files"], table["rows"])
         symbols = guests.program_symbols(name)
         for program, base in _program_bases(image):
@@ -87,7 +96,9 @@ class SourceMap:
 
 
 class _Lines:
-    """Rows (address, file index, line), ascending; each holds up to the next one's address, file -1 ends a run."""
+    """Rows (address, file index, line), ascending; each holds up to the next one's address, file -1 ends a
+    run.
+    """
 
     def __init__(self, files: list[str], rows: list[tuple[int, int, int]]) -> None:
         self._files = files
@@ -119,7 +130,10 @@ def _program_bases(image: LoadedImage) -> list[tuple[str, int]]:
     marks = range(0, len(table) + 1, _ROW_BYTES)
     rows = [table[first:last] for first, last in pairwise(marks)]
     return [
-        (row[:_NAME_BYTES].rstrip(b"\0").decode("ascii", "replace"), int.from_bytes(row[_NAME_BYTES:], "little"))
+        (
+            row[:_NAME_BYTES].rstrip(b"\0").decode("ascii", "replace"),
+            int.from_bytes(row[_NAME_BYTES:], "little"),
+        )
         for row in rows
     ]
 

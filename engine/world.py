@@ -1,21 +1,22 @@
-"""The hosts of a lab as one deterministic machine: state plus inputs give the next state, and nothing else does.
+"""The hosts of a lab as one deterministic machine: state plus inputs give the next state, and nothing else
+does.
 
     World ── position (steps so far), whose turn it is, when the epoch ends
-      ├─ Host 1 ── guests ...        one step: an instruction attempt, an interrupt taken or an idle skip of one hart
-      ├─ Host 2 ── guests ...
+      ├─ Host 1 ── guests ...        one step: an instruction attempt, an interrupt taken or an idle skip of
+      one hart ├─ Host 2 ── guests ...
       ├─ Trace      every record of every guest
       └─ Scrollback of every guest's console
 
 Hosts advance in epochs of virtual time (`EPOCH_NS`), in the order of their ids: nothing crosses between hosts
-inside an epoch, so their order inside it cannot be seen by a guest. The turn and the epoch's end are part of the
-state and change only together with a step. So stopping, saving or looking at any position changes nothing that
-comes after it.
+inside an epoch, so their order inside it cannot be seen by a guest. The turn and the epoch's end are part of
+the state and change only together with a step. So stopping, saving or looking at any position changes nothing
+that comes after it.
 
-A host on which nothing can ever happen again without input is idle: its clock stands still and it has no turns.
-When input reaches it, its clock first jumps to the lab's time.
+A host on which nothing can ever happen again without input is idle: its clock stands still and it has no
+turns. When input reaches it, its clock first jumps to the lab's time.
 
-Structure (which hosts and guests exist) is not in `save()`: a world is built from the document's rows and then
-loaded. Everything here runs on one thread.
+Structure (which hosts and guests exist) is not in `save()`: a world is built from the document's rows and
+then loaded. Everything here runs on one thread.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class Ran:
 
 
 class Scrollback:
-    """The last `SCROLLBACK_BYTES` that a guest wrote to its console, kept so that a snapshot shares the old part."""
+    """The last `SCROLLBACK_BYTES` that a guest wrote to its console, kept so that a snapshot shares the old
+    part.
+    """
 
     _CHUNK = 1024
 
@@ -80,7 +83,9 @@ class Scrollback:
 
 
 class World:
-    """See the module. `images` finds a loaded image by the id in a guest's row; `output` is told what guests print."""
+    """See the module. `images` finds a loaded image by the id in a guest's row; `output` is told what guests
+    print.
+    """
 
     def __init__(self, images: Callable[[str], LoadedImage], output: Callable[[int, bytes], None]) -> None:
         self.trace = Trace()
@@ -194,7 +199,9 @@ class World:
         return all(host.idle for host in self.hosts.values())
 
     def run(self, steps: int, stop_after_traps: int | None = None) -> Ran:
-        """Execute up to `steps` steps; fewer when everything is idle or `stop_after_traps` records were written."""
+        """Execute up to `steps` steps; fewer when everything is idle or `stop_after_traps` records were
+        written.
+        """
         begin, began, recorded = self.position, self.time, self.trace.written
         turn, epoch_end = self._turn, self._epoch_end
         while (left := begin + steps - self.position) > 0:
@@ -240,7 +247,9 @@ class World:
 
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:
-        """Everything that decides what comes next, and what was recorded so far. Shares unchanged pages with this world."""
+        """Everything that decides what comes next, and what was recorded so far. Shares unchanged pages with
+        this world.
+        """
         return {
             "position": self.position,
             "turn": self._turn,
