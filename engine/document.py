@@ -36,6 +36,9 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
 
 
+ImageKind = Literal["elf", "flat", "image", "assembly"]
+
+
 class ImageRow(Struct, frozen=True):
     """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image
     was made from.
@@ -46,7 +49,7 @@ class ImageRow(Struct, frozen=True):
     builtin: bool
     size: int
     default_memory_mib: Annotated[int, Meta(ge=4, le=512)]
-    kind: Literal["elf", "flat", "image", "assembly"]
+    kind: ImageKind
     title_key: str | None = None
     source: Annotated[str, Meta(max_length=256 << 10)] | None = None
 
@@ -142,13 +145,12 @@ class Document(Struct):
     def guests_on(self, host: int) -> list[GuestRow]:
         return [row for row in self.guests.values() if row.host == host]
 
-    def free_name(self, wanted: str | None, stem: str, own: str | None = None) -> str:
+    def free_name(self, wanted: str | None, stem: str) -> str:
         """`wanted` if nothing else has that name; without a wish the first free of `stem`-1, `stem`-2 ...
 
-        Hosts and guests share one space of names; `own` is the name that the renamed thing has now.
-        Raises LabError "name-taken".
+        Hosts and guests share one space of names. Raises LabError "name-taken".
         """
-        taken = {row.name for row in (*self.hosts.values(), *self.guests.values())} - {own}
+        taken = {row.name for row in self.hosts.values()} | {row.name for row in self.guests.values()}
         if wanted is None:
             number = 1
             while f"{stem}-{number}" in taken:

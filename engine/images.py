@@ -12,7 +12,7 @@ from functools import cache
 
 from engine import guests
 from engine.commands import LabError
-from engine.document import ImageRow
+from engine.document import ImageKind, ImageRow
 from engine.isa.assembler import assemble
 from engine.machine.loader import LoadedImage, inspect
 
@@ -79,7 +79,9 @@ class Images:
     def total_bytes(self) -> int:
         return sum(map(len, self.contents.values()))
 
-    def _keep(self, name: str, content: bytes, image: LoadedImage, kind: str, source: str | None) -> ImageRow:
+    def _keep(
+        self, name: str, content: bytes, image: LoadedImage, kind: ImageKind, source: str | None
+    ) -> ImageRow:
         memory = max(_DEFAULT_MIB, -(-image.memory_needed // _MIB))
         if memory > _MAX_MIB:
             raise LabError(

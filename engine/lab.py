@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,8 @@ from engine.document import (
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.images import Images, builtin_rows, digest
+from engine.report import Report, status
+from engine.structure import perform
 from engine.trace.record import schema
 from engine.world import Ran, World
 
@@ -84,13 +86,9 @@ from engine.world import Ran, World
 STEP_BUDGET = 5_000_000
 MAX_UNDO = 64
 UNDO_BYTES = 128 << 20
-SAMPLE_RECORDS = 48
 KEYFRAME_RECORDS = 200
-#: Console output that nobody drains is kept up to this much for each guest.
-PENDING_BYTES = 64 << 10
 MAX_ID = 65_535
 
-STOPPED, FAILED = 3, 4
 _LIVING = (1, 2)
 
 
@@ -119,8 +117,8 @@ class Lab:
         self._next_id = 1
         self._undo: deque[Undoable] = deque()
         self._redo: list[Undoable] = []
-        self._console: dict[int, bytearray] = {}
-        self._world = self._blank_world(self._print)
+        self._report = Report()
+        self._world = self._blank_world(self._report.hear)
         self._start_world()
 
     @classmethod
@@ -386,7 +384,7 @@ class Lab:
 
     def _travel(self, position: int, progress: Progress | None) -> dict[str, Any]:
         reached = self._history.seek(position, progress)
-        self._jumped()
+        self._report.forget(self._document, self._world)
         return {"position": self._world.position, "reached": reached}
 
     # -- queries -----------------------------------------------------------------------------------
@@ -452,60 +450,14 @@ class Lab:
         }
 
     def drain(self) -> dict[str, Any]:
-        """What happened since the last drain (or since the last jump in time): the engine's part of a tick.
-        """
-        world = self._world
-        guests = [(guest, world.guest(guest)) for guest in self._document.guests]
-        hosts = list(world.hosts.values())
-        busy = []
-        for host in hosts:
-            time, busy_ns = self._seen_hosts.get(host.id, (host.time, host.busy_ns))
-            passed = host.time - time
-            busy.append(min(1000, (host.busy_ns - busy_ns) * 1000 // passed) if passed > 0 else 0)
-        self._seen_hosts = {host.id: (host.time, host.busy_ns) for host in hosts}
-        console, self._console = self._console, {}
-        return {
-            "position": world.position,
-            "time": world.time,
-            "running": self._document.running,
-            "guests": {
-                "id": _column("H", (guest for guest, _ in guests)),
-                "state": bytes(machine.state for _, machine in guests),
-                "level": bytes(machine.level for _, machine in guests),
-                "pc": _column("Q", (machine.pc for _, machine in guests)),
-                "instructions": _column("Q", (machine.instructions for _, machine in guests)),
-                "exits": _column("Q", (machine.exits for _, machine in guests)),
-            },
-            "hosts": {
-                "id": _column("H", (host.id for host in hosts)),
-                "time": _column("Q", (host.time for host in hosts)),
-                "busy_permille": _column("H", busy),
-                "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
-            },
-            "counts": world.trace.drain_counts(),
-            "sample": world.trace.drain_sample(SAMPLE_RECORDS).tobytes(),
-            "console": [[guest, bytes(data)] for guest, data in console.items()],
-            "notices": self._notices(),
-        }
+        """What happened since the last drain (or the last jump in time): the engine's part of a tick."""
+        return self._report.drain(self._document, self._world)
 
     def keyframe(self) -> dict[str, Any]:
         """Everything a client needs that knows nothing yet. It includes what the next drain will tell, so
         drain first.
         """
         world = self._world
-        status = {}
-        for guest in self._document.guests:
-            machine = world.guest(guest)
-            failure = machine.failure
-            status[str(guest)] = {
-                "state": machine.state,
-                "level": machine.level,
-                "pc": machine.pc,
-                "instructions": machine.instructions,
-                "exits": machine.exits,
-                "exit_status": machine.exit_status,
-                "failure": None if failure is None else {"key": failure.key, "params": failure.params},
-            }
         used = {row.image for row in self._document.guests.values()}
         return {
             "schema": schema(),
@@ -514,7 +466,7 @@ class Lab:
             "time": world.time,
             "running": self._document.running,
             "history": {"begin": self._history.begin, "end": self._history.end},
-            "status": status,
+            "status": {str(guest): status(world.guest(guest)) for guest in self._document.guests},
             "totals": world.trace.totals(),
             "console": [[guest, world.consoles[guest].content()] for guest in self._document.guests],
             "records": world.trace.latest(KEYFRAME_RECORDS).tobytes(),
@@ -525,115 +477,19 @@ class Lab:
         """A digest of every record written so far."""
         return self._world.trace.hash()
 
-    def _notices(self) -> list[dict[str, Any]]:
-        notices = []
-        for guest, row in self._document.guests.items():
-            machine = self._world.guest(guest)
-            state, before = machine.state, self._seen_states.get(guest)
-            self._seen_states[guest] = state
-            if state == before or state not in (STOPPED, FAILED):
-                continue
-            if state == FAILED and machine.failure is not None:
-                key, params, level = (
-                    "guest-failed",
-                    {"reason": machine.failure.key, **machine.failure.params},
-                    "error",
-                )
-            else:
-                key, params, level = "guest-stopped", {"status": machine.exit_status or 0}, "info"
-            notices.append(
-                {
-                    "guest": guest,
-                    "host": row.host,
-                    "key": key,
-                    "params": {**params, "guest": row.name},
-                    "level": level,
-                }
-            )
-        return notices
-
-    def _print(self, guest: int, data: bytes) -> None:
-        pending = self._console.setdefault(guest, bytearray())
-        pending += data
-        if len(pending) > PENDING_BYTES:
-            del pending[:-PENDING_BYTES]
-
-    def _jumped(self) -> None:
-        """The state is now another one: what was about to be told about the old one is void; clients get a
-        keyframe.
-        """
-        trace = self._world.trace
-        trace.drain_counts()
-        trace.drain_sample(SAMPLE_RECORDS)
-        self._console = {}
-        self._seen_hosts = {host.id: (host.time, host.busy_ns) for host in self._world.hosts.values()}
-        self._seen_states = {guest: self._world.guest(guest).state for guest in self._document.guests}
-
     # -- structure -----------------------------------------------------------------------------------
     def _edit(self, command: AnyCommand, edit: Edit) -> None:
         inverse = self._perform(edit)
-        self._undo.append(Undoable(command.__struct_config__.tag, inverse))
+        self._undo.append(Undoable(str(command.__struct_config__.tag), inverse))
         self._redo.clear()
         while len(self._undo) > 1 and (len(self._undo) > MAX_UNDO or self._undo_bytes() > UNDO_BYTES):
             self._undo.popleft()
 
     def _perform(self, edit: Edit) -> Edit:
         """Change document and world by one edit; returns the edit that takes it back."""
-        document, world = self._document, self._world
-        inverse: Edit
-        match edit:
-            case HostAdd(row, guests, state):
-                if state is None:
-                    world.add_host(row)
-                else:
-                    world.import_host(row, guests, state)
-                document.hosts[row.id] = row
-                document.guests.update((guest.id, guest) for guest in guests)
-                inverse = HostDrop(row.id)
-            case HostDrop(host):
-                guests = document.guests_on(host)
-                inverse = HostAdd(document.hosts[host], guests, world.export_host(host))
-                world.remove_host(host)
-                del document.hosts[host]
-                for guest in guests:
-                    del document.guests[guest.id]
-            case HostChange(row):
-                inverse = HostChange(document.hosts[row.id])
-                document.hosts[row.id] = row
-            case HostRestack(host, stack):
-                before = document.hosts[host]
-                inverse = HostRestack(host, before.stack)
-                document.hosts[host] = row = msgspec.structs.replace(before, stack=stack)
-                world.replace_host(row)
-            case GuestAdd(row, state):
-                if state is None:
-                    world.add_guest(row)
-                else:
-                    world.import_guest(row, state)
-                document.guests[row.id] = row
-                inverse = GuestDrop(row.id)
-            case GuestDrop(guest):
-                inverse = GuestAdd(document.guests[guest], world.export_guest(guest))
-                world.remove_guest(guest)
-                del document.guests[guest]
-            case GuestTransfer(guest, host):
-                row = document.guests[guest]
-                inverse = GuestTransfer(guest, row.host)
-                moved = msgspec.structs.replace(row, host=host)
-                world.move_guest(moved)
-                document.guests[guest] = moved
-            case GuestRelabel(guest, name):
-                inverse = GuestRelabel(guest, document.guests[guest].name)
-                document.guests[guest] = msgspec.structs.replace(document.guests[guest], name=name)
-            case LabRelabel(name):
-                inverse = LabRelabel(document.name)
-                document.name = name
-        document.hosts = dict(sorted(document.hosts.items()))
-        document.guests = dict(sorted(document.guests.items()))
+        inverse = perform(edit, self._document, self._world)
         if not isinstance(edit, COSMETIC):
             self._history.rebase()
-            for guest in document.guests:
-                self._seen_states.setdefault(guest, self._world.guest(guest).state)
         return inverse
 
     def _undo_bytes(self) -> int:
@@ -680,12 +536,10 @@ class Lab:
     def _start_world(self) -> None:
         """Every guest is about to start from its image; the hosts' clocks are at 0. Positions go on."""
         position = self._world.position
-        self._world = self._blank_world(self._print)
+        self._world = self._blank_world(self._report.hear)
         self._world.position = position
         self._history = History(self._world)
-        self._seen_hosts: dict[int, tuple[int, int]] = {}
-        self._seen_states: dict[int, int] = {}
-        self._jumped()
+        self._report.forget(self._document, self._world)
 
     def _blank_world(self, output: Callable[[int, bytes], None] = _unheard) -> World:
         document = self._document
@@ -721,9 +575,9 @@ class Lab:
             lab._next_id = saved.next_id
             lab._undo = deque(saved.undo)
             lab._redo = saved.redo
-            lab._world = lab._blank_world(lab._print)
+            lab._world = lab._blank_world(lab._report.hear)
             lab._history = History.load(saved.history, lab._world)
-            lab._jumped()
+            lab._report.forget(lab._document, lab._world)
         except LabError as error:
             raise checkpoint.damaged(str(error)) from error
         except _DAMAGE as error:
@@ -759,9 +613,10 @@ _DAMAGE = (
 def _check(saved: _Saved) -> None:
     """The references inside a saved document, which its types cannot express. Raises ValueError."""
     document = saved.document
-    for key, row in (*document.hosts.items(), *document.guests.items(), *document.images.items()):
-        if key != row.id:
-            raise ValueError(f"the row {row.id} is filed under {key}")
+    filed = [*document.hosts, *document.guests, *document.images]
+    named = [host.id for host in document.hosts.values()] + [guest.id for guest in document.guests.values()]
+    if filed != [*named, *(image.id for image in document.images.values())]:
+        raise ValueError("its rows are filed under other ids")
     for guest in document.guests.values():
         if guest.host not in document.hosts:
             raise ValueError(f"the guest {guest.id} is on no host")
@@ -774,12 +629,6 @@ def _check(saved: _Saved) -> None:
             raise ValueError(f"the content of {image} is another one")
     if max([0, *document.hosts, *document.guests]) >= saved.next_id:
         raise ValueError("an identifier was given twice")
-
-
-def _column(code: str, values: Iterable[int]) -> bytes:
-    """Little-endian numbers side by side; `code` as in `struct`."""
-    numbers = [*values]
-    return struct.pack(f"<{len(numbers)}{code}", *numbers)
 
 
 _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {

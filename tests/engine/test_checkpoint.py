@@ -19,8 +19,10 @@ _LEAVES = st.one_of(
 )
 _TREES = st.recursive(
     _LEAVES,
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(max_size=5) | st.integers(0, 2**32), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.text(max_size=5) | st.integers(0, 2**32), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 

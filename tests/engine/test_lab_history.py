@@ -1,9 +1,12 @@
-"""A lab is a function of its commands: however the running is cut, saved, loaded or travelled, the trace is the same."""
+"""A lab is a function of its commands: however the running is cut, saved, loaded or travelled, the trace is
+the same.
+"""
 
 from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 
 from engine.commands import (
@@ -21,8 +24,6 @@ from engine.history import MAX_CHECKPOINTS
 from engine.lab import Lab
 from engine.trace.record import RECORD
 from tests.support.labs import console, crowded, guests_of, lab_of, registers, run_to
-
-import numpy as np
 
 STEPS = 60_000
 
