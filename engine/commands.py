@@ -243,10 +243,14 @@ class CodeQuery(Query, tag="code", frozen=True):
 
 
 class SymbolsQuery(Query, tag="symbols", frozen=True):
-    """Names of guest virtual addresses. Result: {"places": ["trap_handler+0x3c" | None for each address]}."""
+    """Names of guest virtual addresses, and the address of a name.
+
+    Result: {"places": ["trap_handler+0x3c" | None for each of `addresses`], "address": int|None}.
+    """
 
     guest: Identifier
-    addresses: Annotated[list[Address], Meta(max_length=200)]
+    addresses: Annotated[list[Address], Meta(max_length=200)] = []
+    name: Annotated[str, Meta(max_length=256)] | None = None
 
 
 class TimelineQuery(Query, tag="timeline", frozen=True):

@@ -96,7 +96,8 @@ def answer(
         case MemoryQuery():
             return _memory(lens, query)
         case WalkQuery():
-            return lens.guest(query.guest, query.vcpu).walk(query.vcpu, query.address)
+            walk: dict[str, Any] = lens.guest(query.guest, query.vcpu).walk(query.vcpu, query.address)
+            return walk
         case CodeQuery():
             return _code(lens, query)
         case SymbolsQuery():
@@ -277,7 +278,8 @@ def _symbols(lens: Lens, query: SymbolsQuery) -> dict[str, Any]:
     machine = lens.guest(query.guest)
     sources = lens.sources(lens.document.guest_of(query.guest))
     return {
-        "places": [_symbol(sources, address, _physical(machine, 0, address)) for address in query.addresses]
+        "places": [_symbol(sources, address, _physical(machine, 0, address)) for address in query.addresses],
+        "address": None if query.name is None else sources.address(query.name),
     }
 
 

@@ -47,6 +47,12 @@ class SourceMap:
         found = program.symbols.lookup(address)
         return None if found is None else (f"{program.name}:{found[0]}", found[1])
 
+    def address(self, name: str) -> int | None:
+        """Where a symbol is, by the names that `symbol` gives."""
+        program, _, inner = name.rpartition(":")
+        found = next((row for _, row in self._programs if row.name == program), None)
+        return found.symbols.address(inner) if found is not None else self._symbols.address(name)
+
     def place(self, address: int, physical: int | None = None) -> Place | None:
         program = self._program(address, physical)
         return (self._lines if program is None else program.lines).place(address)
