@@ -67,8 +67,8 @@ def _speed(stack: str, words: str) -> Figure:
         f"guest instructions, {words}",
         steps / _best(lambda: lab.run(steps)) / 1e6,
         "M/s",
-        f"reference tier, a loop of integer work, loads and stores without traps; best of 5 runs of {steps:,}
-    steps", )
+        f"reference tier, a loop of integer work, loads and stores, no traps; best of 5 x {steps:,} steps",
+    )
 
 
 def _trap(stack: str, words: str) -> Figure:
@@ -122,6 +122,10 @@ def _bookkeeping() -> list[Figure]:
     for _ in range(20):
         checkpoint()
     end = lab.position
+
+    def back() -> None:
+        lab.apply(LabSeek(lab.position - 100))
+
     crowd = Lab.new("bench")
     for _ in range(10):
         host = crowd.apply(HostCreate(memory_mib=128))["host"]
@@ -131,16 +135,19 @@ def _bookkeeping() -> list[Figure]:
     for _ in range(10):
         crowd.run(50_000)
         drains.append(_seconds(crowd.drain))
+    after, now = (
+        "the demo, 5,000 steps after the last one; median of 20",
+        "the demo with its history; best of 5",
+    )
+    crowded = "50 guests on 10 hosts, after 50,000 steps; median of 10"
     return [
-        Figure("checkpoint in memory", statistics.median(taken) * 1e6, "µs", "the demo, 5,000 steps after the
-        last; median of 20"),
-        Figure("lab saved", _best(lab.save) * 1e3, "ms", "the demo with its history; best of 5"),
-        Figure("lab saved", len(content) / 1024, "KiB", "the demo with its history, compressed"),
-        Figure("lab loaded", _best(lambda: Lab.load(content)) * 1e3, "ms", "the same; best of 5"),
-        Figure("step back", _best(lambda: lab.apply(LabSeek(lab.position - 100))) * 1e3, "ms", f"by 100 steps
-        from {end:,}; best of 5"),
-        Figure("tick drained", statistics.median(drains) * 1e6, "µs", "50 guests on 10 hosts, after 50,000
-    steps; median of 10"), ]  # fmt: skip
+        Figure("checkpoint in memory", statistics.median(taken) * 1e6, "µs", after),
+        Figure("lab saved", _best(lab.save) * 1e3, "ms", now),
+        Figure("lab saved", len(content) / 1024, "KiB", "the same, compressed"),
+        Figure("lab loaded", _best(lambda: Lab.load(content)) * 1e3, "ms", now),
+        Figure("step back", _best(back) * 1e3, "ms", f"by 100 steps from position {end:,}; best of 5"),
+        Figure("tick drained", statistics.median(drains) * 1e6, "µs", crowded),
+    ]
 
 
 def figures() -> list[Figure]:
