@@ -28,9 +28,9 @@ from typing import NamedTuple
 from engine.bits import MASK64, sign_extend, signed
 from engine.commands import LabError
 from engine.isa.csrs import CSR_NUMBERS
+from engine.isa.diagnostics import SourceError
 from engine.isa.expressions import (
     OPERATIONS_LIMIT,
-    SourceError,
     Name,
     Node,
     Parser,
@@ -334,8 +334,9 @@ class _Assembly:
         area = self.here
         if area.name == ".bss":
             raise SourceError(statement.column, "bss-content", section=area.name)
-        if (self.base if area.name == ".text" else 0) + area.size & 3:
-            raise SourceError(statement.column, "instruction-alignment", address=area.size)
+        place = area.size + (self.base if area.name == ".text" else 0)
+        if place & 3:
+            raise SourceError(statement.column, "instruction-alignment", address=f"{place:x}")
         row, order = _row_of(statement.mnemonic)
         if area.name == ".text":
             self.lines.append((area.size, statement.line))
@@ -422,13 +423,18 @@ class _Assembly:
         """The operands' values, which must be known now."""
         if not least <= len(statement.operands) <= most:
             raise SourceError(statement.column, "directive-form", form=f"{statement.mnemonic} {form}")
-        hint = "write a number, or the difference of two labels above"
-        return [self._known(_expression(operand), hint) for operand in statement.operands]
+        return [self._known(_expression(operand), "not-yet") for operand in statement.operands]
 
-    def _known(self, node: Node, hint: str) -> int:
-        value = evaluate(node, partial(self._lookup_here, hint=hint), hint)
+    def _known(self, node: Node, otherwise: str) -> int:
+        """A number that pass one must know already; `otherwise` is the complaint about an address."""
+        try:
+            value = evaluate(node, self._lookup_here)
+        except SourceError as error:
+            if error.key == "not-yet":
+                raise SourceError(error.column, otherwise, **error.params) from None
+            raise
         if value.section is not None:
-            raise SourceError(node.column, "not-yet", name=first_name(node), hint=hint)
+            raise SourceError(node.column, otherwise, name=first_name(node))
         return value.number
 
     def _in_range(self, statement: _Statement, position: int, value: int, low: int, high: int) -> int:
@@ -515,7 +521,7 @@ class _Assembly:
             return
         if target < self.base + area.size:
             column = statement.operands[0].column
-            raise SourceError(column, "org-backward", here=self.base + area.size, target=target)
+            raise SourceError(column, "org-backward", here=f"{self.base + area.size:x}", target=f"{target:x}")
         self._emit(statement, target - self.base - area.size, None)
 
     # -- instructions ---------------------------------------------------------------------------
@@ -530,8 +536,9 @@ class _Assembly:
             raise SourceError(statement.column, "unknown-mnemonic", name=statement.mnemonic[:40])
         fitting = [form for form in forms if len(form.operands) == len(statement.operands)]
         if not fitting:
-            usage = " or ".join(dict.fromkeys(form.usage for form in forms))
-            raise SourceError(statement.column, "operand-count", mnemonic=statement.mnemonic, form=usage)
+            if all(not form.operands for form in forms):
+                raise SourceError(statement.operands[0].column, "operand-none", mnemonic=statement.mnemonic)
+            raise SourceError(statement.column, "operand-count", form=_usage(statement.mnemonic))
         chosen = next((form for form in fitting if form.accepts(statement.operands)), fitting[0])
         if statement.mnemonic == "li":
             return self._load_immediate(statement)
@@ -544,20 +551,12 @@ class _Assembly:
                 raise SourceError(operand.column, "expected-value")
             if pattern.endswith("(rs)"):
                 if not _is_memory(tokens):
-                    raise SourceError(
-                        operand.column,
-                        "operand-memory",
-                        mnemonic=statement.mnemonic,
-                        form="8(sp)",
-                        text=operand.text,
-                    )
+                    raise self._wrong(statement, operand, "operand-memory")
                 bound["offset"] = tokens[:-3] or [Token("number", "0", operand.column)]
                 bound["rs"] = [tokens[-2]]
             else:
                 if pattern in REGISTER_PATTERNS and not _is_register(tokens):
-                    raise SourceError(
-                        operand.column, "operand-register", mnemonic=statement.mnemonic, text=operand.text
-                    )
+                    raise self._wrong(statement, operand, "operand-register")
                 bound[pattern] = tokens
         end = statement.operands[-1].end if statement.operands else statement.column
         return [
@@ -570,12 +569,15 @@ class _Assembly:
             for template in chosen.templates
         ]
 
+    def _wrong(self, statement: _Statement, operand: _Operand, key: str) -> SourceError:
+        return SourceError(operand.column, key, text=operand.text[:40], form=_usage(statement.mnemonic))
+
     def _load_immediate(self, statement: _Statement) -> list[_Statement]:
         """`li`: the shortest of the sequences that the GNU assembler uses for a 64-bit constant."""
         register, operand = statement.operands
         if not _is_register(register.tokens):
-            raise SourceError(register.column, "operand-register", mnemonic="li", text=register.text)
-        value = self._known(_expression(operand), "`li` loads constants; use `la` for an address")
+            raise self._wrong(statement, register, "operand-register")
+        value = self._known(_expression(operand), "address-li")
         statements: list[_Statement] = []
         for mnemonic, operands in load_immediate(register.text, value):
             parts = [
@@ -594,19 +596,19 @@ class _Assembly:
             address += area.size
             if address > 1 << 64:
                 line = area.emitters[0][1].line if area.emitters else 1
-                self._report(line, SourceError(1, "overlap", section=area.name, address=area.address))
+                self._report(line, SourceError(1, "overlap", section=area.name, address=f"{area.address:x}"))
                 self._check()
         self.high_parts = {area.address + offset: node for area, offset, node in self.noted_high_parts}
         self.placed = True
         self.values.clear()
 
-    def _lookup_here(self, name: Name, hint: str) -> Value:
+    def _lookup_here(self, name: Name) -> Value:
         """A symbol's value in pass one, where `.` is the next free place."""
         if name.name == ".":
             return Value(self.here.size, self.here.name)
-        return self._lookup(name, 0, hint)
+        return self._lookup(name, 0)
 
-    def _lookup(self, name: Name, pc: int, hint: str = "") -> Value:
+    def _lookup(self, name: Name, pc: int) -> Value:
         """A symbol's value: an address once sections are placed, else an offset into its section."""
         if name.name == ".":
             return Value(pc)
@@ -615,7 +617,7 @@ class _Assembly:
             raise self._undefined(name)
         if definition.expression is None:
             if definition.section is None:
-                raise SourceError(name.column, "not-yet", name=first_name(name), hint=hint)
+                raise SourceError(name.column, "not-yet", name=first_name(name))
             if self.placed:
                 return Value(self.areas[definition.section].address + definition.offset)
             return Value(definition.offset, definition.section)
@@ -627,19 +629,18 @@ class _Assembly:
             raise SourceError(name.column, "nesting", limit=OPERATIONS_LIMIT)
         self.unfolding.append(name.name)
         try:
-            lookup = partial(self._lookup_in, definition, hint=hint)
-            value = evaluate(definition.expression, lookup, hint)
+            value = evaluate(definition.expression, partial(self._lookup_in, definition))
         finally:
             self.unfolding.pop()
         self.values[name.name] = value
         return value
 
-    def _lookup_in(self, definition: _Definition, name: Name, hint: str) -> Value:
+    def _lookup_in(self, definition: _Definition, name: Name) -> Value:
         """A symbol inside an .equ, whose `.` is where the .equ stands."""
         if name.name != ".":
-            return self._lookup(name, 0, hint)
+            return self._lookup(name, 0)
         if definition.section is None:
-            raise SourceError(name.column, "not-yet", name=".", hint=hint)
+            raise SourceError(name.column, "not-yet", name=".")
         if self.placed:
             return Value(self.areas[definition.section].address + definition.offset)
         return Value(definition.offset, definition.section)
@@ -656,7 +657,7 @@ class _Assembly:
 
     def _value(self, node: Node, pc: int) -> int:
         """An expression's value in pass two, where everything has an address."""
-        return evaluate(node, lambda name: self._lookup(name, pc), "").number
+        return evaluate(node, lambda name: self._lookup(name, pc)).number
 
     # -- pass two: bytes ------------------------------------------------------------------------
     def _second_pass(self, area: _Area) -> bytes:
@@ -677,43 +678,39 @@ class _Assembly:
         for pattern, operand in zip(operand_patterns(row), statement.operands, strict=True):
             if not operand.tokens:
                 raise SourceError(operand.column, "expected-value")
-            fields.update(self._fields(row, pattern, operand, pc))
+            fields.update(self._fields(row, pattern, statement, operand, pc))
         return row.encode(**fields).to_bytes(4, "little")
 
-    def _fields(self, row: Row, pattern: str, operand: _Operand, pc: int) -> dict[str, int]:
+    def _fields(
+        self, row: Row, pattern: str, statement: _Statement, operand: _Operand, pc: int
+    ) -> dict[str, int]:
         """What one operand puts into the instruction's fields."""
         if pattern in REGISTER_PATTERNS:
             if not _is_register(operand.tokens):
-                raise SourceError(
-                    operand.column, "operand-register", mnemonic=row.mnemonic, text=operand.text
-                )
+                raise self._wrong(statement, operand, "operand-register")
             return {pattern: REGISTER_NUMBERS[operand.tokens[0].text]}
         if pattern.endswith("(rs1)"):
             if not _is_memory(operand.tokens):
-                form = "8(sp)" if pattern != "(rs1)" else "(a0)"
-                raise SourceError(
-                    operand.column, "operand-memory", mnemonic=row.mnemonic, form=form, text=operand.text
-                )
+                raise self._wrong(statement, operand, "operand-memory")
             base = REGISTER_NUMBERS[operand.tokens[-2].text]
             offset = _Operand(operand.tokens[:-3], operand.column, operand.tokens[-3].column)
             value = self._immediate(offset, pc) if offset.tokens else 0
             if pattern == "(rs1)":
-                self._bounded(row, operand, value, 0, 0)
+                if value:
+                    raise SourceError(operand.column, "operand-offset", mnemonic=statement.mnemonic)
                 return {"rs1": base}
-            return {"rs1": base, "imm": self._bounded(row, operand, value, *_limits(row, "imm"))}
+            return {"rs1": base, "imm": self._bounded(row, operand, value, "imm")}
         if pattern in {"pred", "succ"}:
             text = operand.text
-            if re.fullmatch("i?o?r?w?", text) and text:
-                return {pattern: sum(FENCE_BITS[letter] for letter in text)}
-            if text == "0":
-                return {pattern: 0}
-            raise SourceError(operand.column, "operand-fence", mnemonic=row.mnemonic, text=text)
+            if text != "0" and not re.fullmatch("i?o?r?w?", text):
+                raise SourceError(operand.column, "operand-fence", text=text[:40])
+            return {pattern: sum(FENCE_BITS.get(letter, 0) for letter in text)}
         if pattern == "csr":
             return {"csr": self._csr(operand, pc)}
         value = self._immediate(operand, pc)
         if pattern == "target":
             return {"imm": self._distance(row, operand, value & MASK64, pc)}
-        self._bounded(row, operand, value, *_limits(row, pattern))
+        self._bounded(row, operand, value, pattern)
         return {"imm": signed(sign_extend(value << 12, 32))} if pattern == "upper" else {pattern: value}
 
     def _csr(self, operand: _Operand, pc: int) -> int:
@@ -728,36 +725,25 @@ class _Assembly:
                 raise SourceError(operand.column, "operand-csr", text=name[:40])
         value = self._immediate(operand, pc)
         if not 0 <= value <= 0xFFF:
-            raise SourceError(operand.column, "operand-csr", text=operand.text)
+            raise SourceError(operand.column, "operand-csr", text=operand.text[:40])
         return value
 
-    def _bounded(self, row: Row, operand: _Operand, value: int, low: int, high: int) -> int:
+    def _bounded(self, row: Row, operand: _Operand, value: int, field: str) -> int:
+        low, high = _limits(row, field)
         if not low <= value <= high:
-            raise SourceError(
-                operand.column, "immediate", value=value, mnemonic=row.mnemonic, low=low, high=high
-            )
+            params = {"value": value, "low": low, "high": high}
+            raise SourceError(operand.column, "immediate", mnemonic=row.mnemonic, **params)
         return value
 
     def _distance(self, row: Row, operand: _Operand, target: int, pc: int) -> int:
         low, high = _limits(row, "imm")
         distance = target - pc
         if target & 3:
-            raise SourceError(operand.column, "branch-odd", target=target)
+            raise SourceError(operand.column, "target-odd", target=f"{target:x}")
         if not low <= distance <= high:
-            hint = (
-                "use `call` or `tail`"
-                if row.mnemonic == "jal"
-                else "branch on the opposite condition over a `j`"
-            )
-            raise SourceError(
-                operand.column,
-                "branch-far",
-                distance=distance,
-                mnemonic=row.mnemonic,
-                low=low,
-                high=high,
-                hint=hint,
-            )
+            key = "jump-far" if row.mnemonic == "jal" else "branch-far"
+            params = {"distance": distance, "low": low, "high": high}
+            raise SourceError(operand.column, key, mnemonic=row.mnemonic, **params)
         return distance
 
     def _immediate(self, operand: _Operand, pc: int) -> int:
@@ -767,7 +753,7 @@ class _Assembly:
         if node.function in {"hi", "lo"}:
             value = self._value(node.operand, pc)
             if sign_extend(value + 0x800, 32) != (value + 0x800) & MASK64 and first_name(node):
-                raise SourceError(node.column, "high-far", target=value & MASK64)
+                raise SourceError(node.column, "high-far", target=f"{value & MASK64:x}")
             return _low_part(value) if node.function == "lo" else _high_part(value)
         if node.function == "pcrel_hi":
             return _high_part(self._reach(node, pc))
@@ -781,7 +767,7 @@ class _Assembly:
         target = self._value(node.operand, label) & MASK64
         distance = target - label
         if not -(1 << 31) <= distance + 0x800 < 1 << 31:
-            raise SourceError(node.column, "absolute-far", mnemonic="%pcrel_hi", target=target, pc=label)
+            raise SourceError(node.column, "pcrel-far", target=f"{target:x}", pc=f"{label:x}")
         return distance
 
 
@@ -944,10 +930,15 @@ def _limits(row: Row, field: str) -> tuple[int, int]:
     return 0, (1 << bits) - 1
 
 
+def _usage(mnemonic: str) -> str:
+    """Every way to write a mnemonic, for messages."""
+    return " / ".join(dict.fromkeys(form.usage for form in FORMS[mnemonic] if form.operands))
+
+
 def _forms() -> dict[str, list[_Form]]:
     forms: dict[str, list[_Form]] = {}
     for row in BY_MNEMONIC.values():
-        usage = f"`{row.mnemonic} {row.syntax}`" if row.syntax else "no operands"
+        usage = f"`{row.mnemonic} {row.syntax}`"
         orders = ORDERINGS if "aq" in row.fields else ()
         for mnemonic in (row.mnemonic, *(f"{row.mnemonic}.{order}" for order in orders)):
             forms.setdefault(mnemonic, []).append(_Form(usage, operand_patterns(row), None, ()))
@@ -956,7 +947,7 @@ def _forms() -> dict[str, list[_Form]]:
         for text in pseudo.expansion:
             first, *rest = tokenize(text)
             templates.append(_Template(first.text, _split(rest, ",") if rest else []))
-        usage = f"`{pseudo.mnemonic} {', '.join(pseudo.operands)}`" if pseudo.operands else "no operands"
+        usage = f"`{pseudo.mnemonic} {', '.join(pseudo.operands)}`"
         form = _Form(usage, pseudo.operands, pseudo, tuple(templates))
         forms.setdefault(pseudo.mnemonic, []).append(form)
     return forms

@@ -13,79 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.bits import MASK64, signed
+from engine.isa.diagnostics import SourceError
 
-#: Every sentence the assembler can say, by key; `{...}` are the parameters. The page translates by key.
-MESSAGES: dict[str, str] = {
-    "character": "`{text}` cannot stand here",
-    "string-unterminated": 'this string has no closing `"`',
-    "comment-unterminated": "this comment has no closing `*/`",
-    "character-constant": "a character constant is one character between apostrophes, such as 'A' or '\\n'",
-    "escape": '`{text}` is no escape; right are \\n \\t \\r \\0 \\\\ \\" '
-    "\\' \\b \\f \\xHH and three octal digits",
-    "number": "`{text}` is no number; right are 42, 0x2a, 0b101010 and 052",
-    "number-large": "`{text}` does not fit 64 bits",
-    "expected-value": "a number, a symbol or `(` is missing here",
-    "expected-close": "`)` is missing here",
-    "expected-end": "`{text}` is one thing too many; the statement ended before it",
-    "expected-comma": "`,` is missing before `{text}`",
-    "nesting": "this expression has more than {limit} operations, or takes "
-    "more than {limit} definitions to work out",
-    "division": "division by zero",
-    "shift": "a shift by {value} has no meaning; right is 0 to 63",
-    "unknown-relocation": "`%{text}` is not known; right are %hi, %lo, %pcrel_hi, %pcrel_lo",
-    "relocation-place": "`%{text}` must stand first in its operand, as in `%{text}(symbol)`",
-    "undefined": "`{name}` is not defined anywhere in this program",
-    "undefined-close": "`{name}` is not defined; did you mean `{closest}`?",
-    "undefined-backward": "there is no label `{name}:` before this line",
-    "undefined-forward": "there is no label `{name}:` after this line",
-    "circular": "`{name}` is defined by itself",
-    "duplicate": "`{name}` is already defined on line {first}",
-    "register-name": "`{name}` is a register and cannot name a place or a value",
-    "not-yet": "this value must be known here, and `{name}` only gets its address later; {hint}",
-    "unknown-mnemonic": "`{name}` is no instruction of this machine; see `ringside asm --help`",
-    "unknown-mnemonic-close": "`{name}` is no instruction; did you mean `{closest}`?",
-    "unknown-directive": "the directive `{name}` is not known",
-    "unknown-directive-close": "the directive `{name}` is not known; did you mean `{closest}`?",
-    "operand-count": "`{mnemonic}` takes {form}",
-    "operand-register": "operand {position} of `{mnemonic}` must be a register (x0 "
-    "to x31, a0, sp, t0 ...), not `{text}`",
-    "operand-memory": "operand {position} of `{mnemonic}` must be an address such as {form}, not `{text}`",
-    "operand-fence": "operand {position} of `{mnemonic}` must be made of the "
-    "letters i, o, r, w in this order, not `{text}`",
-    "operand-csr": "`{text}` is no CSR; right is a name such as mstatus or a number from 0 to 0xfff",
-    "operand-csr-close": "`{text}` is no CSR; did you mean `{closest}`?",
-    "immediate": "{value} is out of range: `{mnemonic}` takes {low} to {high}",
-    "branch-odd": "the target 0x{target:x} is not a multiple of 4, and instructions are 4 bytes long",
-    "branch-far": "the target is {distance} bytes away and `{mnemonic}` reaches {low} to {high}; {hint}",
-    "absolute-far": "`{mnemonic}` cannot reach 0x{target:x} from 0x{pc:x}: more than 2 GiB apart",
-    "high-far": "%hi and %lo reach only the lowest and the highest 2 GiB, not 0x{target:x}; use `la`",
-    "pcrel-label": "%pcrel_lo needs the label of the instruction that holds the matching %pcrel_hi",
-    "directive-form": "right is `{form}`",
-    "directive-range": "{value} is out of range: `{name}` takes {low} to {high}",
-    "power-of-two": "{value} is no power of two",
-    "bss-content": "{section} holds no bytes of its own; only .zero and .space may stand here",
-    "org-section": "`.org` sets addresses of .text; this is {section}",
-    "org-backward": "the program is at 0x{here:x} already; `.org` cannot go back to 0x{target:x}",
-    "too-large": "the program would be larger than {limit} MiB",
-    "too-many-statements": "the program has more than {limit} statements",
-    "instruction-alignment": "an instruction must stand at a multiple of 4, and this is "
-    "0x{address:x}; put `.balign 4` before it",
-    "no-code": "the program has no instruction",
-    "overlap": "{section} would begin at 0x{address:x}, beyond the 64-bit address space",
-}
+#: Operators in one expression, and .equ definitions one may take to work out: what bounds recursion.
 OPERATIONS_LIMIT = 100
-
-
-class SourceError(Exception):
-    """Something wrong in one statement. `column` counts from 1; `key` and `params` select and fill a
-    sentence of MESSAGES.
-    """
-
-    def __init__(self, column: int, key: str, **params: str | int) -> None:
-        super().__init__(MESSAGES[key].format(**params))
-        self.column = column
-        self.key = key
-        self.params = params
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,13 +200,14 @@ class Parser:
     def expression(self, binding: int = 1) -> Node:
         """An expression whose operators bind at least as tightly as `binding`."""
         token = self.peek()
-        if token is not None and token.kind == "relocation" and self._operations == 0:
+        if token is not None and token.kind == "relocation" and not self._operations:
             return self._relocation(token)
         left = self._primary()
         while (operator := self.peek()) is not None and _BINDING.get(operator.kind, 0) >= binding:
             self.position += 1
             self._count(operator)
-            left = Binary(operator.column, operator.kind, left, self.expression(_BINDING[operator.kind] + 1))
+            right = self.expression(_BINDING[operator.kind] + 1)
+            left = Binary(operator.column, operator.kind, left, right)
         return left
 
     def _relocation(self, token: Token) -> Node:
@@ -312,10 +244,10 @@ class Parser:
             raise SourceError(token.column, "nesting", limit=OPERATIONS_LIMIT)
 
 
-def evaluate(node: Node, lookup: Callable[[Name], Value], hint: str) -> Value:
+def evaluate(node: Node, lookup: Callable[[Name], Value]) -> Value:
     """The value of `node`, its number signed and within 64 bits.
 
-    Raises SourceError "not-yet" (with `hint`) for an operation on addresses that sections' places would decide.
+    Raises SourceError "not-yet" for an operation on addresses that sections' places would decide.
     """
     match node:
         case Number():
@@ -325,14 +257,14 @@ def evaluate(node: Node, lookup: Callable[[Name], Value], hint: str) -> Value:
         case Relocation():
             raise SourceError(node.column, "relocation-place", text=node.function)
         case Unary():
-            operand = evaluate(node.operand, lookup, hint)
+            operand = evaluate(node.operand, lookup)
             if node.operator != "+":
-                _absolute(node.operand, operand, hint)
+                _absolute(node.operand, operand)
             number = {"+": operand.number, "-": -operand.number, "~": ~operand.number}[node.operator]
             return Value(signed(number & MASK64), operand.section)
         case Binary():
-            left = evaluate(node.left, lookup, hint)
-            right = evaluate(node.right, lookup, hint)
+            left = evaluate(node.left, lookup)
+            right = evaluate(node.right, lookup)
             section = None
             if node.operator == "-" and left.section == right.section:
                 pass
@@ -341,14 +273,14 @@ def evaluate(node: Node, lookup: Callable[[Name], Value], hint: str) -> Value:
             elif node.operator == "+" and left.section is None:
                 section = right.section
             else:
-                _absolute(node.left, left, hint)
-                _absolute(node.right, right, hint)
+                _absolute(node.left, left)
+                _absolute(node.right, right)
             return Value(signed(_apply(node, left.number, right.number) & MASK64), section)
 
 
-def _absolute(node: Node, value: Value, hint: str) -> None:
+def _absolute(node: Node, value: Value) -> None:
     if value.section is not None:
-        raise SourceError(node.column, "not-yet", name=first_name(node), hint=hint)
+        raise SourceError(node.column, "not-yet", name=first_name(node))
 
 
 def first_name(node: Node) -> str:
