@@ -460,7 +460,7 @@ class Lab:
         world = self._world
         used = {row.image for row in self._document.guests.values()}
         return {
-            "schema": schema(),
+            "schema": {**schema(), "registers": list(REGISTERS)},
             "document": self.document(),
             "position": world.position,
             "time": world.time,
