@@ -24,7 +24,9 @@ CODE = bytes.fromhex("13000000 6f000000")
 
 @dataclass
 class Elf:
-    """A well-formed ELF file whose every field a test can spoil. Segments: (vaddr, paddr, data, memory size)."""
+    """A well-formed ELF file whose every field a test can spoil. Segments: (vaddr, paddr, data, memory
+    size).
+    """
 
     segments: list[tuple[int, int, bytes, int]] = field(
         default_factory=lambda: [(0x80200000, 0x80200000, CODE, 0x1000)]
@@ -101,7 +103,9 @@ def test_a_kernel_linked_at_the_start_of_ram_starts_in_m_mode() -> None:
 
 
 def test_virtual_addresses_move_with_their_segment() -> None:
-    """A kernel linked high (p_vaddr) and loaded low (p_paddr): entry and tohost become physical, symbols do not."""
+    """A kernel linked high (p_vaddr) and loaded low (p_paddr): entry and tohost become physical, symbols
+    do not.
+    """
     high = 0xFFFFFFFF80000000
     elf = Elf(
         segments=[(high, 0x80200000, CODE, 0x2000)],
