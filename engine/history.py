@@ -204,6 +204,10 @@ class History:
         player.run(0)
         return player
 
+    def replay_steps(self, position: int) -> int:
+        """How many steps `scratch` would have to run."""
+        return position - self._before(position).position
+
     def before_instruction(self, guest: int, blank: World, progress: Progress | None = None) -> int | None:
         """The position just before the latest instruction that `guest` retired, None when there is none in
         this history.

@@ -77,6 +77,7 @@ from engine.document import (
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.images import Images, builtin_rows, digest
+from engine.isa.table import REGISTERS
 from engine.report import Report, status
 from engine.structure import perform
 from engine.trace.record import schema

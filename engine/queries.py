@@ -39,6 +39,7 @@ from engine.trace.record import PATHS
 from engine.world import World
 
 MAX_MARKS = 2_000
+MAX_REPLAY_STEPS = 500_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
@@ -136,13 +137,17 @@ def _trace(lens: Lens, query: TraceQuery) -> dict[str, Any]:
 
 
 def _detail(lens: Lens, query: TraceDetailQuery) -> dict[str, Any]:
-    """Registers are None for a record older than the history: nothing is left to derive them from."""
+    """Registers are None for a record that nothing is left to derive from, or only with a long replay.
+
+    A query must not hold up the other labs; going there (`lab.seek`) shows them however far it is.
+    """
     record = _record(lens, query.guest, query.sequence)
     row = lens.document.guest_of(query.guest)
     position, vcpu, pc = int(record["position"]), int(record["vcpu"]), int(record["pc"])
     before = after = physical = None
-    if lens.history.begin <= position < lens.history.end:
-        player = lens.history.scratch(position, lens.blank_world(), lens.progress)
+    history = lens.history
+    if history.begin <= position < history.end and history.replay_steps(position) <= MAX_REPLAY_STEPS:
+        player = history.scratch(position, lens.blank_world(), lens.progress)
         if player is None:
             raise LabError("cancelled", "The replay was cancelled.")
         machine = player.world.guest(query.guest)
