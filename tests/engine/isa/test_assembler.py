@@ -46,7 +46,8 @@ def assert_same(source: str) -> None:
     places = {section.name: section.address for section in program.sections if section.size}
     theirs = binutils.sections(source, places)
     for name, content in ours.items():
-        expected = theirs[name]
+        expected = theirs[name][: len(content)]  # as fills a code section up to its alignment
+        assert len(theirs[name]) - len(content) < 16
         if content != expected:
             size = max(len(content), len(expected))
             at = next(i for i in range(0, size, 4) if content[i : i + 4] != expected[i : i + 4])
