@@ -747,7 +747,7 @@ class _Assembly:
 
     def _distance(self, row: Row, operand: _Operand, target: int, pc: int) -> int:
         low, high = _limits(row, "imm")
-        distance = target - pc
+        distance = signed((target - pc) & MASK64)
         if target & 3:
             raise SourceError(operand.column, "target-odd", target=f"{target:x}")
         if not low <= distance <= high:
@@ -775,7 +775,7 @@ class _Assembly:
     def _reach(self, node: Relocation, label: int) -> int:
         """The distance from `label`, an instruction with a %pcrel_hi, to what it names."""
         target = self._value(node.operand, label) & MASK64
-        distance = target - label
+        distance = signed((target - label) & MASK64)
         if not -(1 << 31) <= distance + 0x800 < 1 << 31:
             raise SourceError(node.operand.column, "pcrel-far", target=f"{target:x}", pc=f"{label:x}")
         return distance
