@@ -48,6 +48,7 @@ class Open(ToWorker, tag="open", frozen=True):
     log: list[Entry]
     tick: int  # the last tick number that pages have seen
     quarantined: bool
+    limits: dict[str, int]  # fields of engine.lab.Limits that the server's configuration sets
 
 
 class Close(ToWorker, tag="close", frozen=True):

@@ -49,8 +49,9 @@ from engine.commands import (
     LabStepBack,
     LabUndo,
     Problem,
+    TraceDetailQuery,
 )
-from engine.lab import Lab
+from engine.lab import Lab, Limits
 
 NICENESS = 15
 SLICE_SECONDS = 0.02
@@ -209,8 +210,15 @@ class Worker:
         self.send(wire.Refused(message.lab, message.request, problem))
 
     def _ask(self, seat: Seat, message: wire.Ask) -> None:
+        query = _decode_query(message.query)
+        if isinstance(query, TraceDetailQuery):  # replays a part of the history
+            self._start(seat, lambda job: self._answer(seat, message, query, job.progress))
+        else:
+            self._answer(seat, message, query, _never_cancelled)
+
+    def _answer(self, seat: Seat, message: wire.Ask, query: AnyQuery, progress: Callable[[float], bool]) -> None:
         try:
-            result = _encode(seat.ready.query(_decode_query(message.query)))
+            result = _encode(seat.ready.query(query, progress))
         except LabError as error:
             self._refuse(message, error.problem)
         except Exception:  # noqa: BLE001 - a defect in a query must not cost the lab, which it cannot have changed
@@ -271,11 +279,12 @@ class Worker:
         self._start(seat, lambda job: self._load(seat, message, job))
 
     def _load(self, seat: Seat, message: wire.Open, job: Job) -> None:
+        limits = Limits(**message.limits)
         try:
             if message.checkpoint is not None:
-                lab = Lab.load(message.checkpoint)
+                lab = Lab.load(message.checkpoint, limits)
             else:
-                lab = Lab.demo() if message.origin == "demo" else Lab.new(message.name)
+                lab = Lab.demo(limits) if message.origin == "demo" else Lab.new(message.name, limits)
         except LabError as error:
             del self._seats[seat.name]
             self.send(wire.OpenFailed(seat.name, error.problem))

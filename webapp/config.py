@@ -45,6 +45,12 @@ class Config:
     queries_per_second: int = field(
         default=60, metadata={"variable": "RINGSIDE_QUERIES_PER_SECOND", "least": 1, "most": 100_000}
     )
+    #: what one lab may hold; None: engine.lab.Limits' own figure
+    lab_hosts: int | None = field(default=None, metadata={"variable": "RINGSIDE_LAB_HOSTS", "least": 1, "most": 1000})
+    lab_guests: int | None = field(default=None, metadata={"variable": "RINGSIDE_LAB_GUESTS", "least": 1, "most": 10_000})
+    lab_memory_mib: int | None = field(
+        default=None, metadata={"variable": "RINGSIDE_LAB_MEMORY_MIB", "least": 16, "most": 1 << 20}
+    )
     #: host names, beside the bound address and this machine's loopback names, under which pages may be asked for; "*" allows all
     allowed_hosts: tuple[str, ...] = field(default=(), metadata={"variable": "RINGSIDE_ALLOWED_HOSTS"})
     max_upload_bytes: int = 8 << 20
@@ -68,6 +74,18 @@ class Config:
         folder = environ.get("RINGSIDE_DATA")
         values["data"] = Path(folder) if folder else default_data_folder(environ)
         return replace(cls(**values), **{name: value for name, value in given.items() if value is not None})
+
+    def check(self) -> None:
+        """Raises ConfigError when a number, wherever it was given, is out of its bounds."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if "least" in setting.metadata and value is not None:
+                _number(setting.metadata["variable"], str(value), setting.metadata["least"], setting.metadata["most"])
+
+    def lab_limits(self) -> dict[str, int]:
+        """The fields of engine.lab.Limits that are set here."""
+        limits = {"hosts": self.lab_hosts, "guests": self.lab_guests, "memory_mib": self.lab_memory_mib}
+        return {name: value for name, value in limits.items() if value is not None}
 
 
 def _number(variable: str, text: str, least: int, most: int) -> int:

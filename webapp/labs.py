@@ -25,7 +25,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import gevent
-import msgspec
 from gevent.event import AsyncResult, Event
 from gevent.queue import Queue
 from gevent.threadpool import ThreadPool
@@ -144,14 +143,21 @@ class Labs:
             self._make(DEMO, "demo", "Demo")
         self._open(self._labs[DEMO])
 
-    def stop(self) -> None:
-        """Save everything and end the workers."""
+    def announce_stop(self) -> None:
+        """Tell every page that the server is about to end."""
         for lab in self._labs.values():
             self.audience.notice(lab.id, NoticeEvent("warning", "server-stopping"))
+
+    def stop(self) -> None:
+        """Save everything and end the workers."""
         self._pool.stop()
         self._kept(lambda: None)
         gevent.killall(self._greenlets)
         self._disk.kill()
+        self.close_store()
+
+    def close_store(self) -> None:
+        """Give the data folder free."""
         self._store.close()
 
     # -- what pages ask --------------------------------------------------------------------------------
@@ -241,7 +247,7 @@ class Labs:
             worker,
             wire.Open(
                 lab.id, lab.slot, "demo" if lab.origin == "demo" else "new", lab.name,
-                saved.checkpoint, saved.revision, saved.log, lab.tick, quarantined,
+                saved.checkpoint, saved.revision, saved.log, lab.tick, quarantined, self._config.lab_limits(),
             ),
         )  # fmt: skip
 
@@ -462,9 +468,3 @@ def problem_error(problem: Problem) -> LabError:
 
 def _not_found(lab: str) -> LabError:
     return LabError("lab-not-found", f"There is no lab {lab!r} on this server.", lab=lab)
-
-
-def summary(row: LabRow) -> dict[str, Any]:
-    """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
-    document = msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
-    return {"id": row.id, "name": row.name, "hosts": len(document["hosts"]), "guests": len(document["guests"])}

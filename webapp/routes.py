@@ -11,19 +11,19 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
-from flask import Blueprint, Flask, Response, current_app, redirect, render_template, request, session, url_for
+from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
-from engine.commands import GuestRemove, ImageAdd, LabError, Problem, TraceQuery
+from engine.commands import ImageAdd, LabError, Problem, TraceQuery
 from engine.trace import record
-from webapp.config import Config
-from webapp.labs import DEMO, Labs, summary
+from engine.trace.export import to_lines
+from webapp.labs import DEMO, Labs
+from webapp.store import LabRow
 
 LANGUAGES = ("en", "ko")
 NAME_LENGTH = 40
@@ -34,8 +34,8 @@ log = logging.getLogger(__name__)
 
 
 def _labs() -> Labs:
-    labs: Labs = current_app.extensions["ringside"]
-    return labs
+    found: Labs = current_app.extensions["ringside"]
+    return found
 
 
 # -- rules for all ---------------------------------------------------------------------------------------
@@ -169,8 +169,7 @@ def upload_image(name: str) -> Response:
 @pages.get("/labs/<name>/export")
 def export(name: str) -> Response:
     row = _labs().row(name)
-    document = msgspec.msgpack.decode(row.document) if row.document else {}
-    response = Response(json.dumps(document, ensure_ascii=False, indent=2) + "\n", mimetype="application/json")
+    response = Response(json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json")
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}.json"'
     return response
 
@@ -182,13 +181,48 @@ def trace(name: str) -> Response:
     if "guest" in request.args and guest is None:
         raise BadRequest("“guest” is the number of a guest.")
     row = _labs().row(name)
-    guests = [guest] if guest is not None else [guest["id"] for guest in msgspec.msgpack.decode(row.document)["guests"]]
-    for number in guests:
-        msgspec.convert({"guest": number}, _GuestNumber)
-    first = [(number, _labs().query(name, TraceQuery(number, None, TRACE_PAGE))) for number in guests]
-    response = Response(_trace_lines(_labs(), name, first), mimetype="application/x-ndjson")
+    guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
+    records = b"".join(_held_records(_labs(), name, number) for number in guests)
+    response = Response("".join(to_lines(records)), mimetype="application/x-ndjson")
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}-trace.jsonl"'
     return response
+
+
+def _held_records(labs: Labs, lab: str, guest: int) -> bytes:
+    """Every record that the lab's ring still holds of one guest, oldest first (engine.trace.record.RECORD)."""
+    chunks: list[bytes] = []
+    before: int | None = None
+    while True:
+        try:
+            query = msgspec.convert({"guest": guest, "before": before, "limit": TRACE_PAGE}, TraceQuery)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"This is not the number of a guest: {error}.") from None
+        chunk: bytes = msgspec.msgpack.decode(labs.query(lab, query).result)["records"]
+        if not chunk:
+            return b"".join(reversed(chunks))
+        chunks.append(chunk)
+        before = int(np.frombuffer(chunk, record.RECORD, 1)["sequence"][0])
+
+
+def _document(row: LabRow) -> dict[str, Any]:
+    document: dict[str, Any] = msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
+    return document
+
+
+def summary(row: LabRow) -> dict[str, Any]:
+    """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
+    document = _document(row)
+    return {"id": row.id, "name": row.name, "hosts": len(document["hosts"]), "guests": len(document["guests"])}
+
+
+def lab_name(text: str, otherwise: str) -> str:
+    """What a person or a file is called, as a name that the engine takes (engine.commands.Name)."""
+    name = re.sub(r"[^\w .\-]", "-", text.rsplit("/", 1)[-1].rsplit("\\", 1)[-1]).strip(" .-")[:NAME_LENGTH]
+    return name or otherwise
+
+
+def _too_large(limit: int) -> str:
+    return f"The file is larger than {limit >> 20} MiB, the largest image that this server takes."
 
 
 @pages.get("/healthz")
