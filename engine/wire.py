@@ -2,11 +2,11 @@
 
     web process (ROUTER, bound) ── one MessagePack map per message ── worker (DEALER, connected)
 
-Invariants: both directions are ordered; every `Do`, `Ask` and `Show` is answered exactly once, by `Done`, `Answer`, `Picture`
-or `Refused` with the same `request`; a worker never opens a file, so a checkpoint travels as bytes. `revision` counts the
-commands that a lab accepted since it was made, and `tick` numbers the ticks of a lab across all the workers that ever held it.
-Payloads that a browser will see are encoded once, in the worker, and travel on as they are (`msgspec.Raw`).
-DESIGN.md "Processes".
+Invariants: both directions are ordered; every `Do`, `Ask` and `Show` is answered exactly once, by `Done`,
+`Answer`, `Picture` or `Refused` with the same `request`; a worker never opens a file, so a checkpoint
+travels as bytes. `revision` counts the commands that a lab accepted since it was made, and `tick` numbers
+the ticks of a lab across all the workers that ever held it. Payloads that a browser will see are encoded
+once, in the worker, and travel on as they are (`msgspec.Raw`). DESIGN.md "Processes".
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from engine.commands import Problem
 
 
 class Entry(Struct, frozen=True, array_like=True):
-    """A command that a lab accepted: its number, the position at which it took effect, and the command as MessagePack."""
+    """A command that a lab accepted: its number, the position at which it took effect, and the command as
+    MessagePack.
+    """
 
     revision: int
     position: int
@@ -34,9 +36,10 @@ class ToWorker(Struct, tag_field="type", frozen=True):
 class Open(ToWorker, tag="open", frozen=True):
     """Hold a lab from now on; answered by `Opened` or `OpenFailed`.
 
-    Without a checkpoint the lab is made (`origin`), with one it is loaded; then `log` is replayed, each entry at its position.
-    A quarantined lab does not run on to the entries' positions, takes them where its checkpoint stands, and is paused.
-    `slot` (from 1) is what the worker writes into its marker while it works for this lab.
+    Without a checkpoint the lab is made (`origin`), with one it is loaded; then `log` is replayed, each
+    entry at its position. A quarantined lab does not run on to the entries' positions, takes them where its
+    checkpoint stands, and is paused. `slot` (from 1) is what the worker writes into its marker while it
+    works for this lab.
     """
 
     lab: str
@@ -74,7 +77,9 @@ class Ask(ToWorker, tag="ask", frozen=True):
 
 
 class Show(ToWorker, tag="show", frozen=True):
-    """Everything that a joining page needs; answered by `Picture`, after a tick with all that happened before it."""
+    """Everything that a joining page needs; answered by `Picture`, after a tick with all that happened
+    before it.
+    """
 
     lab: str
     request: int
@@ -114,8 +119,9 @@ class Closed(FromWorker, tag="closed", frozen=True):
 
 
 class Done(FromWorker, tag="done", frozen=True):
-    """A command was carried out and is entry `entry` of the lab's log. `jumped`: the lab is somewhere else in time now,
-    and what a page knows of it is void. `request` is None for a command that the worker gave itself."""
+    """A command was carried out and is entry `entry` of the lab's log. `jumped`: the lab is somewhere else
+    in time now, and what a page knows of it is void. `request` is None for a command that the worker gave
+    itself."""
 
     lab: str
     request: int | None
@@ -174,7 +180,9 @@ class Checkpoint(FromWorker, tag="checkpoint", frozen=True):
 
 
 class Broken(FromWorker, tag="broken", frozen=True):
-    """The engine failed on this lab (a defect of ours); the worker let it go without saving. `reference` is in its log."""
+    """The engine failed on this lab (a defect of ours); the worker let it go without saving. `reference` is
+    in its log.
+    """
 
     lab: str
     reference: str
@@ -186,7 +194,20 @@ class Bye(FromWorker, tag="bye", frozen=True):
 
 AnyToWorker = Open | Close | Do | Ask | Show | Stop
 AnyFromWorker = (
-    Hello | Beat | Opened | OpenFailed | Closed | Done | Answer | Picture | Refused | Tick | Progress | Checkpoint | Broken | Bye
+    Hello
+    | Beat
+    | Opened
+    | OpenFailed
+    | Closed
+    | Done
+    | Answer
+    | Picture
+    | Refused
+    | Tick
+    | Progress
+    | Checkpoint
+    | Broken
+    | Bye
 )
 
 BEAT_SECONDS = 1.0

@@ -1,17 +1,20 @@
 """The process that holds labs: the one part of the engine that knows a clock and talks to the outside.
 
-    python -m engine.worker ENDPOINT IDENTITY MARKER        (started by webapp.workers; standard input is a lifeline)
+    python -m engine.worker ENDPOINT IDENTITY MARKER    (started by webapp.workers; stdin is a lifeline)
 
-One thread, one loop: take the messages that are there, give every lab that is due one slice of about `SLICE_SECONDS`,
-send what happened. A command that takes long (a step to a trap that is far away, a seek, loading) runs as a job in a greenlet that
-hands control back whenever the engine reports progress, so other labs go on and `lab.pause` can end it.
+One thread, one loop: take the messages that are there, give every lab that is due one slice of about
+`SLICE_SECONDS`, send what happened. A command that takes long (a step to a trap that is far away, a seek,
+loading) runs as a job in a greenlet that hands control back whenever the engine reports progress, so other
+labs go on and `lab.pause` can end it.
 
 Invariants
-- A lab is touched by nobody while one of its jobs is under way: what arrives for it waits in `Seat.waiting`, in order.
-- Every accepted command is stamped with the position at which it took effect, and reported (`Done`) in that order;
-  replaying those entries on a checkpoint gives the same lab.
+- A lab is touched by nobody while one of its jobs is under way: what arrives for it waits in
+  `Seat.waiting`, in order.
+- Every accepted command is stamped with the position at which it took effect, and reported (`Done`) in that
+  order; replaying those entries on a checkpoint gives the same lab.
 - The wall clock decides only how many steps run before the next look at the messages, never what a step does.
-- No file is opened, and nothing a lab does ends the process: a defect of the engine costs the lab concerned a reload.
+- No file is opened, and nothing a lab does ends the process: a defect of the engine costs the lab concerned
+  a reload.
 - The process ends when its lifeline does, so no worker outlives the web process, however that died.
 DESIGN.md "Processes" and "The CPU" 6.
 """
@@ -72,10 +75,12 @@ _decode_query = msgspec.msgpack.Decoder(AnyQuery).decode
 
 
 class Pace:
-    """How far a lab may run now: a lab's speed against the wall clock. Times are seconds of a monotonic clock.
+    """How far a lab may run now: a lab's speed against the wall clock. Times are seconds of a monotonic
+    clock.
 
-    At N units a second one unit is due every 1/N s and time that was missed is not caught up; at "real" the lab's virtual
-    time follows the clock and gives up what it is behind by more than `SLACK_NS`; at "max" it is always due.
+    At N units a second one unit is due every 1/N s and time that was missed is not caught up; at "real" the
+    lab's virtual time follows the clock and gives up what it is behind by more than `SLACK_NS`; at "max" it
+    is always due.
     """
 
     SLACK_NS = 100_000_000
@@ -155,10 +160,15 @@ class Seat:
 
 
 class Worker:
-    """The loop and the labs. `send` takes one encoded message; `clock` is monotonic seconds; `mark` is told the slot worked for."""
+    """The loop and the labs. `send` takes one encoded message; `clock` is monotonic seconds; `mark` is told
+    the slot worked for.
+    """
 
     def __init__(
-        self, send: Callable[[bytes], None], clock: Callable[[], float] = time.monotonic, mark: Callable[[int], None] = lambda _: None
+        self,
+        send: Callable[[bytes], None],
+        clock: Callable[[], float] = time.monotonic,
+        mark: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._send_bytes = send
         self._clock = clock
@@ -181,9 +191,17 @@ class Worker:
                 seat = self._seats.get(message.lab)
                 if seat is None:
                     if not isinstance(message, wire.Close):
-                        self._refuse(message, Problem("lab-not-open", "This lab is not open any more; reload the page."))
+                        self._refuse(
+                            message,
+                            Problem("lab-not-open", "This lab is not open any more; reload the page."),
+                        )
                     return
-                if seat.job is not None and seat.job.cancellable and isinstance(message, wire.Do) and _is_pause(message.command):
+                if (
+                    seat.job is not None
+                    and seat.job.cancellable
+                    and isinstance(message, wire.Do)
+                    and _is_pause(message.command)
+                ):
                     seat.job.cancelled = True
                 seat.waiting.append(message)
                 if seat.job is None:
@@ -216,7 +234,9 @@ class Worker:
         else:
             self._answer(seat, message, query, _never_cancelled)
 
-    def _answer(self, seat: Seat, message: wire.Ask, query: AnyQuery, progress: Callable[[float], bool]) -> None:
+    def _answer(
+        self, seat: Seat, message: wire.Ask, query: AnyQuery, progress: Callable[[float], bool]
+    ) -> None:
         try:
             result = _encode(seat.ready.query(query, progress))
         except LabError as error:
@@ -251,16 +271,19 @@ class Worker:
             work(_never_cancelled)
 
     def _accepted(
-        self, seat: Seat, command: AnyCommand, entry: Raw, before: int, result: dict[str, Any], request: int | None
+        self,
+        seat: Seat,
+        command: AnyCommand,
+        entry: Raw,
+        before: int,
+        result: dict[str, Any],
+        request: int | None,
     ) -> None:
         seat.revision += 1
         self._refresh(seat)
-        self.send(
-            wire.Done(
-                seat.name, request, wire.Entry(seat.revision, before, entry), Raw(_encode(result)), Raw(seat.document),
-                isinstance(command, _JUMPS),
-            )
-        )  # fmt: skip
+        kept = wire.Entry(seat.revision, before, entry)
+        jumped = isinstance(command, _JUMPS)
+        self.send(wire.Done(seat.name, request, kept, Raw(_encode(result)), Raw(seat.document), jumped))
         seat.dirty, seat.idle = True, False
         if isinstance(command, _SAVE_AT_ONCE) or seat.ready.structural(command):
             seat.next_save = 0.0
@@ -268,7 +291,10 @@ class Worker:
     def _refresh(self, seat: Seat) -> None:
         document = seat.ready.document()
         seat.document = _encode(document)
-        if document["running"] != seat.running or (document["speed"], document["unit"]) != (seat.pace.speed, seat.pace.unit):
+        if document["running"] != seat.running or (document["speed"], document["unit"]) != (
+            seat.pace.speed,
+            seat.pace.unit,
+        ):
             seat.pace = Pace(document["speed"], document["unit"], self._clock())
         seat.running = document["running"]
 
@@ -300,7 +326,7 @@ class Worker:
             try:
                 lab.apply(command, job.progress)
             except LabError as error:
-                # accepted once, refused now: only a quarantined lab, which skipped the time between, may do that
+                # accepted once, refused now: a quarantined lab, which skipped the time between, may do that
                 sys.stderr.write(f"lab {seat.name}: entry {entry.revision} could not be replayed: {error}\n")
             seat.revision = entry.revision
         seat.lab = lab
@@ -309,7 +335,9 @@ class Worker:
         self.send(wire.Opened(seat.name, seat.revision, Raw(seat.document)))
         if message.quarantined and seat.running:
             pause = LabPause()
-            self._accepted(seat, pause, Raw(_encode(pause)), lab.position, lab.apply(pause, _never_cancelled), None)
+            self._accepted(
+                seat, pause, Raw(_encode(pause)), lab.position, lab.apply(pause, _never_cancelled), None
+            )
         seat.next_save = 0.0 if message.checkpoint is None else self._clock() + CHECKPOINT_SECONDS
 
     def _run_to(self, seat: Seat, lab: Lab, position: int, job: Job, fraction: float) -> None:
@@ -396,7 +424,9 @@ class Worker:
         self.send(wire.Tick(seat.name, seat.tick, Raw(_encode({"n": seat.tick, **seat.ready.drain()}))))
 
     def _guarded(self, seat: Seat, work: Callable[[], None]) -> None:
-        """Work on one seat; a defect there costs that lab a reload from its checkpoint and nobody else anything."""
+        """Work on one seat; a defect there costs that lab a reload from its checkpoint and nobody else
+        anything.
+        """
         self._mark(seat.slot)
         try:
             work()
@@ -410,7 +440,9 @@ class Worker:
             self._mark(0)
 
     def turn(self) -> float:
-        """Give every lab that is due one piece of work. Returns the seconds for which nothing is due (0: go on at once)."""
+        """Give every lab that is due one piece of work. Returns the seconds for which nothing is due (0: go
+        on at once).
+        """
         now = self._clock()
         sleep = LONGEST_SLEEP_SECONDS
         for seat in list(self._seats.values()):
@@ -457,12 +489,16 @@ def report(where: str) -> str:
 
 def internal(reference: str) -> Problem:
     """What a user is told of a defect of ours."""
-    return Problem("internal", f"Something went wrong on our side (reference {reference}).", {"reference": reference})
+    return Problem(
+        "internal", f"Something went wrong on our side (reference {reference}).", {"reference": reference}
+    )
 
 
 def main(endpoint: str, identity: str, marker: str) -> None:
     """Hold labs for the web process at `endpoint` until it says `Stop` or is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl+C is for the web process, which then says Stop
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the terminal's Ctrl+C is for the web process, which then says Stop
     os.nice(NICENESS)
     lifeline = sys.stdin.fileno()
     with open(marker, "r+b") as file:
@@ -482,7 +518,9 @@ def main(endpoint: str, identity: str, marker: str) -> None:
     while not worker.stopped:
         ready = dict(poller.poll(int(sleep * 1000 + 0.999)))
         if lifeline in ready:
-            os._exit(0)  # the web process is gone: there is nobody to tell, and nothing here that is not also there
+            os._exit(
+                0
+            )  # the web process is gone: there is nobody to tell, and nothing here that is not also there
         if socket in ready:
             while not worker.stopped:
                 try:

@@ -5,11 +5,12 @@
                                └───── webapp.labs ───┘ ── webapp.workers, webapp.store
 
 Decisions
-- Websocket is the only transport: long polling would be a second path for everything that is bounded here (message size, queue, Origin),
-  and every browser that runs the page has websockets.
-- gevent without monkey patching: what waits here waits in gevent's own primitives, the disk has a thread of its own.
-- Any Host that is a name must be ours: a foreign name that resolves to this machine (DNS rebinding) would make
-  a stranger's page same-origin. An address cannot be rebound, so addresses are let through.
+- Websocket is the only transport: long polling would be a second path for everything that is bounded here
+  (message size, queue, Origin), and every browser that runs the page has websockets.
+- gevent without monkey patching: what waits here waits in gevent's own primitives, the disk has a thread of
+  its own.
+- Any Host that is a name must be ours: a foreign name that resolves to this machine (DNS rebinding) would
+  make a stranger's page same-origin. An address cannot be rebound, so addresses are let through.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ class HostGuard:
         if name in self._names or "*" in self._names or is_address(name):
             return self._app(environ, start_response)
         start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
-        return [f"This Ringside is not known as {name!r}. Add the name to RINGSIDE_ALLOWED_HOSTS to use it.\n".encode()]
+        sentence = (
+            f"This Ringside is not known as {name!r}. Add the name to RINGSIDE_ALLOWED_HOSTS to use it."
+        )
+        return [sentence.encode()]
 
 
 def host_name(host: str) -> str:

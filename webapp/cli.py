@@ -1,6 +1,8 @@
-"""The command `ringside`: `serve`, and what the engine does without a page (`run`, `asm`, `disasm`, from engine.headless).
+"""The command `ringside`: `serve`, and what the engine does without a page (`run`, `asm`, `disasm`, from
+engine.headless).
 
-Invariant: a mistake of the person at the terminal ends in one sentence on standard error and status 2 (usage) or 1, never in a traceback.
+Invariant: a mistake of the person at the terminal ends in one sentence on standard error and status 2
+(usage) or 1, never in a traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     from engine import headless
 
-    parser = argparse.ArgumentParser(prog="ringside", description="A virtualization playground in the browser.")
+    parser = argparse.ArgumentParser(
+        prog="ringside", description="A virtualization playground in the browser."
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     headless.add_commands(commands)
@@ -36,7 +40,9 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     serve.add_argument("--host", help="address to listen on (HOST; 127.0.0.1)")
     serve.add_argument("--port", type=int, help="port to listen on, 0 for any free one (PORT; 8000)")
-    serve.add_argument("--data", type=Path, help="folder to keep labs in (RINGSIDE_DATA; ~/.local/share/ringside)")
+    serve.add_argument(
+        "--data", type=Path, help="folder to keep labs in (RINGSIDE_DATA; ~/.local/share/ringside)"
+    )
     serve.add_argument("--workers", type=int, help="engine processes (RINGSIDE_WORKERS; one for each core)")
     serve.set_defaults(func=_serve)
 
@@ -59,7 +65,9 @@ def _serve(options: argparse.Namespace) -> int:
     except (ConfigError, StoreError, FileNotFoundError) as error:
         return _failed(str(error))
     labs = app.extensions["ringside"]
-    server = WSGIServer((config.host, config.port), app, log=None, error_log=logging.getLogger("webapp.server"))
+    server = WSGIServer(
+        (config.host, config.port), app, log=None, error_log=logging.getLogger("webapp.server")
+    )
     try:
         server.start()
     except OSError as error:
@@ -80,7 +88,11 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _why_not_listening(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} is taken by another program. Choose another one: PORT={port + 1} make serve, or ringside serve --port {port + 1}"
+        other = port + 1 if port < 65535 else 8000
+        return (
+            f"Port {port} is taken by another program. Choose another one: PORT={other} make serve, "
+            f"or ringside serve --port {other}"
+        )
     if error.errno == errno.EACCES:
         return f"Port {port} needs privileges that this program does not have. Choose one from 1024 on."
     return f"Cannot listen on {host} port {port}: {error.strerror or error}."

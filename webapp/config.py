@@ -1,7 +1,8 @@
-"""Every setting and limit of a server in one place, with its default and the environment variable that changes it.
+"""Every setting and limit of a server in one place, with its default and the environment variable that
+changes it.
 
-Invariant: nothing else in webapp/ reads the environment. Limits exist for class use: one process serves everybody, and none may take
-the others' share.
+Invariant: nothing else in webapp/ reads the environment. Limits exist for class use: one process serves
+everybody, and none may take the others' share.
 """
 
 from __future__ import annotations
@@ -31,10 +32,15 @@ class Config:
     host: str = field(default="127.0.0.1", metadata={"variable": "HOST"})
     port: int = field(default=8000, metadata={"variable": "PORT", "least": 0, "most": 65535})
     workers: int = field(
-        default_factory=lambda: os.cpu_count() or 1, metadata={"variable": "RINGSIDE_WORKERS", "least": 1, "most": 256}
+        default_factory=lambda: os.cpu_count() or 1,
+        metadata={"variable": "RINGSIDE_WORKERS", "least": 1, "most": 256},
     )
-    max_labs: int = field(default=200, metadata={"variable": "RINGSIDE_MAX_LABS", "least": 1, "most": 100_000})
-    max_clients: int = field(default=1000, metadata={"variable": "RINGSIDE_MAX_CLIENTS", "least": 1, "most": 100_000})
+    max_labs: int = field(
+        default=200, metadata={"variable": "RINGSIDE_MAX_LABS", "least": 1, "most": 100_000}
+    )
+    max_clients: int = field(
+        default=1000, metadata={"variable": "RINGSIDE_MAX_CLIENTS", "least": 1, "most": 100_000}
+    )
     #: a lab that nobody has looked at for so long is saved and stands still until somebody comes back
     unwatched_seconds: int = field(
         default=600, metadata={"variable": "RINGSIDE_UNWATCHED_SECONDS", "least": 1, "most": 10_000_000}
@@ -46,29 +52,37 @@ class Config:
         default=60, metadata={"variable": "RINGSIDE_QUERIES_PER_SECOND", "least": 1, "most": 100_000}
     )
     #: what one lab may hold; None: engine.lab.Limits' own figure
-    lab_hosts: int | None = field(default=None, metadata={"variable": "RINGSIDE_LAB_HOSTS", "least": 1, "most": 1000})
-    lab_guests: int | None = field(default=None, metadata={"variable": "RINGSIDE_LAB_GUESTS", "least": 1, "most": 10_000})
+    lab_hosts: int | None = field(
+        default=None, metadata={"variable": "RINGSIDE_LAB_HOSTS", "least": 1, "most": 1000}
+    )
+    lab_guests: int | None = field(
+        default=None, metadata={"variable": "RINGSIDE_LAB_GUESTS", "least": 1, "most": 10_000}
+    )
     lab_memory_mib: int | None = field(
         default=None, metadata={"variable": "RINGSIDE_LAB_MEMORY_MIB", "least": 16, "most": 1 << 20}
     )
-    #: host names, beside the bound address and this machine's loopback names, under which pages may be asked for; "*" allows all
+    #: host names, beside this machine's own and any address, under which pages may be asked for; "*" is all
     allowed_hosts: tuple[str, ...] = field(default=(), metadata={"variable": "RINGSIDE_ALLOWED_HOSTS"})
     max_upload_bytes: int = 8 << 20
     max_message_bytes: int = 512 << 10
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str], **given: Any) -> Config:
-        """The settings: what was given (None: not given), else the environment's, else the default. Raises ConfigError."""
+        """The settings: what was given (None: not given), else the environment's, else the default. Raises
+        ConfigError.
+        """
         values: dict[str, Any] = {}
         for setting in fields(cls):
-            variable = setting.metadata.get("variable")
-            text = environ.get(variable, "") if variable else ""
+            variable: str = setting.metadata.get("variable", "")
+            text = environ.get(variable, "")
             if not text:
                 continue
             if variable == "RINGSIDE_ALLOWED_HOSTS":
                 values[setting.name] = tuple(name.strip().lower() for name in text.split(",") if name.strip())
             elif "least" in setting.metadata:
-                values[setting.name] = _number(variable, text, setting.metadata["least"], setting.metadata["most"])
+                values[setting.name] = _number(
+                    variable, text, setting.metadata["least"], setting.metadata["most"]
+                )
             else:
                 values[setting.name] = text
         folder = environ.get("RINGSIDE_DATA")
@@ -80,7 +94,12 @@ class Config:
         for setting in fields(self):
             value = getattr(self, setting.name)
             if "least" in setting.metadata and value is not None:
-                _number(setting.metadata["variable"], str(value), setting.metadata["least"], setting.metadata["most"])
+                _number(
+                    setting.metadata["variable"],
+                    str(value),
+                    setting.metadata["least"],
+                    setting.metadata["most"],
+                )
 
     def lab_limits(self) -> dict[str, int]:
         """The fields of engine.lab.Limits that are set here."""

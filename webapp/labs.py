@@ -2,15 +2,18 @@
 
 A command's way, and why an acknowledged change outlives anything:
 
-    page ─ command ─> worker applies and stamps it ─ Done ─> store commits document and log entry ─> acknowledgement ─> everybody else
+    page ─ command ─> worker applies, stamps ─ Done ─> store commits document and log ─> page is answered
+                                                                                     └─> all are told
 
 Invariants
-- What the workers say is taken in order by one greenlet; what must be kept goes through one queue to one writing thread.
-- A lab is opened when somebody needs it and closed when nobody has looked at it for `Config.unwatched_seconds`; it is in one worker at most.
-- A worker's death, a defect on one lab or a change that could not be kept end the same way: the lab is opened again from the store, requests
-  under way are refused, the pages are told and get a keyframe.
-- A lab for which its worker died `FATAL_DEATHS` times within `SURVIVED_SECONDS` of opening is quarantined: opened at its checkpoint,
-  paused. Its structure is kept, the time since the checkpoint is not run again.
+- What the workers say is taken in order by one greenlet; what must be kept goes through one queue to one
+  writing thread.
+- A lab is opened when somebody needs it and closed when nobody has looked at it for
+  `Config.unwatched_seconds`; it is in one worker at most.
+- A worker's death, a defect on one lab or a change that could not be kept end the same way: the lab is
+  opened again from the store, requests under way are refused, the pages are told and get a keyframe.
+- A lab for which its worker died `FATAL_DEATHS` times within `SURVIVED_SECONDS` of opening is quarantined:
+  opened at its checkpoint, paused. Its structure is kept, the time since the checkpoint is not run again.
 """
 
 from __future__ import annotations
@@ -180,7 +183,9 @@ class Labs:
         """Make a lab and return its id. Raises LabError when there are too many."""
         if len(self._labs) >= self._config.max_labs:
             raise LabError(
-                "server-limit-labs", f"This server keeps at most {self._config.max_labs} labs.", limit=self._config.max_labs
+                "server-limit-labs",
+                f"This server keeps at most {self._config.max_labs} labs.",
+                limit=self._config.max_labs,
             )
         lab = secrets.token_hex(5)
         self._make(lab, "new", name)
@@ -194,10 +199,13 @@ class Labs:
 
     def query(self, lab: str, query: AnyQuery) -> Answered:
         """Answer a query. Raises LabError."""
-        return Answered(self._request(lab, lambda number: wire.Ask(lab, number, Raw(wire.encode(query)))).result)
+        return Answered(
+            self._request(lab, lambda number: wire.Ask(lab, number, Raw(wire.encode(query)))).result
+        )
 
     def show(self, lab: str, viewer: Viewer) -> None:
-        """Have `viewer` called with a picture between the tick it is of and the next one, or with the reason why not.
+        """Have `viewer` called with a picture between the tick it is of and the next one, or with the
+        reason why not.
 
         Raises LabError when the lab cannot be opened. One picture serves all who wait for it.
         """
@@ -232,7 +240,10 @@ class Labs:
         """Give a lab to a worker; `Opened` or `OpenFailed` comes back."""
         if lab.deaths >= 2 * FATAL_DEATHS:
             lab.deaths = FATAL_DEATHS
-            self._unopened(lab, Problem("lab-poisoned", "This lab ends the engine's process even when it is opened paused."))
+            self._unopened(
+                lab,
+                Problem("lab-poisoned", "This lab ends the engine's process even when it is opened paused."),
+            )
             return
         try:
             saved = self._kept(lambda: self._store.saved(lab.id))
@@ -304,8 +315,11 @@ class Labs:
             raise problem_error(answer)
         return answer
 
+    def _waiter(self, lab: Lab, request: int | None) -> AsyncResult | None:
+        return None if request is None else lab.requests.pop(request, None)
+
     def _resolve(self, lab: Lab, request: int, answer: object) -> None:
-        result = lab.requests.pop(request, None)
+        result = self._waiter(lab, request)
         if result is not None:
             result.set(answer)
 
@@ -329,14 +343,16 @@ class Labs:
     # -- what workers say ------------------------------------------------------------------------------
     def heard(self, worker: WorkerProcess, message: wire.FromWorker) -> None:
         lab = self._labs[message.lab]  # type: ignore[attr-defined]
-        if lab.worker is not worker or (lab.discarding and not isinstance(message, wire.Closed | wire.Broken)):
+        if lab.worker is not worker or (
+            lab.discarding and not isinstance(message, wire.Closed | wire.Broken)
+        ):
             return
         match message:
             case wire.Tick():
                 lab.tick = message.tick
                 self.audience.tick(lab.id, message.tick, message.content)
             case wire.Done():
-                self._writes.put(_Commit(lab, message, lab.requests.pop(message.request, None)))
+                self._writes.put(_Commit(lab, message, self._waiter(lab, message.request)))
             case wire.Checkpoint():
                 self._writes.put(_Save(lab, message))
             case wire.Answer():
@@ -370,14 +386,19 @@ class Labs:
             lab = self._labs[name]
             if name == culprit:
                 lab.deaths += 1
-            self._again(lab, Problem("worker-restarted", "The engine process of this lab ended and was started again."))
+            self._again(
+                lab,
+                Problem("worker-restarted", "The engine process of this lab ended and was started again."),
+            )
 
     def _is_open(self, lab: Lab, message: wire.Opened) -> None:
         lab.state, lab.problem, lab.opened_at = State.OPEN, None, time.monotonic()
         changed, lab.document = bytes(lab.document) != bytes(message.document), message.document
         if changed:
             document = bytes(message.document)
-            self._writes.put(_Work(lambda: self._store.describe(lab.id, document, document_name(document)), AsyncResult()))
+            self._writes.put(
+                _Work(lambda: self._store.describe(lab.id, document, document_name(document)), AsyncResult())
+            )
         if lab.reopening:
             lab.reopening = False
             self.audience.notice(lab.id, NoticeEvent("warning", "worker-restarted"))
@@ -420,7 +441,12 @@ class Labs:
                 write.resolve(_NOT_KEPT)
         batch = [write for write in batch if not write.lab.discarding]
         changes = [
-            Change(write.lab.id, write.done.entry, bytes(write.done.document), document_name(bytes(write.done.document)))
+            Change(
+                write.lab.id,
+                write.done.entry,
+                bytes(write.done.document),
+                document_name(bytes(write.done.document)),
+            )
             for write in batch
         ]
         try:
@@ -451,7 +477,9 @@ class Labs:
                 self._store.checkpoint, (lab.id, checkpoint.revision, checkpoint.position, checkpoint.content)
             )
         except Exception:
-            log.exception("a checkpoint of lab %s could not be kept", lab.id)  # the one before it and the log still are
+            log.exception(
+                "a checkpoint of lab %s could not be kept", lab.id
+            )  # the one before it and the log still are
 
     def _discard(self, lab: Lab) -> None:
         """Take a lab away from its worker, which holds what is not kept, and open it again from what is."""

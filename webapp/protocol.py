@@ -1,11 +1,11 @@
 """Every message between page and server over the socket, as msgspec structs; version 1.
 
-    page -> server   join, command, query (each answered through Socket.IO's acknowledgement), ack (not answered)
+    page -> server   join, command, query (answered by Socket.IO's acknowledgement), ack (not answered)
     server -> page   tick, document, keyframe, notice, presence, progress
 
-An answer is {"ok": true, ...} or {"ok": false, "error": Problem}. A message that does not fit its struct changes nothing and is
-answered with what was wrong and where. Commands and queries themselves are defined in engine.commands.
-DESIGN.md "To the browser".
+An answer is {"ok": true, ...} or {"ok": false, "error": Problem}. A message that does not fit its struct
+changes nothing and is answered with what was wrong and where. Commands and queries themselves are defined
+in engine.commands. DESIGN.md "To the browser".
 """
 
 from __future__ import annotations
@@ -99,11 +99,17 @@ Incoming = TypeVar("Incoming", Join, CommandMessage, QueryMessage, Ack)
 
 
 def read(content: Any, shape: type[Incoming]) -> Incoming:
-    """`content` (plain MessagePack values) as a message. Raises LabError "bad-message" that says what is wrong and where."""
+    """`content` (plain MessagePack values) as a message. Raises LabError "bad-message" that says what is
+    wrong and where.
+    """
     try:
         message = msgspec.convert(content, shape)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise LabError("bad-message", f"This message was not understood: {error}.", detail=str(error)) from None
+        raise LabError(
+            "bad-message", f"This message was not understood: {error}.", detail=str(error)
+        ) from None
     if isinstance(message, CommandMessage) and isinstance(message.command, ImageAdd):
-        raise LabError("bad-message", "Images are uploaded as files, not sent as messages.", detail="image.add")
+        raise LabError(
+            "bad-message", "Images are uploaded as files, not sent as messages.", detail="image.add"
+        )
     return message

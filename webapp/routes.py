@@ -1,8 +1,9 @@
 """The pages and downloads over HTTP, and the rules every one of them keeps.
 
-Invariants: a request that changes something carries the session's CSRF token (header `X-CSRF-Token` or form field `csrf`); every answer
-carries the security headers; no answer shows a traceback; what a script asks for (`/labs/<id>/...`, `/healthz`) is answered in
-JSON with the same Problem as over the socket, what a person asks for with a page.
+Invariants: a request that changes something carries the session's CSRF token (header `X-CSRF-Token` or form
+field `csrf`); every answer carries the security headers; no answer shows a traceback; what a script asks
+for (`/labs/<id>/...`, `/healthz`) is answered in JSON with the same Problem as over the socket, what a
+person asks for with a page.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def csrf_token() -> str:
 
 @pages.before_app_request
 def check_csrf() -> None:
-    """Refuse a request that changes something unless it carries the session's token (OWASP: synchronizer token)."""
+    """Refuse a request that changes something unless it carries the session's token (OWASP: synchronizer
+    token).
+    """
     if request.method in ("GET", "HEAD", "OPTIONS"):
         return
     given = request.headers.get("X-CSRF-Token") or request.form.get("csrf", "")
@@ -119,7 +122,9 @@ _STATUS = {"lab-not-found": 404, "server-limit-labs": 409}
 def _failure(status: int, problem: Problem) -> tuple[Response | str, int]:
     wants_page = request.accept_mimetypes.best_match(("text/html", "application/json")) == "text/html"
     if wants_page and "X-CSRF-Token" not in request.headers:
-        return render_template("error.html", status=status, message=problem.message, reference=problem.params.get("reference")), status
+        return render_template(
+            "error.html", status=status, message=problem.message, reference=problem.params.get("reference")
+        ), status
     return _json({"ok": False, "error": problem}), status
 
 
@@ -169,7 +174,9 @@ def upload_image(name: str) -> Response:
 @pages.get("/labs/<name>/export")
 def export(name: str) -> Response:
     row = _labs().row(name)
-    response = Response(json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json")
+    response = Response(
+        json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
+    )
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}.json"'
     return response
 
@@ -189,7 +196,7 @@ def trace(name: str) -> Response:
 
 
 def _held_records(labs: Labs, lab: str, guest: int) -> bytes:
-    """Every record that the lab's ring still holds of one guest, oldest first (engine.trace.record.RECORD)."""
+    """The records that the lab still holds of one guest, oldest first (engine.trace.record.RECORD)."""
     chunks: list[bytes] = []
     before: int | None = None
     while True:
@@ -205,14 +212,21 @@ def _held_records(labs: Labs, lab: str, guest: int) -> bytes:
 
 
 def _document(row: LabRow) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
+    document: dict[str, Any] = (
+        msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
+    )
     return document
 
 
 def summary(row: LabRow) -> dict[str, Any]:
     """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
     document = _document(row)
-    return {"id": row.id, "name": row.name, "hosts": len(document["hosts"]), "guests": len(document["guests"])}
+    return {
+        "id": row.id,
+        "name": row.name,
+        "hosts": len(document["hosts"]),
+        "guests": len(document["guests"]),
+    }
 
 
 def lab_name(text: str, otherwise: str) -> str:
@@ -226,6 +240,7 @@ def _too_large(limit: int) -> str:
 
 
 @pages.get("/healthz")
-def health() -> Response:
+def health() -> tuple[Response, int]:
+    """{"ok", "workers"}: how many engine processes are ready; 503 while none is."""
     workers = _labs().workers
-    return _json({"ok": bool(workers), "workers": len(workers)})
+    return _json({"ok": bool(workers), "workers": len(workers)}), 200 if workers else 503

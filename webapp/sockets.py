@@ -2,16 +2,17 @@
 
 A page is in one of four states:
 
-    arriving ──join answered──> live ──more than LAGGING_TICKS unacknowledged──> lagging ──has caught up──> waiting ──keyframe──> live
+    arriving ──join answered──> live ──LAGGING_TICKS unacknowledged──> lagging ──has caught up──> waiting
+                                 ^─────────────────────────── keyframe ──────────────────────────────┘
 
 Invariants
-- A page sees ticks in order and without a gap after each keyframe: between the picture it was given and the moment its
-  answer has left, ticks are kept for it (`backlog`); a lagging page is sent none.
-- What may lie in the queue of a page is bounded: LAGGING_TICKS ticks, one keyframe, answers to requests that are bounded in rate; a page
-  whose queue still grows beyond `DEEPEST_QUEUE` is disconnected.
+- A page sees ticks in order and without a gap after each keyframe: between the picture it was given and the
+  moment its answer has left, ticks are kept for it (`backlog`); a lagging page is sent none.
+- What may lie in the queue of a page is bounded: LAGGING_TICKS ticks, one keyframe, answers to requests
+  that are bounded in rate; a page whose queue still grows beyond `DEEPEST_QUEUE` is disconnected.
 - Ticks are encoded once in the worker and sent as the same bytes to the whole room (webapp.transport).
-- No handler lets an exception out: a LabError is answered with its problem, anything else with a reference into the log.
-DESIGN.md "To the browser".
+- No handler lets an exception out: a LabError is answered with its problem, anything else with a reference
+  into the log. DESIGN.md "To the browser".
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from msgspec import Raw
 
 from engine import wire
 from engine.commands import LabError, Problem
-from webapp import protocol
+from webapp import protocol, transport
 from webapp.config import Config
 from webapp.labs import Labs, problem_error
 
@@ -139,7 +140,7 @@ class Rooms:
             self._leave(client)
 
     def client(self, sid: str) -> Client | None:
-        """The client of a message; None when it had to be disconnected for flooding us, or for not reading."""
+        """The client of a message; None when it had to be disconnected: it floods us or does not read."""
         client = self._clients.get(sid)
         if client is None:
             return None
@@ -158,7 +159,8 @@ class Rooms:
         if message.protocol != protocol.VERSION:
             raise LabError(
                 "protocol-version",
-                f"This page speaks version {message.protocol} of the protocol, the server {protocol.VERSION}: reload the page.",
+                f"This page speaks version {message.protocol} of the protocol, "
+                f"the server {protocol.VERSION}: reload it.",
                 page=message.protocol,
                 server=protocol.VERSION,
             )
@@ -167,7 +169,11 @@ class Rooms:
         arrived: AsyncResult = AsyncResult()
 
         def viewer(picture: wire.Picture | Problem) -> None:
-            if isinstance(picture, wire.Picture) and client.lab == message.lab and client.sid in self._clients:
+            if (
+                isinstance(picture, wire.Picture)
+                and client.lab == message.lab
+                and client.sid in self._clients
+            ):
                 client.sent = client.acknowledged = picture.tick
                 self._members.setdefault(message.lab, set()).add(client)
             arrived.set(picture)
@@ -178,7 +184,11 @@ class Rooms:
             raise problem_error(picture)
         gevent.spawn(self._land, client, message.lab)  # runs after this greenlet has answered
         return protocol.Joined(
-            picture.keyframe, picture.revision, picture.tick, message.lab, len(self._members.get(message.lab, ()))
+            picture.keyframe,
+            picture.revision,
+            picture.tick,
+            message.lab,
+            len(self._members.get(message.lab, ())),
         )
 
     def _land(self, client: Client, lab: str) -> None:
@@ -220,14 +230,19 @@ class Rooms:
 
     # -- keeping up ------------------------------------------------------------------------------------
     def acknowledge(self, client: Client, tick: int) -> None:
-        """A page has drawn everything up to `tick`. A laggard that has everything it was sent gets a keyframe.
+        """A page has drawn everything up to `tick`. A laggard that has everything it was sent gets a
+        keyframe.
 
-        Pages acknowledge the ticks whose number is a multiple of ACKNOWLEDGE_EVERY, so the last such tick that was sent is
-        as good as the last one.
+        Pages acknowledge the ticks whose number is a multiple of ACKNOWLEDGE_EVERY, so the last such tick
+        that was sent is as good as the last one.
         """
         client.acknowledged = max(client.acknowledged, min(tick, client.sent))
         lab = client.lab
-        if client.state is not State.LAGGING or lab is None or client.acknowledged <= client.sent - protocol.ACKNOWLEDGE_EVERY:
+        if (
+            client.state is not State.LAGGING
+            or lab is None
+            or client.acknowledged <= client.sent - protocol.ACKNOWLEDGE_EVERY
+        ):
             return
         client.state = State.WAITING
 
@@ -272,7 +287,11 @@ def register(socketio: SocketIO, labs: Labs, config: Config) -> Rooms:
                 reference = secrets.token_hex(4)
                 log.exception("[%s] a message to lab %s", reference, client.lab)
                 return protocol.Refusal(
-                    Problem("internal", f"Something went wrong on our side (reference {reference}).", {"reference": reference})
+                    Problem(
+                        "internal",
+                        f"Something went wrong on our side (reference {reference}).",
+                        {"reference": reference},
+                    )
                 )
 
         return guarded
@@ -289,13 +308,19 @@ def register(socketio: SocketIO, labs: Labs, config: Config) -> Rooms:
     def on_command(client: Client, content: Any) -> Answer:
         message = protocol.read(content, protocol.CommandMessage)
         if not client.commands.take():
-            raise LabError("too-many-commands", f"At most {config.commands_per_second} commands a second are taken from one page.")
+            raise LabError(
+                "too-many-commands",
+                f"At most {config.commands_per_second} commands a second are taken from one page.",
+            )
         return labs.command(_lab(client), message.command)
 
     def on_query(client: Client, content: Any) -> Answer:
         message = protocol.read(content, protocol.QueryMessage)
         if not client.queries.take():
-            raise LabError("too-many-queries", f"At most {config.queries_per_second} queries a second are taken from one page.")
+            raise LabError(
+                "too-many-queries",
+                f"At most {config.queries_per_second} queries a second are taken from one page.",
+            )
         return labs.query(_lab(client), message.query)
 
     def on_ack(client: Client, content: Any) -> Answer:
@@ -303,13 +328,14 @@ def register(socketio: SocketIO, labs: Labs, config: Config) -> Rooms:
         return None
 
     def on_malformed(_client: Client, _content: Any) -> Answer:
-        raise LabError("bad-message", "This is no message of the protocol: [event, content] in the default namespace.")
+        raise LabError(
+            "bad-message", "This is no message of the protocol: [event, content] in the default namespace."
+        )
 
     socketio.on_event("connect", on_connect)
     socketio.on_event("disconnect", on_disconnect)
-    for event, handler in (
-        ("join", on_join), ("command", on_command), ("query", on_query), ("ack", on_ack), ("malformed", on_malformed),
-    ):  # fmt: skip
+    handlers = {"join": on_join, "command": on_command, "query": on_query, "ack": on_ack}
+    for event, handler in {**handlers, transport.MALFORMED: on_malformed}.items():
         socketio.on_event(event, answered(handler))
     return rooms
 

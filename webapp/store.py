@@ -5,11 +5,12 @@
     lock              held by the one server that uses the folder
 
 Invariants
-- What `commit` returned for is on the disk: WAL with synchronous=FULL. NORMAL would do for a killed process (the pages
-  are the kernel's then) but loses the last commits in a power cut, and an acknowledgement is a promise about both. People give a few
-  commands a second and commits that wait together share one sync, so the price is a few milliseconds an acknowledgement.
-- A lab is its newest readable checkpoint and the log after it. The last `KEPT_CHECKPOINTS` are kept with the whole log since the
-  oldest of them, so that a damaged blob costs nothing but replay.
+- What `commit` returned for is on the disk: WAL with synchronous=FULL. NORMAL would do for a killed process
+  (the pages are the kernel's then) but loses the last commits in a power cut, and an acknowledgement is a
+  promise about both. People give a few commands a second and commits that wait together share one sync, so
+  the price is a few milliseconds an acknowledgement.
+- A lab is its newest readable checkpoint and the log after it. The last `KEPT_CHECKPOINTS` are kept with
+  the whole log since the oldest of them, so that a damaged blob costs nothing but replay.
 - A checkpoint's row is written after its blob is on the disk, and a blob is removed after its last row is.
 
 All methods block; the server calls those that write from one thread of their own.
@@ -50,7 +51,9 @@ _labs = sql.Table(
     sql.Column("created", sql.Integer, nullable=False),  # seconds since 1970, UTC
     sql.Column("changed", sql.Integer, nullable=False),
     sql.Column("revision", sql.Integer, nullable=False),
-    sql.Column("document", sql.LargeBinary, nullable=False),  # MessagePack; empty until the engine made the lab
+    sql.Column(
+        "document", sql.LargeBinary, nullable=False
+    ),  # MessagePack; empty until the engine made the lab
 )
 _log = sql.Table(
     "log",
@@ -101,7 +104,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A lab as it can be had again: a checkpoint (None: as it was made), the revision it is of, and the log after it."""
+    """A lab as it can be had again: a checkpoint (None: as it was made), the revision it is of, and the log
+    after it.
+    """
 
     checkpoint: bytes | None
     revision: int
@@ -127,7 +132,9 @@ class Store:
             self.close()
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(f"{folder / 'ringside.sqlite'} is not a Ringside database: {error.orig}.") from error
+            raise StoreError(
+                f"{folder / 'ringside.sqlite'} is not a Ringside database: {error.orig}."
+            ) from error
 
     def _open(self) -> None:
         with self._engine.begin() as connection:
@@ -137,8 +144,8 @@ class Store:
                 raise StoreError(f"{self.folder / 'ringside.sqlite'} belongs to another program.")
             if version > SCHEMA_VERSION:
                 raise StoreError(
-                    f"The labs in {self.folder} were kept by a newer Ringside (schema {version}; this one knows up to "
-                    f"{SCHEMA_VERSION}). Start that version, or choose another folder with --data."
+                    f"The labs in {self.folder} were kept by a newer Ringside (schema {version}; "
+                    f"up to {SCHEMA_VERSION}). Start that version, or choose another folder with --data."
                 )
             if version == 0:
                 _metadata.create_all(connection)
@@ -164,7 +171,10 @@ class Store:
     def labs(self) -> list[LabRow]:
         """Every lab, oldest first."""
         with self._engine.connect() as connection:
-            return [LabRow(*row) for row in connection.execute(sql.select(_labs).order_by(_labs.c.created, _labs.c.id))]
+            return [
+                LabRow(*row)
+                for row in connection.execute(sql.select(_labs).order_by(_labs.c.created, _labs.c.id))
+            ]
 
     def lab(self, lab: str) -> LabRow | None:
         with self._engine.connect() as connection:
@@ -191,7 +201,9 @@ class Store:
 
     # -- changes ---------------------------------------------------------------------------------------
     def commit(self, changes: Sequence[Change]) -> None:
-        """Keep accepted commands and the documents after them, all or none. A later change of a lab supersedes its document."""
+        """Keep accepted commands and the documents after them, all or none. A later change of a lab
+        supersedes its document.
+        """
         now = int(time.time())
         with self._engine.begin() as connection:
             connection.execute(
@@ -211,7 +223,10 @@ class Store:
                     _labs.update()
                     .where(_labs.c.id == change.lab)
                     .values(
-                        revision=change.entry.revision, document=change.document, name=change.name, changed=now
+                        revision=change.entry.revision,
+                        document=change.document,
+                        name=change.name,
+                        changed=now,
                     )
                 )
 
@@ -237,7 +252,9 @@ class Store:
             dropped = connection.execute(sql.select(_checkpoints.c.digest).where(old)).scalars().all()
             connection.execute(_checkpoints.delete().where(old))
             if len(kept) == KEPT_CHECKPOINTS:
-                connection.execute(_log.delete().where((_log.c.lab == lab) & (_log.c.revision <= kept[-1].revision)))
+                connection.execute(
+                    _log.delete().where((_log.c.lab == lab) & (_log.c.revision <= kept[-1].revision))
+                )
         self._forget(dropped)
 
     def saved(self, lab: str) -> Saved:
@@ -255,7 +272,9 @@ class Store:
                     revision = row.revision
                     break
             if checkpoints and content is None:
-                raise StoreError(f"No checkpoint of the lab {lab} can be read: their files in {self._blobs} are damaged.")
+                raise StoreError(
+                    f"No checkpoint of the lab {lab} can be read: their files in {self._blobs} are damaged."
+                )
             rows = connection.execute(
                 sql.select(_log.c.revision, _log.c.position, _log.c.command)
                 .where((_log.c.lab == lab) & (_log.c.revision > revision))
@@ -277,7 +296,9 @@ class Store:
     def _forget(self, digests: Sequence[str]) -> None:
         for digest in set(digests):
             with self._engine.connect() as connection:
-                used = connection.execute(sql.select(_checkpoints.c.id).where(_checkpoints.c.digest == digest)).first()
+                used = connection.execute(
+                    sql.select(_checkpoints.c.id).where(_checkpoints.c.digest == digest)
+                ).first()
             if used is None:
                 self._blob(digest).unlink(missing_ok=True)
 
@@ -300,7 +321,8 @@ def _lock(path: Path) -> IO[str]:
         holder = file.read().strip() or "unknown"
         file.close()
         raise StoreError(
-            f"Another Ringside (process {holder}) is using {path.parent}. End it first, or choose another folder with --data."
+            f"Another Ringside (process {holder}) is using {path.parent}. End it first, "
+            "or choose another folder with --data."
         ) from error
     file.truncate(0)
     file.write(str(os.getpid()))

@@ -1,13 +1,16 @@
 """How Socket.IO's packets become bytes on a websocket: encoded once, sent whole, bounded.
 
 Three things that the libraries leave to us:
-- `Packet` writes MessagePack with msgspec, so bytes that a worker has encoded (`msgspec.Raw`) are spliced in as they are, and
-  python-socketio, which encodes one packet for a whole room, sends the same bytes to everybody. What a client sends is
-  checked here first: only our own events, only in the default namespace; anything else becomes a "malformed" event.
-- `WholeSocket`: simple-websocket writes with `send`, which under gevent may write only a part and may be interleaved by another
-  greenlet; a keyframe is larger than a socket's buffer. Every write is whole, one at a time, and has an end.
-- `WebSocket`: messages are bounded while they arrive, and per-message compression is not negotiated (on a classroom's network it costs
-  more than it saves, for every client and tick, and bounds could not be told before inflating).
+- `Packet` writes MessagePack with msgspec, so bytes that a worker has encoded (`msgspec.Raw`) are spliced
+  in as they are, and python-socketio, which encodes one packet for a whole room, sends the same bytes to
+  everybody. What a client sends is checked here first: only our own events, only in the default namespace;
+  anything else becomes a "malformed" event.
+- `WholeSocket`: simple-websocket writes with `send`, which under gevent may write only a part and may be
+  interleaved by another greenlet; a keyframe is larger than a socket's buffer. Every write is whole, one at
+  a time, and has an end.
+- `WebSocket`: messages are bounded while they arrive, and per-message compression is not negotiated (on a
+  classroom's network it costs more than it saves, for every client and tick, and bounds could not be told
+  before inflating).
 
 Socket.IO protocol 5 (MessagePack parser), RFC 6455.
 """
@@ -51,7 +54,8 @@ class Packet(BasePacket):  # type: ignore[misc]
         return _encode(self._to_dict())
 
     def decode(self, encoded_packet: bytes | str) -> int:
-        self.packet_type, self.namespace, self.data, self.id = EVENT, "/", [MALFORMED], None
+        self.packet_type, self.namespace, self.id = EVENT, "/", None
+        self.data: Any = [MALFORMED]
         try:
             incoming = _decode(encoded_packet if isinstance(encoded_packet, bytes) else b"")
         except (msgspec.DecodeError, RecursionError):

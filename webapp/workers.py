@@ -1,10 +1,11 @@
 """The engine's worker processes: started, listened to, replaced when they die.
 
 Invariants
-- Each worker has an identity that is never used again, so a message that a dead worker left behind is recognised and dropped.
+- Each worker has an identity that is never used again, so a message that a dead worker left behind is
+  recognised and dropped.
 - A worker that says nothing for `SILENT_SECONDS` is killed: it hangs in something that has no end.
-- The marker of a worker (four bytes in a file it shares with us) holds the slot of the lab it was working for, 0 between labs: after its
-  death it names the culprit, whatever killed it.
+- The marker of a worker (four bytes in a file it shares with us) holds the slot of the lab it was working
+  for, 0 between labs: after its death it names the culprit, whatever killed it.
 - Nothing here knows what a message means; `Listener` does.
 DESIGN.md "Processes".
 """
@@ -82,7 +83,9 @@ class Pool:
     def __init__(self, count: int, listener: Listener) -> None:
         self._count = count
         self._listener = listener
-        self._folder = Path(tempfile.mkdtemp(prefix="ringside-"))  # readable by its owner only, and so is the socket in it
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="ringside-")
+        )  # readable by its owner only, and so is the socket in it
         self._endpoint = f"ipc://{self._folder / 'socket'}"
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.ROUTER)
@@ -117,7 +120,9 @@ class Pool:
     @property
     def processes(self) -> list[int]:
         """Process ids of the workers that are ready."""
-        return [worker.process.pid for worker in self._workers.values() if worker.alive and worker.ready.is_set()]
+        return [
+            worker.process.pid for worker in self._workers.values() if worker.alive and worker.ready.is_set()
+        ]
 
     def stop(self) -> None:
         """Ask every worker to save and end, and wait for it."""
@@ -151,7 +156,9 @@ class Pool:
         if self._stopping:
             return
         culprit = worker.culprit()
-        log.warning("%s ended with status %s while working for %s", worker.identity, status, culprit or "no lab")
+        log.warning(
+            "%s ended with status %s while working for %s", worker.identity, status, culprit or "no lab"
+        )
         if time.monotonic() - worker.started < 1:
             gevent.sleep(1)  # a worker that cannot even start must not be started thousands of times
         self._spawn()
