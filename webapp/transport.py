@@ -32,6 +32,7 @@ WRITE_SECONDS = 30.0
 
 CLIENT_EVENTS = frozenset({"join", "command", "query", "ack"})
 MALFORMED = "malformed"
+TEXTS = frozenset({"1", "2", "3", "6"})  # Engine.IO's close, ping, pong and noop; messages are binary
 
 
 class _Incoming(msgspec.Struct):
@@ -49,6 +50,19 @@ class Packet(BasePacket):  # type: ignore[misc]
     """A Socket.IO packet as one MessagePack map {type, nsp, data, id?}."""
 
     uses_binary_events = False
+
+    def __init__(
+        self,
+        packet_type: int = EVENT,
+        data: Any = None,
+        namespace: str | None = None,
+        id: int | None = None,  # noqa: A002 - python-socketio passes it by this name
+        binary: bool | None = None,
+        encoded_packet: bytes | str | None = None,
+    ) -> None:
+        super().__init__(packet_type, data, namespace, id, binary)
+        if encoded_packet is not None:
+            self.decode(encoded_packet)
 
     def encode(self) -> bytes:
         return _encode(self._to_dict())
@@ -105,5 +119,10 @@ def bounded_websocket(max_message_bytes: int) -> type[Any]:
             environ["wsgi.input"] = SimpleNamespace(raw=SimpleNamespace(_sock=WholeSocket(stream.raw._sock)))
             answer: Iterable[bytes] = super().__call__(environ, start_response)
             return answer
+
+        def wait(self) -> bytes | str | None:
+            """The next message; None, as at the end, for a text that a page never sends."""
+            content: bytes | str | None = super().wait()
+            return None if isinstance(content, str) and content not in TEXTS else content
 
     return WebSocket

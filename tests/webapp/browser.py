@@ -27,7 +27,9 @@ class Browser:
         self._cookies: dict[str, str] = {}
         self.csrf = ""
 
-    def request(self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
         cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         given = {"Accept": "text/html", **({"Cookie": cookies} if cookies else {}), **(headers or {})}
@@ -43,14 +45,29 @@ class Browser:
         return answer
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.request("GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        return self.request(
+            "GET", path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
 
     def upload(self, path: str, name: str, content: bytes, **headers: str) -> Answer:
         """POST a file as the page does: multipart, field "file", token in the header."""
         boundary = "ringside-boundary"
         body = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        ).encode() + content + f"\r\n--{boundary}--\r\n".encode()
-        given = {"Content-Type": f"multipart/form-data; boundary={boundary}", "X-CSRF-Token": self.csrf, "Accept": "*/*"}
-        return self.request("POST", path, body, {**given, **{name.replace("_", "-"): value for name, value in headers.items()}})
+            (
+                f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
+                "Content-Type: application/octet-stream\r\n\r\n"
+            ).encode()
+            + content
+            + f"\r\n--{boundary}--\r\n".encode()
+        )
+        given = {
+            "Content-Type": f"multipart/form-data; boundary={boundary}",
+            "X-CSRF-Token": self.csrf,
+            "Accept": "*/*",
+        }
+        return self.request(
+            "POST",
+            path,
+            body,
+            {**given, **{name.replace("_", "-"): value for name, value in headers.items()}},
+        )

@@ -48,7 +48,7 @@ class Page:
         self.close()
 
     def close(self) -> None:
-        self._socket.close()
+        self._socket.shutdown()
 
     # -- sending -------------------------------------------------------------------------------------
     def raw(self, content: bytes | str) -> None:

@@ -1,6 +1,6 @@
 """Servers for these tests: one that a whole module shares, and one that a test may kill.
 
-Both are started as users start them, in a process of their own; a traceback in a log fails the test, unless it asked for it.
+Both are started as users start them, in a process of their own; a traceback in a log fails the test.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def workers_of(server: Server) -> list[int]:
     """The process ids of a server's engine workers."""
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
     return [
-        int(child) for child in children if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+        int(child)
+        for child in children
+        if b"engine.worker" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
     ]
 
 

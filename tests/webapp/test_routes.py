@@ -12,7 +12,16 @@ from tests.webapp.browser import Browser
 from tests.webapp.client import Page
 from tests.webapp.conftest import create_lab
 
-EVERY_PAGE = ("/", "/labs", "/labs/demo", "/healthz", "/labs/demo/export", "/labs/nowhere", "/static/js/main.js", "/nothing")
+EVERY_PAGE = (
+    "/",
+    "/labs",
+    "/labs/demo",
+    "/healthz",
+    "/labs/demo/export",
+    "/labs/nowhere",
+    "/static/js/main.js",
+    "/nothing",
+)
 
 
 @pytest.fixture
@@ -57,7 +66,9 @@ def test_the_session_cookie_is_not_for_scripts_or_other_sites(shared: Server) ->
         ({"Accept_Language": "ko", "Cookie": "language=<script>"}, "ko"),
     ],
 )
-def test_language_is_the_visitors_choice_then_the_browsers(shared: Server, headers: dict[str, str], language: str) -> None:
+def test_language_is_the_visitors_choice_then_the_browsers(
+    shared: Server, headers: dict[str, str], language: str
+) -> None:
     assert f'data-language="{language}"' in Browser(shared).get("/", **headers).text
 
 
@@ -128,7 +139,9 @@ def test_an_uploaded_image_is_in_the_document(browser: Browser, upload: str, hel
     result = json.loads(answer.body)
     assert result["ok"]
     document = json.loads(browser.get(upload.replace("images", "export")).body)
-    assert [image["name"] for image in document["images"] if image["id"] == result["image"]] == ["My kernel-.elf"]
+    assert [image["name"] for image in document["images"] if image["id"] == result["image"]] == [
+        "My kernel-.elf"
+    ]
 
 
 def test_uploads_that_cannot_be_taken_say_why(browser: Browser, upload: str, hello_elf: bytes) -> None:
