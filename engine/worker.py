@@ -99,6 +99,7 @@ class Pace:
             ahead = int((now - self._origin) * 1e9) - self._passed_ns
             if ahead > self.SLACK_NS:
                 self._origin += (ahead - self.SLACK_NS) / 1e9
+                ahead = self.SLACK_NS
             return max(0, min(slice_steps, ahead)), None
         if now < self.due:
             return 0, None

@@ -18,6 +18,8 @@ Socket.IO protocol 5 (MessagePack parser), RFC 6455.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from socket import IPPROTO_TCP, TCP_NODELAY
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,6 +93,8 @@ class WholeSocket:
     def __init__(self, socket: Any) -> None:
         self._socket = socket
         self._lock = RLock()
+        with suppress(OSError):  # not on a Unix socket
+            socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # or ticks wait for acknowledgements
 
     def send(self, data: bytes) -> int:
         with self._lock, gevent.Timeout(WRITE_SECONDS, OSError("the client does not read")):
