@@ -71,8 +71,8 @@ $(TEST_INSTALLED): $(CREATED) pyproject.toml
 	@$(PIP) --editable '.[test]'
 	@touch $@ $(SERVE_INSTALLED)
 
-$(NODE_INSTALLED): package-lock.json
-	@$(PY) tests/support/provide.py node npm 2>/dev/null || python3 tests/support/provide.py node npm
+$(NODE_INSTALLED): package-lock.json | $(CREATED)
+	@$(PY) tests/support/provide.py node npm
 	@echo "Installing the JavaScript tools into node_modules ..."
 	@npm ci
 	@touch $@
