@@ -1,0 +1,2 @@
+export { io } from './entry.js';
+export type { Socket } from 'socket.io-client';

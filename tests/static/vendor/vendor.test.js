@@ -1,0 +1,39 @@
+/**
+ * The vendored libraries load as ES modules under their relative paths and export what the page uses. Only what runs
+ * without a DOM is exercised here; the Playwright tests exercise the rest.
+ */
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import {
+  EditorState, EditorView, StreamLanguage, basicSetup, gas, lintGutter, setDiagnostics,
+} from '../../../static/vendor/codemirror/codemirror.js';
+import { io } from '../../../static/vendor/socket.io/socket.io.js';
+import { FitAddon } from '../../../static/vendor/xterm/addon-fit.mjs';
+
+test('CodeMirror holds a document, its parts agreeing on one EditorState', () => {
+  const extensions = [basicSetup, lintGutter(), StreamLanguage.define(gas)];
+  const state = EditorState.create({ doc: '_start:\n  li a0, 1\n', extensions });
+  assert.equal(state.doc.lines, 3);
+  assert.equal(state.doc.line(2).text, '  li a0, 1');
+  const spec = setDiagnostics(state, [{ from: 0, to: 6, severity: 'error', message: 'no such instruction' }]);
+  assert.equal(state.update(spec).state.doc.toString(), state.doc.toString());
+  assert.equal(typeof EditorView.theme, 'function');
+});
+
+test('socket.io speaks msgpack: bytes travel as bytes, both ways', () => {
+  const { encoder, decoder } = /** @type {any} */ (io('http://ringside.invalid', { autoConnect: false }).io);
+  const sent = new Uint8Array([1, 2, 3]).buffer;
+  const [packet] = encoder.encode({ type: 2, nsp: '/', data: ['tick', sent] });
+  assert.ok(Buffer.from(packet).includes(Buffer.from([0xc4, 3, 1, 2, 3])), 'msgpack bin 8 of three bytes');
+  /** @type {any[]} */
+  const received = [];
+  decoder.on('decoded', (/** @type {any} */ decoded) => received.push(decoded));
+  decoder.add(packet);
+  assert.deepEqual(received[0].data, ['tick', sent]);
+});
+
+test('the fit addon is a terminal addon', () => {
+  const addon = new FitAddon();
+  assert.equal(typeof addon.activate, 'function');
+  assert.equal(addon.proposeDimensions(), undefined);
+});
