@@ -4,7 +4,8 @@
  * @typedef {import('../app.js').App} App
  */
 import uPlot from '../../vendor/uplot/uPlot.esm.js';
-import { h, setAttribute, setText, themeColour, Undoing } from './dom.js';
+import { h, setAttribute, setText } from '../dom.js';
+import { themeColour, Undoing } from './parts.js';
 import { sessionOf } from './session.js';
 
 const DASHES = [[], [6, 3], [2, 3], [8, 3, 2, 3], [1, 2]];
@@ -14,9 +15,9 @@ const DRAW_MS = 500;
 export function rateChart(app) {
   const { rates } = sessionOf(app);
   const undo = new Undoing();
-  const legend = h('ul', { class: 'chart-legend' });
-  const plotElement = h('div', { class: 'chart-plot', role: 'img', 'aria-label': app.t('traps.chart.label') });
-  const element = h('figure', { class: 'chart' }, h('figcaption', {}, app.t('traps.chart.axis')), plotElement, legend);
+  const legend = h('ul.chart-legend', {});
+  const plotElement = h('div.chart-plot', { role: 'img', 'aria-label': app.t('traps.chart.label') });
+  const element = h('figure.chart', {}, h('figcaption', {}, app.t('traps.chart.axis')), plotElement, legend);
   /** @type {uPlot | null} */
   let plot = null;
   let drawn = 0;
@@ -30,7 +31,7 @@ export function rateChart(app) {
     if (width < 40 || height < 30 || rates.dispositions === 0) return;
     const names = app.store.schema.dispositions;
     const axis = {
-      stroke: themeColour(plotElement, '--dim'), font: `10px ${themeColour(plotElement, '--sans') || 'sans-serif'}`,
+      stroke: themeColour(plotElement, '--dim'), font: `10px ${themeColour(plotElement, '--font-text') || 'sans-serif'}`,
       grid: { stroke: themeColour(plotElement, '--line'), width: 1 }, ticks: { show: false },
     };
     plot = new uPlot({
@@ -41,12 +42,12 @@ export function rateChart(app) {
         { ...axis, size: 44, gap: 4, space: 26, values: (_, splits) => splits.map((rate) => app.i18n.compact(rate)) },
       ],
       series: [{}, ...names.map((name, index) => ({
-        label: name, stroke: themeColour(plotElement, `--${name}`), width: 1.5, dash: DASHES[index % DASHES.length], points: { show: false },
+        label: name, stroke: themeColour(plotElement, `--disposition-${name}`), width: 1.5, dash: DASHES[index % DASHES.length], points: { show: false },
       }))],
     }, /** @type {uPlot.AlignedData} */ (rates.columns()), plotElement);
     legend.replaceChildren(...names.map((name) => {
-      const figure = h('span', { class: 'chart-figure' }, '0');
-      return h('li', { 'data-disposition': name }, h('span', { class: 'chart-key', 'aria-hidden': 'true' }),
+      const figure = h('span.chart-figure', {}, '0');
+      return h('li', { 'data-disposition': name }, h('span.chart-key', { 'aria-hidden': 'true' }),
         h('span', {}, app.t(`disposition.${name}`)), figure);
     }));
     figures = [...legend.querySelectorAll('.chart-figure')].map((figure) => /** @type {HTMLElement} */ (figure));

@@ -6,20 +6,21 @@
  */
 import { FitAddon } from '../../vendor/xterm/addon-fit.mjs';
 import { Terminal } from '../../vendor/xterm/xterm.mjs';
+import { h, setAttribute, setText } from '../dom.js';
 import { GUEST_STATES } from '../protocol.js';
 import { inputCommands } from './console_log.js';
-import { button, guestPicker, h, onceAFrame, setAttribute, setText, stateLine, themeColour, Undoing } from './dom.js';
+import { button, guestPicker, onceAFrame, stateLine, themeColour, Undoing } from './parts.js';
 import { sessionOf } from './session.js';
 
 /** The theme's colours in a terminal's roles. @param {Element} element @returns {import('../../vendor/xterm/xterm.mjs').ITheme} */
 function terminalTheme(element) {
   const colour = (/** @type {string} */ name) => themeColour(element, name);
   return {
-    background: colour('--ground'), foreground: colour('--ink'), cursor: colour('--accent'), cursorAccent: colour('--ground'),
-    selectionBackground: colour('--selection'), black: colour('--line'), brightBlack: colour('--dim'), white: colour('--ink'),
-    brightWhite: colour('--ink'), red: colour('--killed'), brightRed: colour('--killed'), green: colour('--hardware'),
-    brightGreen: colour('--hardware'), yellow: colour('--forwarded'), brightYellow: colour('--forwarded'),
-    blue: colour('--emulated'), brightBlue: colour('--emulated'), magenta: colour('--injected'), brightMagenta: colour('--injected'),
+    background: colour('--sunken'), foreground: colour('--ink'), cursor: colour('--accent'), cursorAccent: colour('--sunken'),
+    selectionBackground: colour('--accent-soft'), black: colour('--line'), brightBlack: colour('--dim'), white: colour('--ink'),
+    brightWhite: colour('--ink'), red: colour('--disposition-killed'), brightRed: colour('--disposition-killed'), green: colour('--disposition-hardware'),
+    brightGreen: colour('--disposition-hardware'), yellow: colour('--disposition-forwarded'), brightYellow: colour('--disposition-forwarded'),
+    blue: colour('--disposition-emulated'), brightBlue: colour('--disposition-emulated'), magenta: colour('--disposition-injected'), brightMagenta: colour('--disposition-injected'),
     cyan: colour('--level-user'), brightCyan: colour('--level-user'),
   };
 }
@@ -29,11 +30,11 @@ class Screen {
   /** @param {HTMLElement} parent @param {number} guest @param {(bytes: Uint8Array) => void} typed @param {() => void} leave */
   constructor(parent, guest, typed, leave) {
     this.guest = guest;
-    this.element = h('div', { class: 'console-screen' });
+    this.element = h('div.console-screen', {});
     parent.append(this.element);
     this.terminal = new Terminal({
       cursorBlink: false, scrollback: 4000, fontSize: 12, lineHeight: 1.25, convertEol: false,
-      fontFamily: themeColour(parent, '--mono') || 'monospace', theme: terminalTheme(parent),
+      fontFamily: themeColour(parent, '--font-code') || 'monospace', theme: terminalTheme(parent),
     });
     this.fit = new FitAddon();
     this.terminal.loadAddon(this.fit);
@@ -69,15 +70,15 @@ export function mountConsole(root, app) {
   const { consoles } = sessionOf(app);
   const undo = new Undoing();
   const picker = guestPicker(app);
-  const dot = h('span', { class: 'status-dot', 'aria-hidden': 'true' });
-  const status = h('span', { class: 'console-status', role: 'status' });
+  const dot = h('span.status-dot', { 'aria-hidden': 'true' });
+  const status = h('span.console-status', { role: 'status' });
   const restart = button('', () => power());
   const clear = button(app.t('console.clear'), () => screen()?.terminal.clear());
-  const hint = h('span', { class: 'panel-hint' }, app.t('console.leave'));
-  const bar = h('div', { class: 'panel-bar' }, picker.element, dot, status, restart, h('span', { class: 'panel-gap' }), hint, clear);
-  const screensElement = h('div', { class: 'console-screens' });
+  const hint = h('span.panel-hint', {}, app.t('console.leave'));
+  const bar = h('div.panel-bar', {}, picker.element, dot, status, restart, h('span.panel-gap', {}), hint, clear);
+  const screensElement = h('div.console-screens', {});
   const state = stateLine(app);
-  root.append(h('div', { class: 'panel console' }, bar, state.element, screensElement));
+  root.append(h('div.panel.console', {}, bar, state.element, screensElement));
 
   /** @type {Map<number, Screen>} */
   const screens = new Map();

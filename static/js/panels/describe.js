@@ -3,8 +3,8 @@
  * The sentences are in the catalogue (`action.*` in messages.js); this table says which operands fill them. Every action of
  * the engine's schema has a row here: a test compares the two. Pure.
  * @typedef {import('./format.js').Word} Word
- * @typedef {import('../store.js').TrapRecord} TrapRecord
- * @typedef {import('../store.js').Schema} Schema
+ * @typedef {import('../records.js').TrapRecord} TrapRecord
+ * @typedef {import('../protocol.js').Schema} Schema
  *
  * @typedef {object} Context what a sentence needs to know about the lab
  * @property {Schema} schema

@@ -3,7 +3,7 @@
  * known to have happened in between but were not sent (a tick carries a bounded sample).
  * Invariants: sorted by position, then guest, then sequence; no record twice; at most `capacity` records, the oldest go first.
  * A gap's size is exact: sequences of a guest count 1, 2, 3 ... Pure.
- * @typedef {import('../store.js').TrapRecord} TrapRecord
+ * @typedef {import('../records.js').TrapRecord} TrapRecord
  * @typedef {{gap: number, guest: number, before: number}} Gap `gap` traps of `guest` just before sequence `before`
  * @typedef {TrapRecord | Gap} Item
  */

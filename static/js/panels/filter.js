@@ -1,6 +1,6 @@
 /**
  * Which trap records a reader wants to see. Pure.
- * @typedef {import('../store.js').TrapRecord} TrapRecord
+ * @typedef {import('../records.js').TrapRecord} TrapRecord
  * @typedef {object} Filter an empty set, null or '' does not restrict
  * @property {Set<number>} dispositions
  * @property {number | null} kind

@@ -3,7 +3,7 @@
  * @typedef {import('../app.js').App} App
  * @typedef {{guest: number, address: bigint}} Wanted
  */
-import { h } from './dom.js';
+import { h } from '../dom.js';
 import { word } from './format.js';
 
 /** @type {WeakMap<App, Wanted>} */
@@ -25,5 +25,5 @@ export function takeWanted(app) {
 
 /** A value that opens Memory at itself. @param {App} app @param {number} guest @param {number | bigint} value @param {string} text */
 export const memoryLink = (app, guest, value, text) => h('button', {
-  type: 'button', class: 'value-link', title: app.t('detail.memory'), on: { click: () => openMemory(app, guest, value) },
+  type: 'button', class: 'value-link', title: app.t('detail.memory'), onclick: () => openMemory(app, guest, value),
 }, text);

@@ -7,28 +7,30 @@ export const BINS = 120;
 
 export class Rates {
   constructor() {
-    this.clear(0);
+    this.dispositions = 0;
+    /** @type {number[][]} [disposition][bin], oldest first */
+    this.bins = [];
+    /** @type {number | null} number of the newest bin */
+    this.newest = null;
   }
 
   /** @param {number} dispositions how many there are */
   clear(dispositions) {
     this.dispositions = dispositions;
-    /** @type {number[][]} [disposition][bin], oldest first */
     this.bins = Array.from({ length: dispositions }, () => new Array(BINS).fill(0));
-    /** @type {number | null} number of the newest bin */
     this.newest = null;
   }
 
   /** Open the bin of this moment. @param {number} now ms */
   begin(now) {
     const bin = Math.floor(now / BIN_MS);
-    if (this.newest === null) this.newest = bin;
-    const passed = Math.min(Math.max(bin - this.newest, 0), BINS);
+    const newest = this.newest ?? bin;
+    const passed = Math.min(Math.max(bin - newest, 0), BINS);
     for (const row of this.bins) {
       row.splice(0, passed);
       for (let i = 0; i < passed; i++) row.push(0);
     }
-    this.newest = Math.max(bin, this.newest);
+    this.newest = Math.max(bin, newest);
   }
 
   /** @param {number} disposition @param {number} count */

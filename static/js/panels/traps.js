@@ -3,13 +3,14 @@
  * Invariants: only the rows on the screen are in the DOM, at a fixed height; the DOM is touched at most once a frame; what the
  * reader looks at does not move unless they follow the tail. Older records and gaps are asked of the lab when they come into view.
  * @typedef {import('../app.js').App} App
- * @typedef {import('../records.js').Trap} Trap
+ * @typedef {import('../records.js').TrapRecord} Trap
  * @typedef {import('./feed.js').Item} Item
  */
+import { h, setAttribute, setText } from '../dom.js';
 import { rateChart } from './chart.js';
 import { at, causeName, describe, pathName, pathWords } from './describe.js';
 import { trapDetail } from './detail.js';
-import { button, choice, h, onceAFrame, setAttribute, setText, stateLine, Undoing } from './dom.js';
+import { button, choice, onceAFrame, stateLine, Undoing } from './parts.js';
 import { Feed, isGap, keyOf, visibleRows } from './feed.js';
 import { everything, matches, restricts } from './filter.js';
 import { sessionOf } from './session.js';
@@ -44,14 +45,14 @@ export function mountTraps(root, app) {
   let quietLoads = 0;
 
   // -- the bar -------------------------------------------------------------------------------------
-  const pills = h('div', { class: 'pills', role: 'group', 'aria-label': app.t('traps.what') });
+  const pills = h('div.pills', { role: 'group', 'aria-label': app.t('traps.what') });
   const kind = choice(app.t('traps.kind'), (value) => refine({ kind: number(value) }), true);
   const cause = choice(app.t('traps.cause'), (value) => refine({ cause: number(value) }), true);
   const guest = choice(app.t('panel.guest'), (value) => refine({ guest: number(value) }), true);
   const path = choice(app.t('traps.path'), (value) => refine({ path: number(value) }), true);
   const text = h('input', {
     type: 'search', class: 'traps-text', placeholder: app.t('traps.filter'), 'aria-label': app.t('traps.filter'),
-    on: { input: () => refine({ text: text.value }) },
+    oninput: () => refine({ text: text.value }),
   });
   const clear = button(app.t('traps.filter.clear'), () => {
     text.value = '';
@@ -61,10 +62,10 @@ export function mountTraps(root, app) {
   const chartToggle = button(app.t('traps.chart'), () => {
     app.preferences.set('traps.chart', !chartWanted());
     frame.request();
-  }, { class: 'panel-button traps-chart-toggle' });
-  const exporting = h('a', { class: 'panel-button', title: app.t('traps.export.hint'), download: true }, app.t('traps.export'));
-  const bar = h('div', { class: 'panel-bar' }, pills, guest.element, kind.element, cause.element, path.element, text, clear,
-    h('span', { class: 'panel-gap' }), chartToggle, exporting);
+  }, { class: 'traps-chart-toggle' });
+  const exporting = h('a.button', { title: app.t('traps.export.hint'), download: true }, app.t('traps.export'));
+  const bar = h('div.panel-bar', {}, pills, guest.element, kind.element, cause.element, path.element, text, clear,
+    h('span.panel-gap', {}), chartToggle, exporting);
 
   /** @param {string} value */
   const number = (value) => (value === '' ? null : Number(value));
@@ -79,17 +80,17 @@ export function mountTraps(root, app) {
   }
 
   // -- the grid ------------------------------------------------------------------------------------
-  const head = h('div', { class: 'traps-row traps-head', role: 'row' }, ...COLUMNS.map((column) => h('span', {
+  const head = h('div.traps-row.traps-head', { role: 'row' }, ...COLUMNS.map((column) => h('span', {
     class: `c-${column}`, role: 'columnheader', title: HINTED.has(column) ? app.t(`traps.${column}.hint`) : null,
   }, app.t(column === 'guest' ? 'panel.guest' : `traps.${column}`))));
-  const spacer = h('div', { class: 'traps-spacer', role: 'presentation' });
-  const grid = h('div', { class: 'traps-grid', role: 'grid', tabindex: '0', 'aria-label': app.t('traps.label') }, head, spacer);
+  const spacer = h('div.traps-spacer', { role: 'presentation' });
+  const grid = h('div.traps-grid', { role: 'grid', tabindex: '0', 'aria-label': app.t('traps.label') }, head, spacer);
   const state = stateLine(app);
-  const fresh = button('', () => follow(), { class: 'panel-button traps-new' });
+  const fresh = button('', () => follow(), { class: 'primary traps-new' });
   const chart = rateChart(app);
   const detail = trapDetail(app, () => closeDetail());
-  const feedElement = h('div', { class: 'traps-feed' }, grid, state.element, fresh);
-  root.append(h('div', { class: 'panel traps' }, bar, h('div', { class: 'traps-body' }, feedElement, chart.element, detail.element)));
+  const feedElement = h('div.traps-feed', {}, grid, state.element, fresh);
+  root.append(h('div.panel.traps', {}, bar, h('div.traps-body', {}, feedElement, chart.element, detail.element)));
 
   /** @typedef {{element: HTMLElement, cells: HTMLElement[], pill: HTMLElement, what: HTMLElement, shown: string}} Row */
   /** @type {Row[]} */
@@ -97,12 +98,12 @@ export function mountTraps(root, app) {
 
   /** @returns {Row} */
   function makeRow() {
-    const pill = h('span', { class: 'pill' });
-    const what = h('span', { class: 'what' });
+    const pill = h('span.pill', {});
+    const what = h('span.what', {});
     const cells = COLUMNS.map((column) => (column === 'what'
-      ? h('span', { class: 'c-what', role: 'gridcell' }, pill, what)
+      ? h('span.c-what', { role: 'gridcell' }, pill, what)
       : h('span', { class: `c-${column}`, role: 'gridcell' })));
-    const element = h('div', { class: 'traps-row', role: 'row' }, ...cells);
+    const element = h('div.traps-row', { role: 'row' }, ...cells);
     spacer.append(element);
     return { element, cells, pill, what, shown: '' };
   }
@@ -334,12 +335,10 @@ export function mountTraps(root, app) {
     if (pills.childElementCount !== schema.dispositions.length) {
       pills.replaceChildren(...schema.dispositions.map((name, index) => h('button', {
         type: 'button', class: 'pill', 'data-disposition': name, title: app.t('traps.filter.disposition', { disposition: app.t(`disposition.${name}`) }),
-        on: {
-          click: () => {
-            const dispositions = new Set(filter.dispositions);
-            if (!dispositions.delete(index)) dispositions.add(index);
-            refine({ dispositions });
-          },
+        onclick: () => {
+          const dispositions = new Set(filter.dispositions);
+          if (!dispositions.delete(index)) dispositions.add(index);
+          refine({ dispositions });
         },
       }, app.t(`disposition.${name}`))));
     }
