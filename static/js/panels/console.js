@@ -78,7 +78,7 @@ export function mountConsole(root, app) {
   const bar = h('div.panel-bar', {}, picker.element, dot, status, restart, h('span.panel-gap', {}), hint, clear);
   const screensElement = h('div.console-screens', {});
   const state = stateLine(app);
-  root.append(h('div.panel.console', {}, bar, state.element, screensElement));
+  root.append(h('div.dock-panel.console', {}, bar, state.element, screensElement));
 
   /** @type {Map<number, Screen>} */
   const screens = new Map();

@@ -18,8 +18,12 @@ import { duration, hex, printable, word } from './format.js';
 /** @param {Context} context @param {Word} number */
 const csr = (context, number) => context.schema.csrs?.[Number(number)] ?? `csr ${hex(number, 3)}`;
 
-/** @param {Context} context @param {TrapRecord} record @param {Word} address */
-const place = (context, record, address) => context.place(record.guest, word(address)) ?? hex(address);
+/**
+ * A kernel's address by name. A user address stays a number: which program it belongs to depends on the address space of that
+ * moment, which only the opened record's replay knows.
+ * @param {Context} context @param {TrapRecord} record @param {Word} address @param {boolean} [user]
+ */
+const place = (context, record, address, user = false) => (user ? null : context.place(record.guest, word(address))) ?? hex(address);
 
 /** @param {Context} context @param {Word} privilege */
 const mode = (context, privilege) => context.t(Number(privilege) === 0 ? 'mode.user' : 'mode.supervisor');
@@ -62,8 +66,8 @@ export const ACTIONS = {
   deliver: (r, c) => ['action.deliver', { handler: place(c, r, r.a) }],
   csr_read: (r, c) => ['action.csr_read', { csr: csr(c, r.a), value: hex(r.b) }],
   csr_write: (r, c) => ['action.csr_write', { csr: csr(c, r.a), value: hex(r.b) }],
-  sret: (r, c) => ['action.sret', { target: place(c, r, r.a), mode: mode(c, r.b) }],
-  mret: (r, c) => ['action.mret', { target: place(c, r, r.a), mode: mode(c, r.b) }],
+  sret: (r, c) => ['action.sret', { target: place(c, r, r.a, word(r.b) === 0n), mode: mode(c, r.b) }],
+  mret: (r, c) => ['action.mret', { target: place(c, r, r.a, word(r.b) === 0n), mode: mode(c, r.b) }],
   wfi: (r, c) => (word(r.a) === 0n ? ['action.wfi.event'] : ['action.wfi', { time: duration(r.a).join(' ') }]),
   sfence: (r, c) => (word(r.a) === 0n
     ? ['action.sfence.all', { pages: c.n(r.b) }]
@@ -109,5 +113,5 @@ export function pathWords(path, context) {
   return (context.schema.paths[path] ?? []).map((level) => context.t(`level.${context.schema.levels[level].name}`)).join(' → ');
 }
 
-/** Where the trap was: the symbol, or the address. @param {TrapRecord} record @param {Context} context */
-export const at = (record, context) => place(context, record, record.pc);
+/** Where the trap was: the kernel's symbol, or the address. @param {TrapRecord} record @param {Context} context */
+export const at = (record, context) => place(context, record, record.pc, context.schema.levels[record.from_level].name === 'user');

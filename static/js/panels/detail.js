@@ -4,8 +4,8 @@
  * @typedef {import('../app.js').App} App
  * @typedef {import('../records.js').TrapRecord} Trap
  * @typedef {{pc: number | bigint, x: (number | bigint)[], level: number, csrs: Record<string, number | bigint>}} Registers
- * @typedef {{instruction: string, symbol: string | null, source: {file: string, line: number, text: string} | null, before: Registers,
- *            after: Registers, changed: string[], crossings: {from: string | number, to: string | number, cycles: number, source: string}[]}} Detail
+ * @typedef {{instruction: string, symbol: string | null, source: {file: string, line: number, text: string} | null,
+ *            before: Registers | null, after: Registers | null, changed: string[], crossings: {from: string | number, to: string | number, cycles: number, source: string}[]}} Detail
  */
 import { h } from '../dom.js';
 import { at, causeName, describe, pathWords } from './describe.js';
@@ -70,7 +70,7 @@ export function trapDetail(app, close) {
 
   /** @param {Trap} trap @param {Detail} detail */
   function rest(trap, detail) {
-    const rows = registerRows(detail.before, detail.after, context.schema.registers ?? []);
+    const rows = detail.before && detail.after ? registerRows(detail.before, detail.after, context.schema.registers ?? []) : [];
     const table = (/** @type {typeof rows} */ chosen) => h('table.register-table', {},
       h('thead', {}, h('tr', {}, h('th', { scope: 'col' }), h('th', { scope: 'col' }, app.t('detail.before')), h('th', { scope: 'col' }, app.t('detail.after')))),
       h('tbody', {}, ...chosen.map((row) => h('tr', { class: row.changed ? 'changed' : null },
@@ -86,12 +86,14 @@ export function trapDetail(app, close) {
     const { source } = detail;
     const argumentRows = /** @type {[string, string][]} */ ([['a', trap.a], ['b', trap.b]].map(([name, value]) => [name, hex(/** @type {bigint} */ (value))]));
     return [
+      ...(detail.symbol ? [facts([[app.t('detail.symbol'), detail.symbol]])] : []),
       section(app.t('detail.instruction'), h('code.detail-instruction', {}, detail.instruction || '—'),
         trap.instruction !== 0 && h('span.dim', {}, ` ${app.t('detail.encoding')} ${hex(trap.instruction, 8)}`)),
       section(app.t('detail.source'), source
         ? h('div.source-line', {}, h('span.dim', {}, `${source.file}:${source.line}`), h('code', {}, source.text))
         : h('p.dim', {}, app.t('detail.nosource'))),
-      section(app.t('detail.registers'), changed.length ? table(changed) : h('p.dim', {}, app.t('detail.unchanged')), all),
+      section(app.t('detail.registers'), 
+        changed.length ? table(changed) : h('p.dim', {}, app.t(rows.length ? 'detail.unchanged' : 'detail.gone')), rows.length > 0 && all),
       section(app.t('detail.arguments'), facts(argumentRows)),
       section(app.t('detail.cost'),
         facts([
@@ -126,7 +128,7 @@ export function trapDetail(app, close) {
       if (focus) heading.focus({ preventScroll: true });
       try {
         const detail = await app.query({ type: 'trace.detail', guest: trap.guest, sequence: trap.sequence });
-        if (shown === trap) body.replaceChildren(...summary(trap), ...rest(trap, detail).filter(Boolean), seek);
+        if (shown === trap) body.replaceChildren(...summary(trap), ...rest(trap, detail), seek);
       } catch (error) {
         if (shown === trap) {
           body.replaceChildren(...summary(trap), seek, h('p.problem', { role: 'status' }, app.problemText(error)),

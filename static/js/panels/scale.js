@@ -16,11 +16,14 @@ export const toPosition = (view, width, pixel) => Math.round(view.begin + (pixel
 /** @param {Span} history @returns {Span} all of it, never empty */
 export const whole = (history) => ({ begin: history.begin, end: Math.max(history.end, history.begin + NARROWEST) });
 
+/** This share of a view may lie behind the history's end, so that a playhead at the end is seen. */
+const MARGIN = 0.03;
+
 /** Keep a view's width if possible and put it inside the history. @param {Span} view @param {Span} history @returns {Span} */
 export function inside(view, history) {
   const all = whole(history);
-  const width = Math.min(Math.max(view.end - view.begin, NARROWEST), all.end - all.begin);
-  const begin = Math.min(Math.max(view.begin, all.begin), all.end - width);
+  const width = Math.min(Math.max(view.end - view.begin, NARROWEST), (all.end - all.begin) * (1 + MARGIN));
+  const begin = Math.max(Math.min(view.begin, all.end + width * MARGIN - width), all.begin);
   return { begin, end: begin + width };
 }
 
@@ -40,7 +43,7 @@ export function panned(view, share, history) {
 /** Follow a moment: move the view only when it has left the window's last tenth. @param {Span} view @param {number} position @param {Span} history */
 export function following(view, position, history) {
   const width = view.end - view.begin;
-  if (position >= view.begin && position <= view.end - width * 0.02) return inside(view, history);
+  if (position >= view.begin && position <= view.end - width * MARGIN * 0.5) return inside(view, history);
   return inside({ begin: position - width * 0.9, end: position + width * 0.1 }, history);
 }
 

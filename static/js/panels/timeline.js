@@ -8,13 +8,13 @@
 import { h, setAttribute, setText } from '../dom.js';
 import { button, onceAFrame, stateLine, themeColour, Undoing } from './parts.js';
 import { poller } from './poller.js';
-import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, whole, zoomed } from './scale.js';
+import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from './scale.js';
 
 const EVERY_MS = 1000;
 const AXIS_PX = 22;
 const NAMES_PX = 92;
 const LANE_MIN_PX = 18;
-const LANE_MAX_PX = 40;
+const LANE_MAX_PX = 72;
 const REACH_PX = 6;
 const ZOOM = 0.6;
 const PAN = 0.25;
@@ -59,7 +59,7 @@ export function mountTimeline(root, app) {
   };
   const bar = h('div.panel-bar', {},
     ...Object.values(moves).map(([key, text, run]) => button(text, run, { class: 'square', title: app.t(key), 'aria-label': app.t(key) })),
-    button(app.t('timeline.all'), () => look(whole(history))),
+    button(app.t('timeline.all'), () => look(inside({ begin: history.begin, end: Infinity }, history))),
     button(app.t('timeline.back'), () => void app.attempt({ type: 'lab.step_back', unit: 'trap' })),
     h('span.panel-gap'), where);
   root.append(h('div.dock-panel.timeline', {}, bar, state.element, scroller));

@@ -22,6 +22,8 @@ const PAGE_RECORDS = 200;
 const MOST_RECORDS = 1_000;
 /** Older records are asked of so many guests at once, those whose records end soonest. */
 const GUESTS_A_PAGE = 8;
+/** From this width of the dock on, the chart is shown until the reader closes it; below, the words of a row need the room. */
+const CHART_FROM_PX = 1600;
 const COLUMNS = ['time', 'guest', 'kind', 'cause', 'path', 'at', 'what', 'executed', 'cycles'];
 const HINTED = new Set(['executed', 'cycles']);
 
@@ -48,7 +50,7 @@ export function mountTraps(root, app) {
   const pills = h('div.pills', { role: 'group', 'aria-label': app.t('traps.what') });
   const kind = choice(app.t('traps.kind'), (value) => refine({ kind: number(value) }), true);
   const cause = choice(app.t('traps.cause'), (value) => refine({ cause: number(value) }), true);
-  const guest = choice(app.t('panel.guest'), (value) => refine({ guest: number(value) }), true);
+  const guest = choice(app.t('traps.guest'), (value) => refine({ guest: number(value) }), true);
   const path = choice(app.t('traps.path'), (value) => refine({ path: number(value) }), true);
   const text = h('input', {
     type: 'search', class: 'traps-text', placeholder: app.t('traps.filter'), 'aria-label': app.t('traps.filter'),
@@ -69,7 +71,7 @@ export function mountTraps(root, app) {
 
   /** @param {string} value */
   const number = (value) => (value === '' ? null : Number(value));
-  const chartWanted = () => app.preferences.get('traps.chart', true);
+  const chartWanted = () => app.preferences.get('traps.chart', root.clientWidth >= CHART_FROM_PX);
 
   /** @param {Partial<import('./filter.js').Filter>} change */
   function refine(change) {
@@ -82,7 +84,7 @@ export function mountTraps(root, app) {
   // -- the grid ------------------------------------------------------------------------------------
   const head = h('div.traps-row.traps-head', { role: 'row' }, ...COLUMNS.map((column) => h('span', {
     class: `c-${column}`, role: 'columnheader', title: HINTED.has(column) ? app.t(`traps.${column}.hint`) : null,
-  }, app.t(column === 'guest' ? 'panel.guest' : `traps.${column}`))));
+  }, app.t(`traps.${column}`))));
   const spacer = h('div.traps-spacer', { role: 'presentation' });
   const grid = h('div.traps-grid', { role: 'grid', tabindex: '0', 'aria-label': app.t('traps.label') }, head, spacer);
   const state = stateLine(app);
@@ -90,7 +92,7 @@ export function mountTraps(root, app) {
   const chart = rateChart(app);
   const detail = trapDetail(app, () => closeDetail());
   const feedElement = h('div.traps-feed', {}, grid, state.element, fresh);
-  root.append(h('div.panel.traps', {}, bar, h('div.traps-body', {}, feedElement, chart.element, detail.element)));
+  root.append(h('div.dock-panel.traps', {}, bar, h('div.traps-body', {}, feedElement, chart.element, detail.element)));
 
   /** @typedef {{element: HTMLElement, cells: HTMLElement[], pill: HTMLElement, what: HTMLElement, shown: string}} Row */
   /** @type {Row[]} */
@@ -347,7 +349,7 @@ export function mountTraps(root, app) {
     const any = (column) => ['', app.t('traps.filter.any', { column })];
     const seen = [...app.store.totals.values()].flatMap((byKey) => [...byKey.values()]);
     const present = (/** @type {(total: typeof seen[number]) => number} */ of) => [...new Set(seen.map(of))].sort((a, b) => a - b);
-    guest.set([any(app.t('panel.guest')), ...(app.store.document?.guests ?? []).map(({ id, name }) => /** @type {[string, string]} */ ([String(id), name]))], String(filter.guest ?? ''));
+    guest.set([any(app.t('traps.guest')), ...(app.store.document?.guests ?? []).map(({ id, name }) => /** @type {[string, string]} */ ([String(id), name]))], String(filter.guest ?? ''));
     kind.set([any(app.t('traps.kind')), ...present((total) => total.kind).map((id) => /** @type {[string, string]} */ ([String(id), app.t(`kind.${schema.kinds[id]}`)]))], String(filter.kind ?? ''));
     cause.set([any(app.t('traps.cause')), ...present((total) => total.cause).map((id) => /** @type {[string, string]} */ ([String(id), causeName(context, id)]))], String(filter.cause ?? ''));
     path.set([any(app.t('traps.path')), ...present((total) => total.path).map((id) => /** @type {[string, string]} */ ([String(id), pathName(id, context)]))], String(filter.path ?? ''));
