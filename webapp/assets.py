@@ -1,7 +1,7 @@
 """Where the page's files are, in a checkout and in an installed wheel.
 
-In a checkout `static/` and `templates/` lie at the top, beside `webapp/`; the wheel carries them inside the package
-(pyproject.toml, `force-include`). Invariant: nothing else in the code names either place.
+In a checkout `static/` and `templates/` lie at the top, beside `webapp/`; the wheel carries them inside the
+package (pyproject.toml, `sources`). Invariant: nothing else in the code names either place.
 """
 
 from __future__ import annotations
