@@ -5,6 +5,7 @@
  */
 import { io } from '../vendor/socket.io/socket.io.js';
 import { ProblemError } from './app.js';
+import { parser } from './msgpack.js';
 import { PROTOCOL } from './protocol.js';
 
 /** The server wants every fourth tick acknowledged. */
@@ -29,7 +30,7 @@ export class Link {
     this.lab = lab;
     this.store = store;
     this.listener = listener;
-    this.socket = io('/', { transports: ['websocket'], reconnectionDelay: 400, reconnectionDelayMax: 4000 });
+    this.socket = io('/', { parser, transports: ['websocket'], reconnectionDelay: 400, reconnectionDelayMax: 4000 });
     const { socket } = this;
     socket.on('connect', () => this.join());
     socket.on('disconnect', () => listener.connection('reconnecting'));

@@ -28,7 +28,7 @@ const modules = join(root, 'node_modules');
  */
 const libraries = [
   { folder: 'codemirror', packages: ['codemirror', '@codemirror/view', '@codemirror/state'], bundle: 'codemirror.js' },
-  { folder: 'socket.io', packages: ['socket.io-client', 'socket.io-msgpack-parser'], bundle: 'socket.io.js' },
+  { folder: 'socket.io', packages: ['socket.io-client'], bundle: 'socket.io.js' },
   {
     folder: 'xterm',
     packages: ['@xterm/xterm', '@xterm/addon-fit'],

@@ -1,2 +1,1 @@
-export { io } from './entry.js';
-export type { Socket } from 'socket.io-client';
+export { io, type Socket } from 'socket.io-client';
