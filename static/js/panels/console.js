@@ -7,9 +7,10 @@
 import { FitAddon } from '../../vendor/xterm/addon-fit.mjs';
 import { Terminal } from '../../vendor/xterm/xterm.mjs';
 import { h, setAttribute, setText } from '../dom.js';
+import { shownState } from '../marks.js';
 import { GUEST_STATES } from '../protocol.js';
 import { inputCommands } from './console_log.js';
-import { button, guestPicker, onceAFrame, stateLine, themeColour, Undoing } from './parts.js';
+import { button, guestPicker, onceAFrame, stateLine, stateMark, themeColour, Undoing } from './parts.js';
 import { sessionOf } from './session.js';
 
 /** The theme's colours in a terminal's roles. @param {Element} element @returns {import('../../vendor/xterm/xterm.mjs').ITheme} */
@@ -70,12 +71,12 @@ export function mountConsole(root, app) {
   const { consoles } = sessionOf(app);
   const undo = new Undoing();
   const picker = guestPicker(app);
-  const dot = h('span.status-dot', { 'aria-hidden': 'true' });
+  const mark = stateMark();
   const status = h('span.console-status', { role: 'status' });
   const restart = button('', () => power());
   const clear = button(app.t('console.clear'), () => screen()?.terminal.clear());
   const hint = h('span.panel-hint', {}, app.t('console.leave'));
-  const bar = h('div.panel-bar', {}, picker.element, dot, status, restart, h('span.panel-gap', {}), hint, clear);
+  const bar = h('div.panel-bar', {}, picker.element, mark.element, status, restart, h('span.panel-gap', {}), hint, clear);
   const screensElement = h('div.console-screens', {});
   const state = stateLine(app);
   root.append(h('div.dock-panel.console', {}, bar, state.element, screensElement));
@@ -181,7 +182,7 @@ export function mountConsole(root, app) {
     setText(status, text);
     setText(restart, action);
     restart.hidden = action === '';
-    setAttribute(dot, 'data-state', app.store.running ? GUEST_STATES[app.store.live(guest.id).state] : 'paused');
+    mark.set(shownState(GUEST_STATES[app.store.live(guest.id).state], app.store.running));
   }
 
   undo.add(app.on('guest', update));

@@ -9,7 +9,7 @@
  */
 import { h } from '../dom.js';
 import { at, causeName, describe, pathWords } from './describe.js';
-import { button } from './parts.js';
+import { button, pill } from './parts.js';
 import { hex, hexWord, word } from './format.js';
 import { memoryLink } from './links.js';
 import { sessionOf } from './session.js';
@@ -55,9 +55,11 @@ export function trapDetail(app, close) {
   function summary(trap) {
     const { schema } = context;
     const disposition = schema.dispositions[trap.disposition];
+    const badge = pill('span');
+    badge.set(disposition, app.t(`disposition.${disposition}`));
     return [
       section(app.t('detail.what'), h('p.detail-what', {},
-        h('span.pill', { 'data-disposition': disposition }, app.t(`disposition.${disposition}`)), ' ', describe(trap, context))),
+        badge.element, ' ', describe(trap, context))),
       facts([
         [app.t('traps.cause'), causeName(context, trap.cause)],
         [app.t('traps.path'), pathWords(trap.path, context)],

@@ -3,7 +3,8 @@
  * line that stands in for a panel's content while there is none.
  * @typedef {import('../app.js').App} App
  */
-import { h, setText } from '../dom.js';
+import { h, icon, setAttribute, setText } from '../dom.js';
+import { DISPOSITION_MARKS, STATE_MARKS } from '../marks.js';
 
 /** Calls `work` in the next frame, however often it is asked to. @param {() => void} work */
 export function onceAFrame(work) {
@@ -108,6 +109,38 @@ export function stateLine(app) {
       setText(text, message ?? '');
       if (retry.hidden !== (tryAgain === null)) retry.hidden = tryAgain === null;
       again = tryAgain ?? again;
+    },
+  };
+}
+
+/**
+ * The word for a disposition with its mark, in its colour.
+ * @param {'span' | 'button'} tag @param {Record<string, unknown>} [attributes]
+ */
+export function pill(tag, attributes = {}) {
+  const mark = icon('');
+  const word = h('span');
+  const element = h(`${tag}.pill`, attributes, mark, word);
+  return {
+    element,
+    /** @param {string} disposition @param {string} text */
+    set(disposition, text) {
+      setAttribute(element, 'data-disposition', disposition);
+      setAttribute(/** @type {Element} */ (mark.firstElementChild), 'd', DISPOSITION_MARKS[disposition]);
+      setText(word, text);
+    },
+  };
+}
+
+/** The mark of a guest's state, in its colour. */
+export function stateMark() {
+  const mark = icon('', 'icon state-mark');
+  return {
+    element: mark,
+    /** @param {string} state a row of STATE_MARKS */
+    set(state) {
+      setAttribute(mark, 'data-state', state);
+      setAttribute(/** @type {Element} */ (mark.firstElementChild), 'd', STATE_MARKS[state]);
     },
   };
 }

@@ -10,7 +10,7 @@ import { h, setAttribute, setText } from '../dom.js';
 import { rateChart } from './chart.js';
 import { at, causeName, describe, pathName, pathWords } from './describe.js';
 import { trapDetail } from './detail.js';
-import { button, choice, onceAFrame, stateLine, Undoing } from './parts.js';
+import { button, choice, onceAFrame, pill, stateLine, Undoing } from './parts.js';
 import { Feed, isGap, keyOf, visibleRows } from './feed.js';
 import { everything, matches, restricts } from './filter.js';
 import { sessionOf } from './session.js';
@@ -94,7 +94,7 @@ export function mountTraps(root, app) {
   const feedElement = h('div.traps-feed', {}, grid, state.element, fresh);
   root.append(h('div.dock-panel.traps', {}, bar, h('div.traps-body', {}, feedElement, chart.element, detail.element)));
 
-  /** @typedef {{element: HTMLElement, cells: HTMLElement[], pill: HTMLElement, what: HTMLElement, shown: string}} Row */
+  /** @typedef {{element: HTMLElement, cells: HTMLElement[], badge: ReturnType<typeof pill>, what: HTMLElement, shown: string}} Row */
   /** @type {Row[]} */
   const pool = [];
 
@@ -103,11 +103,11 @@ export function mountTraps(root, app) {
     const pill = h('span.pill', {});
     const what = h('span.what', {});
     const cells = COLUMNS.map((column) => (column === 'what'
-      ? h('span.c-what', { role: 'gridcell' }, pill, what)
+      ? h('span.c-what', { role: 'gridcell' }, badge.element, what)
       : h('span', { class: `c-${column}`, role: 'gridcell' })));
     const element = h('div.traps-row', { role: 'row' }, ...cells);
     spacer.append(element);
-    return { element, cells, pill, what, shown: '' };
+    return { element, cells, badge, what, shown: '' };
   }
 
   /** @param {Row} row @param {number} index @param {string} epoch changes when texts may have changed */
@@ -130,7 +130,7 @@ export function mountTraps(root, app) {
     if (gap) {
       element.id = `gap-${item.guest}-${item.before}`;
       cells.forEach((cell, column) => column !== 6 && setText(cell, ''));
-      row.pill.hidden = true;
+      row.badge.element.hidden = true;
       setText(row.what, app.t('traps.gap', { count: item.gap, guest: context.guestName(item.guest) }));
       row.what.title = row.what.textContent ?? '';
       return;
@@ -149,9 +149,8 @@ export function mountTraps(root, app) {
     setText(cells[5], at(item, context));
     cells[3].title = cells[3].textContent ?? '';
     cells[5].title = `pc 0x${item.pc.toString(16)}`;
-    row.pill.hidden = false;
-    setAttribute(row.pill, 'data-disposition', disposition);
-    setText(row.pill, app.t(`disposition.${disposition}`));
+    row.badge.element.hidden = false;
+    row.badge.set(disposition, app.t(`disposition.${disposition}`));
     setText(row.what, happened);
     row.what.title = happened;
     setText(cells[7], app.n(item.executed));
@@ -335,16 +334,21 @@ export function mountTraps(root, app) {
   function updateBar() {
     const { schema } = context;
     if (pills.childElementCount !== schema.dispositions.length) {
-      pills.replaceChildren(...schema.dispositions.map((name, index) => h('button', {
-        type: 'button', class: 'pill', 'data-disposition': name, title: app.t('traps.filter.disposition', { disposition: app.t(`disposition.${name}`) }),
-        onclick: () => {
-          const dispositions = new Set(filter.dispositions);
-          if (!dispositions.delete(index)) dispositions.add(index);
-          refine({ dispositions });
-        },
-      }, app.t(`disposition.${name}`))));
+      pills.replaceChildren(...schema.dispositions.map((name, index) => {
+        const word = app.t(`disposition.${name}`);
+        const badge = pill('button', {
+          type: 'button', title: app.t('traps.filter.disposition', { disposition: word }),
+          onclick: () => {
+            const dispositions = new Set(filter.dispositions);
+            if (!dispositions.delete(index)) dispositions.add(index);
+            refine({ dispositions });
+          },
+        });
+        badge.set(name, word);
+        return badge.element;
+      }));
     }
-    [...pills.children].forEach((pill, index) => setAttribute(pill, 'aria-pressed', String(filter.dispositions.has(index))));
+    [...pills.children].forEach((each, index) => setAttribute(each, 'aria-pressed', String(filter.dispositions.has(index))));
     /** @param {string} column @returns {[string, string]} */
     const any = (column) => ['', app.t('traps.filter.any', { column })];
     const seen = [...app.store.totals.values()].flatMap((byKey) => [...byKey.values()]);
