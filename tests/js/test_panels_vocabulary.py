@@ -1,4 +1,4 @@
-"""The panels' words and sentences against the engine's vocabulary: no enumeration may grow without the page knowing how to say it."""
+"""The panels' words against the engine's vocabulary: no enumeration may grow without the page saying it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ console.log(JSON.stringify({ messages: PANEL_MESSAGES, actions: Object.keys(ACTI
 def panels() -> dict[str, Any]:
     """{"messages": {key: [English, Korean]}, "actions": [names]} as the page's own modules have them."""
     done = subprocess.run(
-        [require("node"), "--input-type=module", "-e", _DUMP], cwd=ROOT, capture_output=True, text=True, check=True
+        [require("node"), "--input-type=module", "-e", _DUMP],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -49,7 +53,8 @@ def test_causes_have_the_manuals_names(panels: dict[str, Any]) -> None:
 
 def test_every_message_is_in_two_languages_with_the_same_parameters(panels: dict[str, Any]) -> None:
     for key, (english, korean) in panels["messages"].items():
-        assert english.strip() and korean.strip(), key
+        assert english.strip(), key
+        assert korean.strip(), key
         assert _parameters(english) == _parameters(korean), key
 
 

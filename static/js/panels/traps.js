@@ -100,7 +100,7 @@ export function mountTraps(root, app) {
 
   /** @returns {Row} */
   function makeRow() {
-    const pill = h('span.pill', {});
+    const badge = pill('span');
     const what = h('span.what', {});
     const cells = COLUMNS.map((column) => (column === 'what'
       ? h('span.c-what', { role: 'gridcell' }, badge.element, what)
