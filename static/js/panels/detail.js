@@ -74,7 +74,7 @@ export function trapDetail(app, close) {
   function rest(trap, detail) {
     const rows = detail.before && detail.after ? registerRows(detail.before, detail.after, context.schema.registers ?? []) : [];
     const table = (/** @type {typeof rows} */ chosen) => h('table.register-table', {},
-      h('thead', {}, h('tr', {}, h('th', { scope: 'col' }), h('th', { scope: 'col' }, app.t('detail.before')), h('th', { scope: 'col' }, app.t('detail.after')))),
+      h('thead', {}, h('tr', {}, h('td'), h('th', { scope: 'col' }, app.t('detail.before')), h('th', { scope: 'col' }, app.t('detail.after')))),
       h('tbody', {}, ...chosen.map((row) => h('tr', { class: row.changed ? 'changed' : null },
         h('th', { scope: 'row' }, row.name, row.changed && h('span.mark', { title: app.t('detail.changed') }, ' ●',
           h('span.visually-hidden', {}, app.t('detail.changed')))),
