@@ -38,6 +38,8 @@ export function mountTraps(root, app) {
   let items = [];
   let itemsOf = '';
   let following = true;
+  /** The pointer is down on a row: the rows wait, so that a click hits what was aimed at. */
+  let holding = false;
   let unseen = 0;
   /** @type {number | null} key of the record that the keyboard is on */
   let current = null;
@@ -314,6 +316,16 @@ export function mountTraps(root, app) {
     event.preventDefault();
     event.stopPropagation();
   });
+  spacer.addEventListener('pointerdown', () => {
+    holding = true;
+  });
+  const release = () => {
+    holding = false;
+    frame.request();
+  };
+  window.addEventListener('pointerup', release);
+  window.addEventListener('pointercancel', release);
+  undo.add(() => window.removeEventListener('pointerup', release), () => window.removeEventListener('pointercancel', release));
   spacer.addEventListener('click', (event) => {
     const row = /** @type {HTMLElement} */ (event.target).closest('.traps-row');
     const item = row instanceof HTMLElement ? items[Number(row.dataset.index)] : undefined;
@@ -321,7 +333,7 @@ export function mountTraps(root, app) {
   });
   grid.addEventListener('scroll', () => {
     const tail = atTail();
-    if (following !== tail) {
+    if (!holding && following !== tail) {
       following = tail;
       feed.capacity = tail ? FOLLOWING_CAPACITY : READING_CAPACITY;
       if (tail) unseen = 0;
@@ -374,7 +386,7 @@ export function mountTraps(root, app) {
     if (filter.guest !== null && !app.store.guest(filter.guest)) filter = { ...filter, guest: null };
     updateBar();
     refreshItems();
-    if (following) grid.scrollTop = grid.scrollHeight;
+    if (following && !holding) grid.scrollTop = grid.scrollHeight;
     const { first, last } = visibleRows(grid.scrollTop, viewHeight(), ROW_PX, items.length);
     const epoch = `${session.places.version} ${app.i18n.language}`;
     while (pool.length < last - first) pool.push(makeRow());
