@@ -294,6 +294,6 @@ export class Store extends Emitter {
 
 /** @param {Notice} notice */
 function failureOf(notice) {
-  const { failure, ...params } = notice.params;
-  return { key: String(failure ?? notice.key), params };
+  const { reason, ...params } = notice.params;
+  return { key: String(reason ?? notice.key), params };
 }
