@@ -59,7 +59,8 @@ test('actions become sentences of their operands', () => {
   assert.equal(say('mmio_write', { a: 0x10000000n, b: 0x6bn }), "uart+0x0 ← 0x6b 'k'");
   assert.equal(say('sbi_call', { a: 0x54494d45n, b: 0n }), 'SBI TIME set_timer');
   assert.equal(say('sbi_call', { a: 0x99n, b: 7n }), 'SBI 0x99 #7');
-  assert.equal(say('inject_interrupt', { a: 5n, b: 0x80200040n }), 'supervisor timer interrupt → the guest’s handler trap_entry');
+  assert.equal(say('inject_interrupt', { a: 5n, b: 0x80200040n }), 'supervisor timer interrupt: to the guest’s handler trap_entry');
+  assert.equal(say('inject_exception', { cause: 8, a: 8n, b: 0x80200040n }), 'to the guest’s handler trap_entry');
   assert.equal(say('wfi', { a: 0n }), 'wfi: the vCPU sleeps until a device wakes it');
   assert.equal(say('wfi', { a: 1500n }), 'wfi: the vCPU sleeps until 1.500 µs');
   assert.equal(say('shutdown', { a: 3n }), 'the guest ended itself with status 3');
