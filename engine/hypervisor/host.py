@@ -157,11 +157,17 @@ class Host:
         return sum(hart.steps for hart in self.harts)
 
     def advance(self, time: int) -> None:
-        """Let an idle host's clock jump to `time`, if that lies ahead."""
+        """Let an idle host's clock jump to `time`, if that lies ahead.
+
+        Whether the last `run` ended with the host's last step or went on to see that it is idle cannot be told after this.
+        """
         for hart in self.harts:
             hart.extra += max(0, time - hart.clock)
+            if self.loaded[hart.number] is not None:
+                self._unload(hart)
+        self.active = self.harts[0]
         self._turn = 0
-        self._quantum_end = max(self._quantum_end, self.time + QUANTUM_NS)
+        self._quantum_end = self.time + QUANTUM_NS
 
     @property
     def idle(self) -> bool:
@@ -184,31 +190,33 @@ class Host:
                     break
                 continue
             hart = self.active = self.harts[self._turn]
-            room = self._quantum_end - hart.clock
-            if room <= 0:
+            end_of_turn = self._quantum_end if until is None else min(self._quantum_end, until)
+            if hart.clock >= end_of_turn:
                 self._turn += 1
             elif self._dispatch(hart):
-                self._advance_hart(hart, min(left, room))
+                self._advance_hart(hart, left, end_of_turn)
+            elif self.idle:
+                break
             else:
-                self._rest(hart)
+                self._rest(hart, end_of_turn)
         self._traps_left = _UNLIMITED
         return self.position - begin
 
-    def _advance_hart(self, hart: Hart, steps: int) -> None:
+    def _advance_hart(self, hart: Hart, steps: int, end_of_turn: int) -> None:
         began = hart.clock
         hart.leave = False
         vcpu = self.loaded[hart.number]
         if vcpu is None or not self._technique(vcpu).inject_pending(vcpu):
-            hart.run(steps)
+            hart.run(steps, end_of_turn)
         self.busy_ns += hart.clock - began
         for guest in self.guests.values():
             if guest.reboot_requested:
                 self._concrete(guest.id).restart()
 
-    def _rest(self, hart: Hart) -> None:
-        """Nothing to run on this hart: its clock goes to its next event inside the quantum, or to the quantum's end."""
+    def _rest(self, hart: Hart, end_of_turn: int) -> None:
+        """Nothing to run on this hart: its clock goes to its next event inside its turn, or to the turn's end."""
         wakes = self._wakes_at(hart)
-        hart.extra += min(max(wakes, hart.clock + 1), self._quantum_end) - hart.clock
+        hart.extra += min(max(wakes, hart.clock + 1), end_of_turn) - hart.clock
 
     def _sleep_through(self, until: int | None) -> bool:
         """At the begin of a quantum: if every hart rests, skip to the quantum of the next event. False: there is none."""
@@ -362,7 +370,14 @@ class Host:
     def _wakes_at(self, hart: Hart) -> int:
         """Clock of the next timer event that could give this hart something to do."""
         if self.bare_metal:
-            return hart.next_event if any(not guest.ended for guest in self.guests.values()) else NEVER
+            return min(
+                (
+                    guest.board.deadline(hart.number) + guest.started
+                    for guest in self.guests.values()
+                    if not guest.ended and guest.board.timer_wakes(hart.number)
+                ),
+                default=NEVER,
+            )
         return self._next_event()
 
     def _next_event(self) -> int:
@@ -375,7 +390,7 @@ class Host:
                 for guest in self.guests.values()
                 if isinstance(guest, VmGuest) and not guest.ended
                 for vcpu in guest.vcpus
-                if vcpu.hart is None
+                if (vcpu.hart is None or not vcpu.runnable) and guest.board.timer_wakes(vcpu.number)
             ),
             default=NEVER,
         )
