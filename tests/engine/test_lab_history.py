@@ -17,6 +17,7 @@ from engine.commands import (
     LabSeek,
     LabStep,
     LabStepBack,
+    Stack,
     TimelineQuery,
     TraceQuery,
 )
@@ -57,6 +58,25 @@ def test_paused_and_resumed_a_hundred_times(straight: tuple[str, bytes]) -> None
         for guest in guests_of(lab):
             registers(lab, guest)
     assert lab.trace_hash() == straight[0]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "stack", "harts"),
+    [
+        ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "type1-trap-and-emulate", 2),
+        ([["run=demo"], ["run=work pagefault 1000"]], "bare-metal", 1),
+        ([["run=demo"], ["run=work switch 1000"]], "bare-metal", 2),
+    ],
+    ids=["three guests on two harts", "bare metal", "bare metal with two harts"],
+)
+def test_cut_into_pieces_on_other_hosts(hosts: list[list[str]], stack: Stack, harts: int) -> None:
+    lab, again, chance = (*(lab_of(*hosts, stack=stack, harts=harts) for _ in range(2)), random.Random(4))
+    run_to(lab, STEPS)
+    for stop in [*sorted(chance.sample(range(1, STEPS), 40)), STEPS]:
+        run_to(again, stop)
+        again = Lab.load(again.save()) if stop % 5 == 0 else again
+    assert again.trace_hash() == lab.trace_hash()
+    assert again.keyframe()["time"] == lab.keyframe()["time"]
 
 
 def test_paced_by_traps(straight: tuple[str, bytes]) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from engine.commands import ConsoleInput, GuestCreate, HostCreate, RegistersQuery
+from engine.commands import ConsoleInput, GuestCreate, HostCreate, RegistersQuery, Stack
 from engine.lab import Lab
 
 #: Enough steps for ringos to reach its shell's prompt.
 BOOT_STEPS = 400_000
 
 
-def lab_of(*hosts: list[str], stack: str = "type1-trap-and-emulate") -> Lab:
+def lab_of(*hosts: list[str], stack: Stack = "type1-trap-and-emulate", harts: int = 1) -> Lab:
     """A paused lab; each host is given as the boot arguments of its ringos guests."""
     lab = Lab.new("test")
     for guests in hosts:
-        host = lab.apply(HostCreate(stack=stack))["host"]
+        host = lab.apply(HostCreate(stack=stack, harts=harts))["host"]
         for arguments in guests:
             lab.apply(GuestCreate(host, "ringos", arguments=arguments))
     return lab
