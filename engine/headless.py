@@ -76,16 +76,6 @@ examples:
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
 """
 
-#: A sentence for each of `engine.trace.record.FAILURES`.
-DEATHS = {
-    "guest-failed": "the guest reported that it failed",
-    "trap-loop": "the guest's trap handler faults at once, for ever",
-    "jump-to-nowhere": "the guest jumped to an address where there is no memory",
-    "no-trap-handler": "the guest trapped, but its trap vector points to where there is no memory",
-    "bad-image": "the guest's image cannot be started",
-    "out-of-memory": "the host has no memory left for the guest",
-}
-
 
 def add_commands(subparsers: Any) -> None:
     """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned."""
@@ -378,7 +368,7 @@ class _Run:
         if guest.exit_status is not None:
             return min(int(guest.exit_status), 255)
         if guest.failure is not None:
-            _say(f"{DEATHS[guest.failure.key]} (pc {guest.failure.params['pc']})")
+            _say(f"the guest died: {guest.failure.message}")
             return Status.DIED
         if self._max_instructions is not None and guest.instructions >= self._max_instructions:
             _say(f"stopped after {guest.instructions} instructions (--max-instructions)")
@@ -412,9 +402,9 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    image = _load(arguments.image)
     from engine.hypervisor.host import Host
 
+    image = _load(arguments.image)
     defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
     memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
     check_fits(image, memory << 20)
