@@ -44,10 +44,15 @@ from engine.guests import Guest, guests
 ROOT = Path(__file__).parent
 IMAGES = ROOT / "images"
 GCC = "riscv64-linux-gnu-gcc"
-BUILT_WITH = "riscv64-linux-gnu-gcc (Debian 12.2.0-13) 12.2.0"
-"""What the compiler of the committed images answers to ``--version``: another one makes other bytes."""
+BUILT_WITH = "riscv64-linux-gnu-gcc (Debian 12.2.0-13) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40"
+"""The compiler and the linker of the committed images: others make other bytes."""
 
-MACHINE = ("-march=rv64ima_zicsr_zifencei", "-mabi=lp64", "-mcmodel=medany")
+GCC_MACHINE = ("-march=rv64ima_zicsr_zifencei",)
+ZIG_MACHINE = (
+    *("-target", "riscv64-freestanding-none", "-mcpu=generic_rv64+m+a+zicsr+zifencei"),
+    *("-fno-sanitize=all", "-fno-builtin", "-Wno-unused-command-line-argument"),
+)
+MACHINE = ("-mabi=lp64", "-mcmodel=medany")
 COMPILE = (
     *("-std=gnu11", "-O1", "-g", "-ffreestanding", "-fno-pic", "-fno-pie", "-fno-stack-protector"),
     *("-fno-asynchronous-unwind-tables", "-fno-common", "-ffunction-sections", "-msmall-data-limit=0"),
@@ -67,7 +72,10 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A C compiler for bare RISC-V: the command that starts it, and the name and version it gives itself."""
+    """A C compiler for RV64IMA_Zicsr_Zifencei without an operating system.
+
+    ``command``: what starts it for this machine; ``version``: what its parts call themselves.
+    """
 
     command: tuple[str, ...]
     version: str
@@ -76,11 +84,13 @@ class Toolchain:
     def find(cls) -> Toolchain:
         """Debian's gcc, or else zig. Raises BuildError with the command that installs one."""
         if gcc := shutil.which(GCC):
-            return cls((gcc,), _output((gcc, "--version")).splitlines()[0])
+            tools = (gcc, _output((gcc, "-print-prog-name=ld")).strip())
+            versions = (_output((tool, "--version")).splitlines()[0] for tool in tools)
+            return cls((gcc, *GCC_MACHINE), ", ".join(versions))
         if importlib.util.find_spec("ziglang"):
             zig = (sys.executable, "-m", "ziglang")
             version = "zig " + _output((*zig, "version")).strip()
-            return cls((*zig, "cc", "-target", "riscv64-freestanding-none"), version)
+            return cls((*zig, "cc", *ZIG_MACHINE), version)
         raise BuildError(
             "No C compiler for RISC-V. One of these installs it: "
             "apt install gcc-riscv64-linux-gnu, or pip install ziglang."

@@ -19,11 +19,13 @@ enum { RBR = 0, THR = 0, IER = 1, FCR = 2, LCR = 3, LSR = 5 };
 #define LSR_THR_EMPTY 0x20
 
 #define CONTROL(letter) ((letter) - '@')
+#define ESCAPE 0x1b
 #define DELETE 0x7f
 #define RING 256
 
 static char ring[RING];
 static unsigned read_at, committed, edited; /* they only grow; the ring's index is their remainder */
+static bool in_escape;                      /* in the middle of a function key's bytes */
 static bool interrupted;                    /* ^C came while the shell was in the foreground */
 static const struct process *foreground;
 
@@ -66,19 +68,19 @@ void console_hand_over(const struct process *from, const struct process *to)
         foreground = to;
 }
 
+/* Erase the last character: all its bytes in the ring (UTF-8), all its columns on the screen. */
 static void take_back(void)
 {
-    edited--;
-    console_put('\b');
-    console_put(' ');
-    console_put('\b');
+    do
+        edited--;
+    while (edited != committed && (ring[edited % RING] & 0xc0) == 0x80);
+    bool wide = (uint8_t)ring[edited % RING] >= 0xe3; /* U+3000 and up: Hangul, Hanja, Kana */
+    print(wide ? "\b\b  \b\b" : "\b \b");
 }
 
 static void interrupt_foreground(void)
 {
-    console_put('^');
-    console_put('C');
-    console_put('\n');
+    print("^C\n");
     edited = committed;
     const struct process *parent = foreground->parent;
     if (parent != NULL && parent->parent != NULL) {
@@ -91,6 +93,10 @@ static void interrupt_foreground(void)
 
 static void key(char c)
 {
+    if (c == ESCAPE || in_escape) { /* ESC [ 1 ; 5 A: arrows and the like mean nothing here */
+        in_escape = c == ESCAPE || c == '[' || c < '@';
+        return;
+    }
     if (c == '\r')
         c = '\n';
     switch (c) {

@@ -13,8 +13,6 @@
  * Whoever sleeps looks again at what it waits for when it wakes up, and at killed. */
 #include "kernel.h"
 
-#define PROCESSES 16
-
 static struct process table[PROCESSES];
 static struct process boot; /* stands for the boot stack until the first process runs */
 struct process *current = &boot;

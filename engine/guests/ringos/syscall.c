@@ -48,7 +48,7 @@ static long sys_yield(const uint64_t *a)
 
 static long sys_sleep(const uint64_t *a)
 {
-    const uint64_t longest_us = 1UL << 40;
+    const uint64_t longest_us = 1UL << 36;
     uint64_t microseconds = a[0] < longest_us ? a[0] : longest_us;
     process_sleep_until(clock_now() + microseconds * machine.timebase_hz / 1000000);
     return 0;

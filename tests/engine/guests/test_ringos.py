@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -143,8 +144,16 @@ def test_control_c_ends_what_is_in_the_foreground_and_spares_the_shell() -> None
 
 
 def test_lines_can_be_edited() -> None:
-    result = session("nonsense\x15echo one", "echho\x7f\x7fo two", "\x7f\x08 echo three")
-    assert [answer.splitlines()[-1] for answer in answers(result)] == ["one", "two", "three"]
+    result = session(
+        "nonsense\x15echo one",
+        "echho\x7f\x7fo two",
+        "\x7f\x08 echo three",
+        "echo \x1b[Afo\x1b[1;5Dur",
+        "echo 다섯섯\x7f",
+        "\x80\x80\x7f\x7fecho 6",
+    )
+    shown = [answer.splitlines()[-1] for answer in answers(result)]
+    assert shown == ["one", "two", "three", "four", "다섯", "6"]
 
 
 def test_cat_copies_lines_up_to_control_d() -> None:
@@ -216,6 +225,18 @@ def test_poweroff_refuses_what_is_no_status() -> None:
         "poweroff: 256: invalid argument\n[exit 1]\n",
         "poweroff: x: invalid argument\n[exit 1]\n",
     ]
+
+
+def test_a_panic_says_why_and_ends_the_machine(tmp_path: Path) -> None:
+    tree = tmp_path / "virt.dtb"
+    run_qemu(RINGOS, options=["-machine", f"dumpdtb={tree}"])
+    tree.write_bytes(tree.read_bytes().replace(b"memory@80000000\0", b"nomory@80000000\0"))
+    result = run_qemu(RINGOS, options=["-dtb", str(tree)])
+    assert not result.timed_out
+    assert (
+        "ringos: panic: the device tree describes no memory around the kernel\nringos: scause"
+        in result.output
+    )
 
 
 def test_reboot_starts_again() -> None:

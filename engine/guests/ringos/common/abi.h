@@ -39,6 +39,7 @@
     ROW(NOT_PERMITTED, "not permitted") \
     ROW(INTERRUPTED, "interrupted")
 
+#define PROCESSES 16      /* that can exist at one time */
 #define NAME_MAX 16       /* bytes of a program's name, with its final zero */
 #define ARGUMENTS_MAX 128 /* bytes of a program's arguments, and of a console line, likewise */
 

@@ -6,8 +6,8 @@ int main(char *arguments)
     (void)arguments;
     static const char *const states[] = {
         [RUNNABLE] = "runnable", [SLEEPING] = "sleeping", [ZOMBIE] = "zombie"};
-    struct process_info all[16];
-    long count = processes(all, sizeof all / sizeof *all);
+    struct process_info all[PROCESSES];
+    long count = processes(all, PROCESSES);
     print("pid parent pages state    name\n");
     for (long i = 0; i < count; i++) {
         const struct process_info *p = &all[i];
