@@ -38,7 +38,6 @@ SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
-HYPERVISOR_MEMORY_MIB = 64
 QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
 
 
@@ -402,7 +401,7 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    from engine.hypervisor.host import Host
+    from engine.hypervisor.host import RESERVED_MIB, Host
 
     image = _load(arguments.image)
     defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
@@ -412,7 +411,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     console = bytearray()
     trace = Trace()
     stack = STACKS[arguments.on]
-    host_memory = memory if arguments.on == "bare-metal" else memory + HYPERVISOR_MEMORY_MIB
+    host_memory = memory if arguments.on == "bare-metal" else memory + RESERVED_MIB
     host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     with ExitStack() as cleanup:
