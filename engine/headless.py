@@ -38,6 +38,8 @@ SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
+#: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
+HOST_MEMORY_FACTOR = 2
 QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
 
 
@@ -401,7 +403,7 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    from engine.hypervisor.host import RESERVED_MIB, Host
+    from engine.hypervisor.host import Host
 
     image = _load(arguments.image)
     defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
@@ -411,7 +413,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     console = bytearray()
     trace = Trace()
     stack = STACKS[arguments.on]
-    host_memory = memory if arguments.on == "bare-metal" else memory + RESERVED_MIB
+    host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
     host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     with ExitStack() as cleanup:
