@@ -1,6 +1,8 @@
-"""Longer runs of the differential tests: `python -m tests.conformance --count 500 --seed 1000 [scenario ...]`.
+"""Longer runs of the differential tests: `python -m tests.conformance --count 500 --seed 1000 [scenario
+...]`.
 
-Prints each difference with the program's name; `--keep FOLDER` writes the source of every program that differs.
+Prints each difference with the program's name; `--keep FOLDER` writes the source of every program that
+differs.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ def main() -> int:
         for seed in range(arguments.seed, arguments.seed + arguments.count):
             program_case = case(name, seed)
             program = assemble(program_case.source, program_case.name)
-            found = differences(program, run_on_qemu(program), run_on_reference(program))
+            found = differences(
+                program, run_on_qemu(program, SCENARIOS[name].interrupts), run_on_reference(program)
+            )
             if found:
                 differing += 1
                 sys.stdout.write(f"{program_case.name}\n  " + "\n  ".join(found) + "\n")

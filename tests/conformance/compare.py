@@ -1,4 +1,5 @@
-"""What a program left in memory, read back and compared: traps first, then CSRs, registers and every other byte.
+"""What a program left in memory, read back and compared: traps first, then CSRs, registers and every other
+byte.
 
 The first trap that differs is usually the cause of everything after it, so it is told with the instruction.
 """
@@ -14,8 +15,8 @@ from engine.isa.disassembler import disassemble
 from engine.isa.program import Program
 from tests.conformance.programs import ALIAS, BASE, LARGE_PAGE, STATE_CSRS
 
-TRAP = struct.Struct("<6Q16x")
-TRAP_FIELDS = ("cause", "epc", "tval", "status", "mode", "pending")
+TRAP = struct.Struct("<7Q8x")
+TRAP_FIELDS = ("cause", "epc", "tval", "status", "mode", "pending", "vector")
 
 #: Where QEMU 7.2 differs from us and the privileged specification lets it, or it is wrong. What a body does is kept away
 #: from more such places: see programs.CSR_ACCESSES and the comments of the steps.
@@ -30,7 +31,9 @@ MAXIMUM = 12
 
 
 def differences(program: Program, theirs: bytes, ours: bytes) -> list[str]:
-    """Sentences about what differs between two memories (RAM from BASE), the most telling first; [] when nothing does."""
+    """Sentences about what differs between two memories (RAM from BASE), the most telling first; [] when
+    nothing does.
+    """
     found: list[str] = []
     for sentence in _differences(program, theirs, ours):
         found.append(sentence)

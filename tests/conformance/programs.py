@@ -2,14 +2,14 @@
 
 A program's shape:
 
-    _start (M)  ->  prepare: trap vectors, delegation, page tables, registers  ->  body in M, S or U
-       ^ every trap: handler logs cause, epc, tval, status, mode; goes on at epc + 4, or at s11 after a failed fetch
-    body ends with ecall and a7 = MAGIC  ->  store registers and CSRs  ->  finisher
+    _start (M)  ->  prepare: trap vectors, delegation, page tables, registers  ->  body in M, S or U ^ every
+    trap: handler logs cause, epc, tval, status, mode; goes on at epc + 4, or at s11 after a failed fetch body
+    ends with ecall and a7 = MAGIC  ->  store registers and CSRs  ->  finisher
 
-Registers with a meaning in the body: gp (next output word), s9 (address at hand), s10 (the arena's middle), s11 (where
-to go on after a jump to nowhere), a7 (MAGIC only at the end). Everything else is random.
-In U mode with paging the body runs at an alias of the same memory that has U set; `la` is pc-relative, so the same
-text serves all modes.
+Registers with a meaning in the body: gp (next output word), s9 (address at hand), s10 (the arena's middle),
+s11 (where to go on after a jump to nowhere), a7 (MAGIC only at the end). Everything else is random. In U mode
+with paging the body runs at an alias of the same memory that has U set; `la` is pc-relative, so the same text
+serves all modes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.isa.csrs import Status
 from engine.isa.decoder import decode
 
 BASE = 0x8000_0000
 MAGIC = 0x5117
+TO_MACHINE = 0x5118  # with ecall in a7: go on in M mode
 ALIAS = 0x1_4000_0000  # one gigabyte, mapped to BASE's gigabyte with U set
 LARGE_PAGE = BASE + 0x20_0000  # 2 MiB of memory that a large page may map
 WINDOW = 0x4000_0000  # where the random page table entries are
@@ -37,237 +39,69 @@ INTERESTING = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x7FF, 0x800, 0x7FFF_FFFF, 0x
                0x1_0000_0000, 0x7FFF_FFFF_FFFF_FFFF, 1 << 63, (1 << 64) - 1, (1 << 64) - 2, 0xFFFF_FFFF_8000_0000,
                0xFFFF_FFFF_7FFF_FFFF, 0x5555_5555_5555_5555, 0xAAAA_AAAA_AAAA_AAAA)  # fmt: skip
 
-REGISTER_REGISTER = (
-    "add sub sll slt sltu xor srl sra or and addw subw sllw srlw sraw "
-    "mul mulh mulhsu mulhu div divu rem remu mulw divw divuw remw remuw"
-).split()
-REGISTER_IMMEDIATE = "addi slti sltiu xori ori andi addiw".split()
+REGISTER_REGISTER = [
+    "add",
+    "sub",
+    "sll",
+    "slt",
+    "sltu",
+    "xor",
+    "srl",
+    "sra",
+    "or",
+    "and",
+    "addw",
+    "subw",
+    "sllw",
+    "srlw",
+    "sraw",
+    "mul",
+    "mulh",
+    "mulhsu",
+    "mulhu",
+    "div",
+    "divu",
+    "rem",
+    "remu",
+    "mulw",
+    "divw",
+    "divuw",
+    "remw",
+    "remuw",
+]
+REGISTER_IMMEDIATE = ["addi", "slti", "sltiu", "xori", "ori", "andi", "addiw"]
 SHIFTS = {"slli": 64, "srli": 64, "srai": 64, "slliw": 32, "srliw": 32, "sraiw": 32}
 UPPER = ("lui", "auipc")
 LOADS = {"lb": 1, "lbu": 1, "lh": 2, "lhu": 2, "lw": 4, "lwu": 4, "ld": 8}
 STORES = {"sb": 1, "sh": 2, "sw": 4, "sd": 8}
-AMOS = "amoswap amoadd amoxor amoand amoor amomin amomax amominu amomaxu".split()
-BRANCHES = "beq bne blt bge bltu bgeu".split()
-CSR_OPERATIONS = "csrrw csrrs csrrc csrrwi csrrsi csrrci".split()
-OTHERS = "jal jalr lr.w lr.d sc.w sc.d fence fence.i ecall ebreak mret sret wfi sfence.vma".split()
+AMOS = ["amoswap", "amoadd", "amoxor", "amoand", "amoor", "amomin", "amomax", "amominu", "amomaxu"]
+BRANCHES = ["beq", "bne", "blt", "bge", "bltu", "bgeu"]
+CSR_OPERATIONS = ["csrrw", "csrrs", "csrrc", "csrrwi", "csrrsi", "csrrci"]
+OTHERS = [
+    "jal",
+    "jalr",
+    "lr.w",
+    "lr.d",
+    "sc.w",
+    "sc.d",
+    "fence",
+    "fence.i",
+    "ecall",
+    "ebreak",
+    "mret",
+    "sret",
+    "wfi",
+    "sfence.vma",
+]
 COVERED = frozenset(
     [*REGISTER_REGISTER, *REGISTER_IMMEDIATE, *SHIFTS, *UPPER, *LOADS, *STORES, *BRANCHES, *CSR_OPERATIONS, *OTHERS]
     + [f"{name}.{width}" for name in AMOS for width in "wd"]
 )  # fmt: skip
 
-HARNESS = """
-.equ MAGIC, {magic}
-.org {base}
-.globl _start
-_start:
-    la t0, machine_trap
-    csrw mtvec, t0
-    la t0, supervisor_trap
-    csrw stvec, t0
-    la t0, machine_save
-    csrw mscratch, t0
-    la t0, supervisor_save
-    csrw sscratch, t0
-    li t0, -1
-    csrw pmpaddr0, t0
-    li t0, 0x1f
-    csrw pmpcfg0, t0
-    csrw mie, zero
-    csrw mip, zero
-    csrw mcounteren, zero
-    csrw scounteren, zero
-    li t0, 0x2004000            # mtimecmp: no timer
-    li t1, -1
-    sd t1, 0(t0)
-    li t0, {large_page}         # a way back for jumps into the large page
-    li t1, {way_back}
-    sw t1, 16(t0)
-    li t0, {medeleg}
-    csrw medeleg, t0
-    li t0, {mideleg}
-    csrw mideleg, t0
-    li t0, {satp_mode}
-    beqz t0, 1f
-    la t1, root_table
-    srli t1, t1, 12
-    or t0, t0, t1
-1:  csrw satp, t0
-    sfence.vma
-    la t0, body
-    li t1, {alias_offset}
-    add t0, t0, t1
-    csrw mepc, t0
-    li t0, 0x1800
-    csrc mstatus, t0
-    li t0, {mstatus}
-    csrs mstatus, t0
-{registers}
-    mret
-
-.balign 64
-machine_trap:
-    csrrw sp, mscratch, sp
-    sd t0, 0(sp)
-    sd t1, 8(sp)
-    sd t2, 16(sp)
-    la t0, log_next
-    ld t1, 0(t0)
-    la t2, log_end
-    bgeu t1, t2, store_state
-    csrr t2, mcause
-    sd t2, 0(t1)
-    csrr t2, mepc
-    sd t2, 8(t1)
-    csrr t2, mtval
-    sd t2, 16(t1)
-    csrr t2, mstatus
-    sd t2, 24(t1)
-    li t2, 3
-    sd t2, 32(t1)
-    csrr t2, mip
-    sd t2, 40(t1)
-    addi t1, t1, 64
-    sd t1, 0(t0)
-    csrr t0, mcause
-    bltz t0, machine_interrupt
-    addi t1, t0, -8
-    sltiu t1, t1, 4
-    beqz t1, 1f
-    li t1, MAGIC
-    beq a7, t1, store_state
-1:  li t1, 0x1003
-    srl t1, t1, t0
-    andi t1, t1, 1
-    beqz t1, 2f
-    csrw mepc, s11
-    j machine_return
-2:  csrr t1, mepc
-    addi t1, t1, 4
-    csrw mepc, t1
-machine_return:
-    ld t0, 0(sp)
-    ld t1, 8(sp)
-    ld t2, 16(sp)
-    csrrw sp, mscratch, sp
-    mret
-machine_interrupt:
-    li t1, 1
-    sll t1, t1, t0
-    csrc mie, t1
-    j machine_return
-
-.balign 64
-supervisor_trap:
-    csrrw sp, sscratch, sp
-    sd t0, 0(sp)
-    sd t1, 8(sp)
-    sd t2, 16(sp)
-    la t0, log_next
-    ld t1, 0(t0)
-    la t2, log_end
-    bgeu t1, t2, supervisor_end
-    csrr t2, scause
-    sd t2, 0(t1)
-    csrr t2, sepc
-    sd t2, 8(t1)
-    csrr t2, stval
-    sd t2, 16(t1)
-    csrr t2, sstatus
-    sd t2, 24(t1)
-    li t2, 1
-    sd t2, 32(t1)
-    csrr t2, sip
-    sd t2, 40(t1)
-    addi t1, t1, 64
-    sd t1, 0(t0)
-    csrr t0, scause
-    bltz t0, supervisor_interrupt
-    addi t1, t0, -8
-    bnez t1, 1f
-    li t1, MAGIC
-    beq a7, t1, supervisor_end
-1:  li t1, 0x1003
-    srl t1, t1, t0
-    andi t1, t1, 1
-    beqz t1, 2f
-    csrw sepc, s11
-    j supervisor_return
-2:  csrr t1, sepc
-    addi t1, t1, 4
-    csrw sepc, t1
-supervisor_return:
-    ld t0, 0(sp)
-    ld t1, 8(sp)
-    ld t2, 16(sp)
-    csrrw sp, sscratch, sp
-    sret
-supervisor_interrupt:
-    li t1, 1
-    sll t1, t1, t0
-    csrc sie, t1
-    j supervisor_return
-supervisor_end:
-    ld t0, 0(sp)
-    ld t1, 8(sp)
-    ld t2, 16(sp)
-    csrrw sp, sscratch, sp
-    li a7, MAGIC
-    ecall
-
-store_state:
-    ld t0, 0(sp)
-    ld t1, 8(sp)
-    ld t2, 16(sp)
-    csrrw sp, mscratch, sp
-    csrw mscratch, a0
-    la a0, state
-{store_registers}
-    csrr t0, mscratch
-    sd t0, 80(a0)
-{store_csrs}
-    li t0, 0x100000
-    li t1, 0x5555
-    sw t1, 0(t0)
-1:  j 1b
-
-body:
-    la gp, output
-    la s10, arena_middle
-    la s9, arena_middle
-    la s11, body_end
-    li a7, 0
-{body}
-body_end:
-    li a7, MAGIC
-    ecall
-1:  j 1b
-
-.data
-.balign 4096
-signature:
-{tables}
-.balign 4096
-arena:
-{arena}
-.balign 4096
-machine_save: .zero 64
-supervisor_save: .zero 64
-.balign 64
-log_next: .dword log
-state: .zero {state_size}
-.balign 64
-log: .zero {log_size}
-log_end:
-output: .zero 16384
-signature_end:
-.equ arena_middle, arena + 8192
-"""
+HARNESS = Path(__file__).with_name("harness.s").read_text(encoding="utf-8")
 
 #: CSRs stored at the end. What both sides agree on by definition of the architecture; compare.py has the exceptions.
-STATE_CSRS = (
-    "mstatus medeleg mideleg mie mip mtvec mepc mcause mtval mcounteren satp sepc scause stval stvec sscratch "
-    "scounteren sie sip sstatus misa mhartid"
-).split()  # fmt: skip
+STATE_CSRS = ["mstatus", "medeleg", "mideleg", "mie", "mip", "mtvec", "mepc", "mcause", "mtval", "mcounteren", "satp", "sepc", "scause", "stval", "stvec", "sscratch", "scounteren", "sie", "sip", "sstatus", "misa", "mhartid"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -572,6 +406,49 @@ class Body:
         self.add(f"la s9, leaf_table + {8 * rng.randrange(16)}", *entry_lines(rng, "t6"), "sd t6, 0(s9)")
         self.add(rng.choice(("sfence.vma", "sfence.vma zero, zero")))
 
+    # -- interrupts
+    def interrupt(self) -> None:
+        """From M mode: raise some interrupts while all are off, then let them in, here or in S or U mode.
+
+        A store to the CLINT only ever happens while its interrupt is off: when QEMU notices is its own business.
+        """
+        rng = self.rng
+        label = self.label()
+        self.add("csrw mie, zero", f"la s11, {label}")
+        for register, level in (("mtvec", "machine"), ("stvec", "supervisor")):
+            vectored = rng.random() < 0.5
+            self.add(f"la s9, {level}_{'vectors + 1' if vectored else 'trap'}", f"csrw {register}, s9")
+        self.add(f"li s9, {rng.getrandbits(12) & 0x222}", "csrw mideleg, s9")
+        self.add(f"li s9, {rng.getrandbits(12) & 0x222}", "csrw mip, s9")
+        for address, on, off, width in ((0x200_0000, 1, 0, "w"), (0x200_4000, 0, -1, "d")):
+            self.add(f"li s9, {address}", f"li t6, {rng.choice((on, off))}", f"s{width} t6, 0(s9)")
+        self.add("csrr s9, mip")
+        self.output("s9")
+        enabled = rng.choice((0xAAA, rng.getrandbits(12) & 0xAAA))
+        self.add(f"li s9, {enabled}", "csrw mie, s9")
+        mode = rng.choice((0, 1, 3))
+        if mode == 3:
+            self.add(f"csrsi mstatus, {rng.choice((0, 2, 8, 10))}", "csrr s9, mip", "csrci mstatus, 10")
+            self.output("s9")
+        else:
+            status = mode << 11 | rng.choice((0, 1 << 5)) | rng.choice((0, 1 << 1)) | rng.choice((0, 1 << 7))
+            self.add("li s9, 0x18aa", "csrc mstatus, s9", f"li s9, {status}", "csrs mstatus, s9")
+            self.add(f"la s9, {label}", "csrw mepc, s9", "mret")
+        self.lines.append(f"{label}:")
+        self.add("nop", f"li a7, {TO_MACHINE}", "ecall", "li a7, 0")
+
+    def wait(self) -> None:
+        """wfi with an interrupt pending and enabled by mie alone: it goes on at once."""
+        self.add(
+            "csrci mstatus, 10",
+            "csrw mideleg, zero",
+            "li s9, 2",
+            "csrw mip, s9",
+            "csrw mie, s9",
+            "wfi",
+            "csrw mip, zero",
+        )
+
 
 @dataclass(frozen=True)
 class CsrAccess:
@@ -718,6 +595,15 @@ def illegal_word(rng: random.Random) -> int:
             return word
 
 
+def vectors(level: str, mark: str) -> str:
+    """A vector table whose entries leave the cause they are for in `mark`, which the handler logs."""
+    jumps = [f"    j {level}_trap"] + [f"    j {level}_vector_{cause}" for cause in range(1, 16)]
+    entries = [
+        f"{level}_vector_{cause}: csrwi {mark}, {cause & 7}\n    j {level}_trap" for cause in range(1, 16)
+    ]
+    return "\n".join(jumps + entries)
+
+
 # -- scenarios -----------------------------------------------------------------------------------------
 Step = Callable[[Body], None]
 
@@ -732,7 +618,7 @@ class Scenario:
     length: int = 150
     delegation: int = 0  # exception causes that may be delegated (never 9: it ends a body)
     status: int = 0  # bits of mstatus that may be set at the begin
-    interrupts: bool = False
+    interrupts: bool = False  # needs QEMU's interrupts in the order of their priorities
 
 
 SYNCHRONOUS = 0xB1FF
@@ -750,6 +636,7 @@ SCENARIOS: dict[str, Scenario] = {
         {Body.arithmetic: 1, Body.virtual_access: 6, Body.virtual_jump: 2, Body.status_bits: 1, Body.change_entry: 1},
         modes="su", paging=True, delegation=SYNCHRONOUS, status=0xC0000, length=120,
     ),
+    "interrupts": Scenario({Body.arithmetic: 1, Body.interrupt: 6, Body.wait: 1}, modes="m", length=50, interrupts=True),
     "modified-privilege": Scenario(
         {Body.modify_privilege: 6, Body.status_bits: 1, Body.change_entry: 1}, modes="m", paging=True, length=80
     ),
@@ -773,6 +660,9 @@ def case(name: str, seed: int) -> Case:
         status &= ~Status.TSR  # the supervisor's handler returns with sret
     source = HARNESS.format(
         magic=MAGIC,
+        to_machine=TO_MACHINE,
+        machine_vectors=vectors("machine", "mcounteren"),
+        supervisor_vectors=vectors("supervisor", "scounteren"),
         base=BASE,
         large_page=LARGE_PAGE,
         way_back=WAY_BACK,

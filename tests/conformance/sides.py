@@ -1,4 +1,6 @@
-"""The two sides of a comparison: Debian's QEMU and our reference machine, each given an ELF, each giving memory back."""
+"""The two sides of a comparison: Debian's QEMU and our reference machine, each given an ELF, each giving
+memory back.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +20,39 @@ MEMORY_MIB = 16
 #: QEMU's rv64 with every extension off that our machine does not have (7.2's names).
 QEMU_CPU = "rv64," + ",".join(
     f"{name}=false"
-    for name in "c f d h v sstc svinval svpbmt svnapot zba zbb zbc zbs Zfh Zihintpause sscofpmf".split()
+    for name in [
+        "c",
+        "f",
+        "d",
+        "h",
+        "v",
+        "sstc",
+        "svinval",
+        "svpbmt",
+        "svnapot",
+        "zba",
+        "zbb",
+        "zbc",
+        "zbs",
+        "Zfh",
+        "Zihintpause",
+        "sscofpmf",
+    ]
 )
+#: Without AIA, QEMU 7.2 takes the pending interrupt with the lowest number; with it, in the order of section 3.1.9.
+ADVANCED_INTERRUPTS = ",x-smaia=true,x-ssaia=true"
 QEMU_SECONDS = 20
 STEP_LIMIT = 200_000
 
 
-def run_on_qemu(program: Program) -> bytes:
-    """RAM after the program wrote the finisher. Guest RAM is a shared file, so nothing is asked of QEMU itself."""
+def run_on_qemu(program: Program, advanced_interrupts: bool = False) -> bytes:
+    """RAM after the program wrote the finisher. Guest RAM is a shared file, so nothing is asked of QEMU
+    itself.
+    """
     with tempfile.TemporaryDirectory() as folder:
         image, ram = Path(folder) / "program.elf", Path(folder) / "ram"
         image.write_bytes(program.elf())
+        cpu = QEMU_CPU + (ADVANCED_INTERRUPTS if advanced_interrupts else "")
         command = [
             "qemu-system-riscv64",
             *(
@@ -37,7 +61,7 @@ def run_on_qemu(program: Program) -> bytes:
                 "-m",
                 f"{MEMORY_MIB}M",
                 "-cpu",
-                QEMU_CPU,
+                cpu,
                 "-bios",
                 "none",
             ),

@@ -1,4 +1,6 @@
-"""Random programs on our reference machine and on QEMU leave the same memory. `python -m tests.conformance` runs more."""
+"""Random programs on our reference machine and on QEMU leave the same memory. `python -m
+tests.conformance` runs more.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ def test_same_memory_as_qemu(scenario: str) -> None:
     trapped: set[int] = set()
     for seed in SEEDS:
         program = assemble(case(scenario, seed).source, f"{scenario}-{seed}")
-        theirs = run_on_qemu(program)
+        theirs = run_on_qemu(program, SCENARIOS[scenario].interrupts)
         found = differences(program, theirs, run_on_reference(program))
         assert not found, f"{scenario}-{seed}:\n" + "\n".join(found)
         trapped |= {trap["cause"] for trap in traps(program, theirs)}
