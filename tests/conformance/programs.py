@@ -35,9 +35,31 @@ WAY_BACK = 0x000D8067  # jalr x0, 0(s11), 16 bytes into every page that the wind
 RESERVED = {0, 3, 17, 25, 26, 27}
 FREE = [number for number in range(32) if number not in RESERVED]
 
-INTERESTING = (0, 1, 2, 3, 7, 8, 0x7F, 0x80, 0xFF, 0x7FF, 0x800, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF,
-               0x1_0000_0000, 0x7FFF_FFFF_FFFF_FFFF, 1 << 63, (1 << 64) - 1, (1 << 64) - 2, 0xFFFF_FFFF_8000_0000,
-               0xFFFF_FFFF_7FFF_FFFF, 0x5555_5555_5555_5555, 0xAAAA_AAAA_AAAA_AAAA)  # fmt: skip
+INTERESTING = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    0x7F,
+    0x80,
+    0xFF,
+    0x7FF,
+    0x800,
+    0x7FFF_FFFF,
+    0x8000_0000,
+    0xFFFF_FFFF,
+    0x1_0000_0000,
+    0x7FFF_FFFF_FFFF_FFFF,
+    1 << 63,
+    (1 << 64) - 1,
+    (1 << 64) - 2,
+    0xFFFF_FFFF_8000_0000,
+    0xFFFF_FFFF_7FFF_FFFF,
+    0x5555_5555_5555_5555,
+    0xAAAA_AAAA_AAAA_AAAA,
+)
 
 REGISTER_REGISTER = [
     "add",
@@ -94,14 +116,47 @@ OTHERS = [
     "sfence.vma",
 ]
 COVERED = frozenset(
-    [*REGISTER_REGISTER, *REGISTER_IMMEDIATE, *SHIFTS, *UPPER, *LOADS, *STORES, *BRANCHES, *CSR_OPERATIONS, *OTHERS]
+    [
+        *REGISTER_REGISTER,
+        *REGISTER_IMMEDIATE,
+        *SHIFTS,
+        *UPPER,
+        *LOADS,
+        *STORES,
+        *BRANCHES,
+        *CSR_OPERATIONS,
+        *OTHERS,
+    ]
     + [f"{name}.{width}" for name in AMOS for width in "wd"]
-)  # fmt: skip
+)
 
 HARNESS = Path(__file__).with_name("harness.s").read_text(encoding="utf-8")
 
-#: CSRs stored at the end. What both sides agree on by definition of the architecture; compare.py has the exceptions.
-STATE_CSRS = ["mstatus", "medeleg", "mideleg", "mie", "mip", "mtvec", "mepc", "mcause", "mtval", "mcounteren", "satp", "sepc", "scause", "stval", "stvec", "sscratch", "scounteren", "sie", "sip", "sstatus", "misa", "mhartid"]  # fmt: skip
+#: CSRs stored at the end, what both sides must agree on.
+STATE_CSRS = [
+    "mstatus",
+    "medeleg",
+    "mideleg",
+    "mie",
+    "mip",
+    "mtvec",
+    "mepc",
+    "mcause",
+    "mtval",
+    "mcounteren",
+    "satp",
+    "sepc",
+    "scause",
+    "stval",
+    "stvec",
+    "sscratch",
+    "scounteren",
+    "sie",
+    "sip",
+    "sstatus",
+    "misa",
+    "mhartid",
+]
 
 
 @dataclass(frozen=True)
@@ -119,12 +174,7 @@ class Case:
 
 def register_lines(rng: random.Random) -> str:
     """Random values for all registers that the body may use."""
-    lines = []
-    for number in FREE:
-        if number != 2:
-            lines.append(f"    li x{number}, {value(rng)}")
-    lines.append(f"    li sp, {value(rng)}")
-    return "\n".join(lines)
+    return "\n".join(f"    li x{number}, {value(rng)}" for number in FREE)
 
 
 def value(rng: random.Random) -> int:
@@ -306,7 +356,7 @@ class Body:
         """Writing a read-only CSR traps; reading one that a write would not change does not."""
         rng = self.rng
         number = rng.choice(("mhartid", "mvendorid", "mconfigptr"))
-        # never a register that holds zero: QEMU takes that for no write, the manual (section 9.1) only x0 itself
+        # never a register that holds zero: QEMU takes that for no write, section 9.1 only x0 itself
         self.add(
             "li s9, 1",
             f"{rng.choice(CSR_OPERATIONS[:3])} {self.register()}, {number}, {rng.choice(('x0', 's9'))}",
@@ -410,7 +460,7 @@ class Body:
     def interrupt(self) -> None:
         """From M mode: raise some interrupts while all are off, then let them in, here or in S or U mode.
 
-        A store to the CLINT only ever happens while its interrupt is off: when QEMU notices is its own business.
+        A store to the CLINT only happens while its interrupt is off: when QEMU notices is its own business.
         """
         rng = self.rng
         label = self.label()
@@ -461,8 +511,8 @@ class CsrAccess:
     volatile: bool = False  # its value is time: only whether it may be read is compared
 
 
-#: QEMU implements more extensions or makes another legal (WARL) choice where `why` says so; writes stay within what
-#: both implement, so that what is compared is defined by the privileged specification.
+#: QEMU has more extensions or makes another legal (WARL) choice where `why` says so; writes stay within
+#: what both implement, so that what is compared is defined by the privileged specification.
 CSR_ACCESSES = (
     CsrAccess("mstatus", 0x7E19AA, "no FS, VS, UXL and MPP = 2: QEMU keeps bits of extensions that are off"),
     CsrAccess("sstatus", 0xC0122, "the same"),
@@ -499,8 +549,32 @@ CSR_ACCESSES = (
     CsrAccess("minstret", volatile=True),
 )
 #: Numbers without a register on either side.
-UNKNOWN_CSRS = (0x000, 0x001, 0x003, 0x101, 0x109, 0x110, 0x145, 0x1FF, 0x200, 0x280, 0x307, 0x345, 0x3F0, 0x5FF, 0x600,
-                0x700, 0x7FF, 0x8FF, 0x9C0, 0xBFF, 0xCFF, 0xDFF, 0xF16, 0xFFF)  # fmt: skip
+UNKNOWN_CSRS = (
+    0x000,
+    0x001,
+    0x003,
+    0x101,
+    0x109,
+    0x110,
+    0x145,
+    0x1FF,
+    0x200,
+    0x280,
+    0x307,
+    0x345,
+    0x3F0,
+    0x5FF,
+    0x600,
+    0x700,
+    0x7FF,
+    0x8FF,
+    0x9C0,
+    0xBFF,
+    0xCFF,
+    0xDFF,
+    0xF16,
+    0xFFF,
+)
 
 #: The window's page that a leaf entry maps to where nothing answers.
 NOWHERE = 7
@@ -519,8 +593,12 @@ def entry_lines(rng: random.Random, register: str) -> list[str]:
     """Instructions that make a random leaf entry for a page of the arena."""
     flags = entry_flags(rng)
     where = f"arena + {0x1000 * rng.randrange(4)}"
-    return [f"la {register}, {where}", f"srli {register}, {register}, 12", f"slli {register}, {register}, 10",
-            f"ori {register}, {register}, {flags}"]  # fmt: skip
+    return [
+        f"la {register}, {where}",
+        f"srli {register}, {register}, 12",
+        f"slli {register}, {register}, 10",
+        f"ori {register}, {register}, {flags}",
+    ]
 
 
 def entry_flags(rng: random.Random) -> int:
@@ -577,7 +655,8 @@ def arena_page(rng: random.Random) -> str:
     def words(count: int) -> str:
         return "    .dword " + ", ".join(str(rng.getrandbits(64)) for _ in range(count))
 
-    return f"    .word 0, 0, 0, 0, {WAY_BACK}, 0\n{words(61)}\n    .zero 1024\n{words(128)}\n    .zero 1024\n{words(64)}"
+    zero = "    .zero 1024"
+    return "\n".join((f"    .word 0, 0, 0, 0, {WAY_BACK}, 0", words(61), zero, words(128), zero, words(64)))
 
 
 def illegal_word(rng: random.Random) -> int:
@@ -625,22 +704,44 @@ SYNCHRONOUS = 0xB1FF
 PLAIN: dict[Step, float] = {Body.arithmetic: 8, Body.load_store: 3, Body.branch: 1}
 SCENARIOS: dict[str, Scenario] = {
     "integer": Scenario({**PLAIN, Body.atomic: 2}, length=250),
-    "memory": Scenario({Body.arithmetic: 2, Body.load_store: 5, Body.atomic: 4, Body.bad_access: 1}, delegation=SYNCHRONOUS),
+    "memory": Scenario(
+        {Body.arithmetic: 2, Body.load_store: 5, Body.atomic: 4, Body.bad_access: 1}, delegation=SYNCHRONOUS
+    ),
     "jumps": Scenario({Body.arithmetic: 2, Body.branch: 4, Body.bad_jump: 2}, delegation=SYNCHRONOUS),
     "illegal": Scenario({Body.arithmetic: 1, Body.illegal: 4, Body.environment: 1}, delegation=SYNCHRONOUS),
-    "csrs": Scenario({Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120),
+    "csrs": Scenario(
+        {Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120
+    ),
     "privilege": Scenario(
-        {Body.arithmetic: 1, Body.privileged: 5, Body.bad_access: 1}, delegation=SYNCHRONOUS, status=0x700000, length=100
+        {Body.arithmetic: 1, Body.privileged: 5, Body.bad_access: 1},
+        delegation=SYNCHRONOUS,
+        status=0x700000,
+        length=100,
     ),
     "paging": Scenario(
-        {Body.arithmetic: 1, Body.virtual_access: 6, Body.virtual_jump: 2, Body.status_bits: 1, Body.change_entry: 1},
-        modes="su", paging=True, delegation=SYNCHRONOUS, status=0xC0000, length=120,
+        {
+            Body.arithmetic: 1,
+            Body.virtual_access: 6,
+            Body.virtual_jump: 2,
+            Body.status_bits: 1,
+            Body.change_entry: 1,
+        },
+        modes="su",
+        paging=True,
+        delegation=SYNCHRONOUS,
+        status=0xC0000,
+        length=120,
     ),
-    "interrupts": Scenario({Body.arithmetic: 1, Body.interrupt: 6, Body.wait: 1}, modes="m", length=50, interrupts=True),
+    "interrupts": Scenario(
+        {Body.arithmetic: 1, Body.interrupt: 6, Body.wait: 1}, modes="m", length=50, interrupts=True
+    ),
     "modified-privilege": Scenario(
-        {Body.modify_privilege: 6, Body.status_bits: 1, Body.change_entry: 1}, modes="m", paging=True, length=80
+        {Body.modify_privilege: 6, Body.status_bits: 1, Body.change_entry: 1},
+        modes="m",
+        paging=True,
+        length=80,
     ),
-}  # fmt: skip
+}
 
 
 def case(name: str, seed: int) -> Case:

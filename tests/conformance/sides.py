@@ -39,7 +39,7 @@ QEMU_CPU = "rv64," + ",".join(
         "sscofpmf",
     ]
 )
-#: Without AIA, QEMU 7.2 takes the pending interrupt with the lowest number; with it, in the order of section 3.1.9.
+#: Without AIA, QEMU 7.2 takes the lowest-numbered pending interrupt; with it, in section 3.1.9's order.
 ADVANCED_INTERRUPTS = ",x-smaia=true,x-ssaia=true"
 QEMU_SECONDS = 20
 STEP_LIMIT = 200_000
