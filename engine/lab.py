@@ -76,6 +76,7 @@ from engine.document import (
     plain,
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
+from engine.hypervisor.guest import IDLE, RUNNING
 from engine.images import Images, builtin_rows, digest
 from engine.report import Report, status
 from engine.structure import perform
@@ -89,7 +90,7 @@ UNDO_BYTES = 32 << 20
 KEYFRAME_RECORDS = 200
 MAX_ID = 65_535
 
-_LIVING = (1, 2)
+_LIVING = (RUNNING, IDLE)
 
 
 def _unheard(_guest: int, _data: bytes) -> None:

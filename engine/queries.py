@@ -29,7 +29,7 @@ from engine.commands import (
 from engine.document import Document, GuestRow
 from engine.history import History, Progress, sampled
 from engine.hypervisor.costs import COSTS, crossings
-from engine.hypervisor.host import Guest
+from engine.hypervisor.guest import Guest
 from engine.images import Images, builtin_rows
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode

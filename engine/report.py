@@ -11,13 +11,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.document import Document
-from engine.hypervisor.host import Guest
+from engine.hypervisor.guest import FAILED, STOPPED, Guest
 from engine.world import World
 
 SAMPLE_RECORDS = 48
 #: Console output that nobody drains is kept up to this much for each guest.
 PENDING_BYTES = 64 << 10
-STOPPED, FAILED = 3, 4
 
 
 class Report:

@@ -28,7 +28,8 @@ from typing import Any
 
 from engine.commands import LabError
 from engine.document import GuestRow, HostRow
-from engine.hypervisor.host import Guest, Host
+from engine.hypervisor.guest import Guest
+from engine.hypervisor.host import Host
 from engine.machine.loader import LoadedImage
 from engine.trace.rings import Trace
 
