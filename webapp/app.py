@@ -44,10 +44,10 @@ class HostGuard:
         if name in self._names or "*" in self._names or is_address(name):
             return self._app(environ, start_response)
         start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
-        sentence = (
-            f"This Ringside is not known as {name!r}. Add the name to RINGSIDE_ALLOWED_HOSTS to use it."
-        )
-        return [sentence.encode()]
+        return [
+            f"This Ringside is not known as {name!r}. Add the name to RINGSIDE_ALLOWED_HOSTS to use it.\n".encode(),
+            f"이 Ringside는 {name!r}라는 이름을 모릅니다. 쓰려면 RINGSIDE_ALLOWED_HOSTS에 추가하세요.\n".encode(),
+        ]
 
 
 def host_name(host: str) -> str:

@@ -232,7 +232,7 @@ class Labs:
         return lab
 
     def _open(self, lab: Lab) -> None:
-        lab.state = State.OPENING
+        lab.state, lab.watched_at = State.OPENING, time.monotonic()
         lab.settled.clear()
         gevent.spawn(self._hand_over, lab)
 

@@ -32,7 +32,7 @@ import engine
 from engine import wire
 
 SILENT_SECONDS = 30.0
-STOP_SECONDS = 20.0
+STOP_SECONDS = 15.0
 MARKER_BYTES = 4
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,10 @@ class Pool:
         self._stopping = True
         workers = list(self._workers.values())
         for worker in workers:
-            self.send(worker, wire.Stop())
+            if worker.ready.is_set():
+                self.send(worker, wire.Stop())
+            else:
+                worker.kill()  # it has no lab, and no socket yet to be asked on
         with gevent.Timeout(STOP_SECONDS, False):
             for worker in workers:
                 worker.process.wait()
