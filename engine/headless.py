@@ -17,22 +17,25 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine import guests
 from engine.commands import LabError
-from engine.hypervisor.host import Host
-from engine.isa.assembler import assemble
+from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.disassembler import disassemble
+from engine.isa.program import Program
 from engine.machine.loader import LoadedImage, check_fits, inspect
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
 
+if TYPE_CHECKING:
+    from engine.hypervisor.host import Host
+
 GUEST = 1
 STACKS = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
 SLICE_STEPS = 50_000
-#: A guest that polls never sleeps: it gets the next line of --input after this many steps without unread input.
+#: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
 HYPERVISOR_MEMORY_MIB = 64
@@ -90,8 +93,8 @@ def add_commands(subparsers: Any) -> None:
     run = subparsers.add_parser(
         "run",
         help="run a guest in this terminal",
-        description="Run a guest with its console on standard output and end with the guest's own exit status.\n"
-        "Virtual time does not wait for the wall clock: a sleeping guest wakes at once.",
+        description="Run a guest with its console on standard output and end with the guest's "
+        "own exit status.\nVirtual time does not wait for the wall clock: a sleeping guest wakes at once.",
         epilog=RUN_EPILOG,
         formatter_class=raw,
     )
@@ -107,7 +110,9 @@ def add_commands(subparsers: Any) -> None:
         default="trap-and-emulate",
         help="in a VM under trap-and-emulate (default), or on the bare machine",
     )
-    run.add_argument("--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)")
+    run.add_argument(
+        "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"
+    )
     run.add_argument(
         "--memory",
         type=_memory_mib,
@@ -121,11 +126,16 @@ def add_commands(subparsers: Any) -> None:
     )
     run.add_argument("--append", metavar="ARGS", help="the kernel's arguments (bootargs)")
     run.add_argument(
-        "--max-instructions", type=_count(1, 1 << 62), metavar="N", help="stop after so many guest instructions"
+        "--max-instructions",
+        type=_count(1, 1 << 62),
+        metavar="N",
+        help="stop after so many guest instructions",
     )
     run.add_argument("--trace", metavar="FILE", help="write every trap to FILE as JSON lines")
-    run.add_argument("--stats", action="store_true", help="at the end, count instructions and traps on standard error")
-    run.set_defaults(func=_reporting(run_command))
+    run.add_argument(
+        "--stats", action="store_true", help="at the end, count instructions and traps on standard error"
+    )
+    run.set_defaults(func=_reporting(run_command, Status.REFUSED))
 
     asm = subparsers.add_parser(
         "asm",
@@ -135,19 +145,21 @@ def add_commands(subparsers: Any) -> None:
         formatter_class=raw,
     )
     asm.add_argument("file", metavar="FILE", help="the source; - is standard input")
-    asm.add_argument("-o", "--output", metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)")
+    asm.add_argument(
+        "-o", "--output", metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)"
+    )
     asm.add_argument("--listing", action="store_true", help="print addresses and encodings beside the source")
-    asm.set_defaults(func=_reporting(asm_command))
+    asm.set_defaults(func=_reporting(asm_command, 1))
 
     disasm = subparsers.add_parser(
         "disasm",
         help="disassemble an image",
-        description="Disassemble the executable segments of an ELF file, or all of a RISC-V Image or flat binary.",
+        description="Disassemble the executable segments of an ELF file, or all of an Image or flat binary.",
         epilog="examples:\n  ringside disasm hello.elf\n  ringside disasm ringos | less\n",
         formatter_class=raw,
     )
     disasm.add_argument("file", metavar="FILE", help="the image, or a guest that comes with Ringside")
-    disasm.set_defaults(func=_reporting(disasm_command))
+    disasm.set_defaults(func=_reporting(disasm_command, 1))
 
 
 def _count(low: int, high: int) -> Callable[[str], int]:
@@ -176,21 +188,23 @@ def _say(text: str) -> None:
     sys.stderr.write(f"ringside: {text}\n")
 
 
-def _reporting(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """`command`, with refusals said in a sentence instead of a traceback."""
+def _reporting(
+    command: Callable[[argparse.Namespace], int], refused: int
+) -> Callable[[argparse.Namespace], int]:
+    """`command`, with a refusal said in a sentence and ended by the status `refused`."""
 
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
         except LabError as error:
             _say_problem(error)
-            return Status.REFUSED
+            return refused
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Status.QUIT
         except OSError as error:
             _say(f"{error.filename or 'output'}: {error.strerror}")
-            return Status.REFUSED
+            return refused
         except KeyboardInterrupt:
             return Status.QUIT
 
@@ -198,11 +212,9 @@ def _reporting(command: Callable[[argparse.Namespace], int]) -> Callable[[argpar
 
 
 def _say_problem(error: LabError) -> None:
-    errors = getattr(error, "errors", None)
-    if error.problem.key == "assembly" and errors:
-        name = error.problem.params.get("name", "source")
-        for line, column, message in errors:
-            sys.stderr.write(f"{name}:{line}:{column}: {message}\n")
+    if isinstance(error, AssemblyError):
+        for line, column, message in error.errors:
+            sys.stderr.write(f"{error.problem.params['name']}:{line}:{column}: {message}\n")
     else:
         _say(error.problem.message)
 
@@ -219,14 +231,22 @@ def _is_builtin(name: str) -> bool:
 def _load(name: str) -> LoadedImage:
     if _is_builtin(name):
         return inspect(guests.load_image(name), name)
-    content = _read(name)
+    try:
+        content = _read(name)
+    except FileNotFoundError:
+        names = ", ".join(guest.name for guest in guests.guests())
+        raise LabError(
+            "no-such-image",
+            f"There is no file {name}, and no such guest comes with Ringside (it has {names}).",
+            image=name,
+        ) from None
     short = Path(name).name
     if name.lower().endswith(".s"):
         content = _assemble(name, content).elf()
     return inspect(content, short)
 
 
-def _assemble(name: str, content: bytes) -> Any:
+def _assemble(name: str, content: bytes) -> Program:
     try:
         source = content.decode()
     except UnicodeDecodeError as error:
@@ -330,7 +350,9 @@ def _raw_terminal(descriptor: int) -> Iterator[None]:
 class _Run:
     """One guest on one host until it ends."""
 
-    def __init__(self, host: Host, output: BinaryIO, console: bytearray, max_instructions: int | None) -> None:
+    def __init__(
+        self, host: Host, output: BinaryIO, console: bytearray, max_instructions: int | None
+    ) -> None:
         self._host = host
         self._guest = host.guest(GUEST)
         self._output = output
@@ -391,6 +413,8 @@ class _Run:
 
 def run_command(arguments: argparse.Namespace) -> int:
     image = _load(arguments.image)
+    from engine.hypervisor.host import Host
+
     defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
     memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
     check_fits(image, memory << 20)
@@ -404,7 +428,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     with ExitStack() as cleanup:
         if arguments.trace is not None:
             trace.sink = JsonLinesSink(
-                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))  # noqa: PTH123
+                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
             )
         host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)

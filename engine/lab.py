@@ -77,10 +77,9 @@ from engine.document import (
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.images import Images, builtin_rows, digest
-from engine.isa.table import REGISTERS
 from engine.report import Report, status
 from engine.structure import perform
-from engine.trace.record import schema
+from engine.vocabulary import vocabulary
 from engine.world import Ran, World
 
 #: A step that meets no trap gives up after this many steps.
@@ -461,7 +460,7 @@ class Lab:
         world = self._world
         used = {row.image for row in self._document.guests.values()}
         return {
-            "schema": {**schema(), "registers": list(REGISTERS)},
+            "schema": vocabulary(),
             "document": self.document(),
             "position": world.position,
             "time": world.time,

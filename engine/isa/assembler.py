@@ -49,7 +49,7 @@ from engine.isa.table import BY_MNEMONIC, REGISTERS
 DEFAULT_BASE = 0x8020_0000
 CONTENT_LIMIT = 4 << 20
 BSS_LIMIT = 512 << 20
-STATEMENT_LIMIT = 200_000
+STATEMENT_LIMIT = 20_000
 ERROR_LIMIT = 20
 SECTION_ALIGNMENT = 16
 NOP = 0x13
@@ -220,6 +220,11 @@ class _Assembly:
 
     # -- errors --------------------------------------------------------------------------------
     def _report(self, line: int, fault: SourceError) -> None:
+        line = fault.line or line
+        if any(
+            (line, fault.column, f"assembly.{fault.key}") == (e.line, e.column, e.key) for e in self.errors
+        ):
+            return  # both instructions of a pseudo-instruction complain about the same operand
         self.errors.append(Diagnostic(line, fault.column, str(fault), f"assembly.{fault.key}", fault.params))
         if len(self.errors) >= ERROR_LIMIT:
             self._check()
@@ -431,7 +436,9 @@ class _Assembly:
             value = evaluate(node, self._lookup_here)
         except SourceError as error:
             if error.key == "not-yet":
-                raise SourceError(error.column, otherwise, **error.params) from None
+                renamed = SourceError(error.column, otherwise, **error.params)
+                renamed.line = error.line
+                raise renamed from None
             raise
         if value.section is not None:
             raise SourceError(node.column, otherwise, name=first_name(node))
@@ -630,6 +637,9 @@ class _Assembly:
         self.unfolding.append(name.name)
         try:
             value = evaluate(definition.expression, partial(self._lookup_in, definition))
+        except SourceError as error:
+            error.line = error.line or definition.line
+            raise
         finally:
             self.unfolding.pop()
         self.values[name.name] = value
@@ -690,7 +700,7 @@ class _Assembly:
                 raise self._wrong(statement, operand, "operand-register")
             return {pattern: REGISTER_NUMBERS[operand.tokens[0].text]}
         if pattern.endswith("(rs1)"):
-            if not _is_memory(operand.tokens):
+            if not _is_memory(operand.tokens) or operand.tokens[-2].text not in REGISTER_NUMBERS:
                 raise self._wrong(statement, operand, "operand-memory")
             base = REGISTER_NUMBERS[operand.tokens[-2].text]
             offset = _Operand(operand.tokens[:-3], operand.column, operand.tokens[-3].column)
@@ -737,7 +747,7 @@ class _Assembly:
 
     def _distance(self, row: Row, operand: _Operand, target: int, pc: int) -> int:
         low, high = _limits(row, "imm")
-        distance = target - pc
+        distance = signed((target - pc) & MASK64)
         if target & 3:
             raise SourceError(operand.column, "target-odd", target=f"{target:x}")
         if not low <= distance <= high:
@@ -753,7 +763,7 @@ class _Assembly:
         if node.function in {"hi", "lo"}:
             value = self._value(node.operand, pc)
             if sign_extend(value + 0x800, 32) != (value + 0x800) & MASK64 and first_name(node):
-                raise SourceError(node.column, "high-far", target=f"{value & MASK64:x}")
+                raise SourceError(node.operand.column, "high-far", target=f"{value & MASK64:x}")
             return _low_part(value) if node.function == "lo" else _high_part(value)
         if node.function == "pcrel_hi":
             return _high_part(self._reach(node, pc))
@@ -765,9 +775,9 @@ class _Assembly:
     def _reach(self, node: Relocation, label: int) -> int:
         """The distance from `label`, an instruction with a %pcrel_hi, to what it names."""
         target = self._value(node.operand, label) & MASK64
-        distance = target - label
+        distance = signed((target - label) & MASK64)
         if not -(1 << 31) <= distance + 0x800 < 1 << 31:
-            raise SourceError(node.column, "pcrel-far", target=f"{target:x}", pc=f"{label:x}")
+            raise SourceError(node.operand.column, "pcrel-far", target=f"{target:x}", pc=f"{label:x}")
         return distance
 
 
@@ -858,12 +868,11 @@ def _is_register(tokens: list[Token]) -> bool:
 
 
 def _is_memory(tokens: list[Token]) -> bool:
-    """Ends in `(register)`."""
+    """Ends in `(name)` as an address does: alone, or after something that a `(` cannot continue."""
     return (
         len(tokens) >= 3
-        and tokens[-3].kind == "("
-        and tokens[-2].text in REGISTER_NUMBERS
-        and tokens[-1].kind == ")"
+        and [tokens[-3].kind, tokens[-2].kind, tokens[-1].kind] == ["(", "name", ")"]
+        and (len(tokens) == 3 or tokens[-4].kind in {"number", "name", ")"})
     )
 
 

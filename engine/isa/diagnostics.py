@@ -1,7 +1,7 @@
 """What the assembler says when a source is wrong: every sentence, by key.
 
-The English is for terminals; the page translates by key ("assembly." and the key), with the same parameters. A
-sentence says what is wrong and what would be right.
+The English is for terminals; the page translates by key ("assembly." and the key), with the same parameters.
+A sentence says what is wrong and what would be right.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MESSAGES: dict[str, str] = {
     "circular": "`{name}` is defined by itself",
     "duplicate": "`{name}` is already defined on line {first}",
     "register-name": "`{name}` is a register and cannot name a place or a value",
-    "not-yet": "a number must be known here, and `{name}` has no address yet; right is a difference of labels above",
+    "not-yet": "a number must be known here, and `{name}` has no address yet; right is label - label",
     "address-li": "`li` loads numbers and `{name}` is an address; right is `la`",
     "unknown-mnemonic": "`{name}` is no instruction of this machine",
     "unknown-mnemonic-close": "`{name}` is no instruction; did you mean `{closest}`?",
@@ -68,10 +68,14 @@ MESSAGES: dict[str, str] = {
 
 
 class SourceError(Exception):
-    """Something wrong in one statement. `column` counts from 1; `key` and `params` select and fill a sentence."""
+    """Something wrong in one statement; `column` counts from 1, `key` and `params` make the sentence.
+
+    `line` is None while it is that of the statement at hand; an .equ elsewhere sets its own.
+    """
 
     def __init__(self, column: int, key: str, **params: str | int) -> None:
         super().__init__(MESSAGES[key].format(**params))
+        self.line: int | None = None
         self.column = column
         self.key = key
         self.params = params

@@ -34,12 +34,12 @@ _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\f\v]+)
       | (?P<comment>(?:\#|//).*)
       | (?P<number>0[xX][0-9a-fA-F]+(?!\w) | 0[bB][01]+(?!\w) | \d+(?![\w]))
-      | (?P<local>\d+[fb](?!\w))
+      | (?P<local>\d{1,9}[fb](?!\w))
       | (?P<badnumber>\d\w*)
       | (?P<relocation>%[A-Za-z_]\w*(?=\s*\())
-      | (?P<name>[A-Za-z_.$][\w.$]*)
+      | (?P<name>@?[A-Za-z_.$][\w.$]*)
       | (?P<string>"(?:\\.|[^"\\])*")
-      | (?P<character>'(?:\\x[0-9a-fA-F]{1,2}|\\[0-7]{1,3}|\\.|[^\\'])'?)
+      | (?P<character>'(?:\\x[0-9a-fA-F]{1,2}|\\[0-7]{1,3}|\\.|[^\\'])')
       | (?P<operator><<|>>|[-+*/%&|^~(),:;=])
     """,
     re.VERBOSE,
@@ -79,7 +79,7 @@ def _number(text: str, column: int) -> int:
 
 
 def tokenize(line: str) -> list[Token]:
-    """The tokens of one line without comments. Raises SourceError at the first character that fits nowhere."""
+    """The tokens of one line without comments. Raises SourceError at a character that fits nowhere."""
     tokens: list[Token] = []
     position = 0
     while position < len(line):
@@ -100,7 +100,7 @@ def tokenize(line: str) -> list[Token]:
         if kind == "number":
             tokens.append(Token("number", text, column, value=_number(text, column)))
         elif kind == "character":
-            data = unescape(text.strip("'") if len(text) > 2 and text != "'''" else text[1:], column + 1)
+            data = unescape(text[1:-1], column + 1)
             if len(data.decode("utf-8", "replace")) != 1:
                 raise SourceError(column, "character-constant")
             tokens.append(Token("number", text, column, value=ord(data.decode("utf-8", "replace"))))
@@ -207,7 +207,7 @@ class Parser:
             self.position += 1
             self._count(operator)
             right = self.expression(_BINDING[operator.kind] + 1)
-            left = Binary(operator.column, operator.kind, left, right)
+            left = Binary(left.column, operator.kind, left, right)
         return left
 
     def _relocation(self, token: Token) -> Node:

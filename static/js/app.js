@@ -96,6 +96,8 @@ export class App extends Emitter {
     /** @type {Connection} */
     this.connection = 'connecting';
     this.clients = 0;
+    /** @type {Problem | null} why the lab cannot be joined */
+    this.refusal = null;
     /** @type {Theme} */
     this.theme = 'dark';
     /** @type {string | null} the action that is being carried out and takes long */

@@ -5,6 +5,7 @@
  * `{name:을}` (a parameter and the Korean particle that its last sound calls for). Pure: where the language comes from
  * and who re-renders on a change is the caller's business.
  */
+import { ERROR_MESSAGES } from './error_messages.js';
 import { MESSAGES } from './messages.js';
 import { PANEL_MESSAGES } from './panels/messages.js';
 
@@ -14,7 +15,13 @@ import { PANEL_MESSAGES } from './panels/messages.js';
 export const LANGUAGES = /** @type {const} */ (['en', 'ko']);
 
 /** @type {Record<string, readonly [en: string, ko: string]>} */
-export const CATALOGUE = { ...MESSAGES, ...PANEL_MESSAGES };
+export const CATALOGUE = {};
+for (const table of [MESSAGES, ERROR_MESSAGES, PANEL_MESSAGES]) {
+  for (const [key, message] of Object.entries(table)) {
+    if (Object.hasOwn(CATALOGUE, key)) throw new Error(`two messages are called ${key}`);
+    CATALOGUE[key] = message;
+  }
+}
 
 /** After a consonant / after a vowel, by the particle written in the message. @type {Record<string, [string, string]>} */
 const PARTICLES = {
@@ -32,6 +39,11 @@ function endsInConsonant(word) {
 export class I18n {
   /** @param {Language} language */
   constructor(language) {
+    this.language = language;
+    this.column = 0;
+    this.integers = new Intl.NumberFormat(language);
+    this.decimals = this.integers;
+    this.plurals = new Intl.PluralRules(language);
     this.setLanguage(language);
   }
 
@@ -56,7 +68,7 @@ export class I18n {
    */
   t(key, params = {}) {
     const message = this.has(key) ? CATALOGUE[key][this.column] : key;
-    return message.replace(/\{(\w+)(?:\|([^|}]*)\|([^}]*)|:([^}]+))?\}/g, (whole, name, one, other, particle) => {
+    return message.replace(/\{(\w+)(?:\|([^|}]*)\|([^}]*)|:([^}]+))?\}/g, (/** @type {string[]} */ ...[whole, name, one, other, particle]) => {
       const value = params[name];
       if (value === undefined) return whole;
       if (one !== undefined) return this.plurals.select(Number(value)) === 'one' ? one : other;

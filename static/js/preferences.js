@@ -42,3 +42,12 @@ export class Preferences {
     }
   }
 }
+
+/** The browser's storage, or null where it refuses. @returns {Storage | null} */
+export function storage() {
+  try {
+    return window.localStorage;
+  } catch {
+    return null;
+  }
+}

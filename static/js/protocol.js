@@ -22,7 +22,7 @@ export const PROTOCOL = 1;
  *
  * @typedef {{size: number, fields: Record<string, [offset: number, bytes: number]>, kinds: string[],
  *            levels: {name: string, group: string}[], dispositions: string[], actions: string[], paths: number[][],
- *            failures: string[], causes: Record<string, string>, csrs?: Record<string, string>,
+ *            failures: string[], causes: Record<string, string>, csrs?: Record<string, string>, registers?: string[],
  *            devices?: [name: string, base: number, size: number][],
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *

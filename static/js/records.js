@@ -56,12 +56,13 @@ export class TrapRing {
   /** @param {number} capacity */
   constructor(capacity) {
     this.capacity = capacity;
-    this.clear();
+    /** @type {TrapRecord[]} */
+    this.slots = [];
+    this.total = 0;
   }
 
   clear() {
-    /** @type {TrapRecord[]} */
-    this.slots = [];
+    this.slots.length = 0;
     this.total = 0;
   }
 

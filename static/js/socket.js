@@ -4,6 +4,7 @@
  * refused, never repeated (the server may have carried it out).
  */
 import { io } from '../vendor/socket.io/socket.io.js';
+import { parser } from './msgpack.js';
 import { ProblemError } from './app.js';
 import { PROTOCOL } from './protocol.js';
 
@@ -20,18 +21,21 @@ const REQUEST_TIMEOUT_MS = 60_000;
  */
 
 export class Link {
-  /**
-   * @param {string} lab
-   * @param {import('./store.js').Store} store
-   * @param {Listener} listener
-   */
-  constructor(lab, store, listener) {
+  /** @param {string} lab @param {import('./store.js').Store} store */
+  constructor(lab, store) {
     this.lab = lab;
     this.store = store;
+    this.socket = io('/', {
+      parser, transports: ['websocket'], autoConnect: false, reconnectionDelay: 400, reconnectionDelayMax: 4000,
+    });
+  }
+
+  /** Connect, and stay connected. @param {Listener} listener */
+  start(listener) {
+    const { socket, store } = this;
+    /** @type {Listener} */
     this.listener = listener;
-    this.socket = io('/', { transports: ['websocket'], reconnectionDelay: 400, reconnectionDelayMax: 4000 });
-    const { socket } = this;
-    socket.on('connect', () => this.join());
+    socket.on('connect', () => void this.join());
     socket.on('disconnect', () => listener.connection('reconnecting'));
     socket.io.on('reconnect_attempt', () => listener.connection('reconnecting'));
     socket.on('tick', (tick) => {
@@ -45,20 +49,21 @@ export class Link {
     });
     socket.on('presence', ({ clients }) => listener.presence(clients));
     socket.on('notice', (notice) => listener.notice(notice));
+    socket.connect();
   }
 
   async join() {
     /** @type {any} */
     const answer = await this.call('join', { lab: this.lab, protocol: PROTOCOL });
     if (!answer.ok) {
-      this.listener.refused(answer.error);
+      this.listener?.refused(answer.error);
       this.socket.disconnect();
       return;
     }
     this.store.keyframe(answer.keyframe, answer.revision, performance.now());
     this.socket.emit('ack', { tick: answer.tick });
-    this.listener.presence(answer.clients);
-    this.listener.connection('live');
+    this.listener?.presence(answer.clients);
+    this.listener?.connection('live');
   }
 
   /**

@@ -23,8 +23,9 @@ import { viewColumns } from './protocol.js';
  * @typedef {{instructions: number, exits: number, perVirtualSecond: number}} Rates
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
- * A flow is what passes along one path of one guest with one disposition; `rate` is traps a second of wall time.
- * @typedef {{guest: number, path: number, disposition: number, rate: number, pending: number}} Flow
+ * A flow is what passes along one path of one guest with one disposition: traps a second of wall time, and how many of
+ * these the server's sample showed one by one.
+ * @typedef {{guest: number, path: number, disposition: number, rate: number, pending: number, sampled: number, sampledPending: number}} Flow
  *
  * @typedef {{tick: Tick, document: LabDocument, keyframe: Keyframe, traps: TrapRecord[], console: [number, ArrayBuffer][],
  *            notice: Notice}} StoreEvents
@@ -211,8 +212,13 @@ export class Store extends Emitter {
       }
     }
     this.addCounts(tick.counts, true);
-    this.settleFlows(now);
     const traps = this.addTraps(tick.sample);
+    for (const { guest, path, disposition } of traps) {
+      const flow = this.flows.get((guest * 256 + path) * 256 + disposition);
+      if (flow) flow.sampledPending += 1;
+    }
+    this.settleFlows(now);
+    if (!tick.running) this.quiet();
     for (const notice of tick.notices) this.notice(notice);
     this.emit('tick', tick);
     if (traps.length) this.emit('traps', traps);
@@ -229,7 +235,7 @@ export class Store extends Emitter {
 
   /** Rates fall to zero when nothing runs. */
   quiet() {
-    for (const flow of this.flows.values()) flow.rate = 0;
+    this.flows.clear();
     for (const live of this.guests.values()) {
       live.rates.instructions = live.rates.exits = live.rates.perVirtualSecond = 0;
       live.history.samples.length = 0;
@@ -256,7 +262,9 @@ export class Store extends Emitter {
       const flowKey = (guest * 256 + path) * 256 + disposition;
       const flow = this.flows.get(flowKey);
       if (flow) flow.pending += counts.count[i];
-      else this.flows.set(flowKey, { guest, path, disposition, rate: 0, pending: counts.count[i] });
+      else {
+        this.flows.set(flowKey, { guest, path, disposition, rate: 0, pending: counts.count[i], sampled: 0, sampledPending: 0 });
+      }
     }
   }
 
@@ -267,7 +275,8 @@ export class Store extends Emitter {
     const weight = 1 - Math.exp(-elapsed / (WINDOW_MS * 0.7));
     for (const [key, flow] of this.flows) {
       flow.rate += ((flow.pending * 1000) / elapsed - flow.rate) * weight;
-      flow.pending = 0;
+      flow.sampled += ((flow.sampledPending * 1000) / elapsed - flow.sampled) * weight;
+      flow.pending = flow.sampledPending = 0;
       if (flow.rate < 0.05) this.flows.delete(key);
     }
   }
@@ -285,6 +294,6 @@ export class Store extends Emitter {
 
 /** @param {Notice} notice */
 function failureOf(notice) {
-  const { failure, ...params } = notice.params;
-  return { key: String(failure ?? notice.key), params };
+  const { reason, ...params } = notice.params;
+  return { key: String(reason ?? notice.key), params };
 }

@@ -4,7 +4,11 @@
  */
 import { byId, h, setAttribute, setText } from '../dom.js';
 
-/** @typedef {import('../app.js').App} App */
+/**
+ * @typedef {import('../app.js').App} App
+ * @typedef {{definition: import('../app.js').PanelDefinition, tab: HTMLButtonElement, body: HTMLElement,
+ *            panel: import('../app.js').Panel | null}} Entry
+ */
 
 export class Dock {
   /**
@@ -19,6 +23,7 @@ export class Dock {
     this.tabs = h('div.tabs', { role: 'tablist' });
     this.bodies = h('div.bodies');
     this.root.replaceChildren(this.tabs, this.bodies);
+    /** @type {Entry[]} */
     this.entries = definitions.map((definition) => {
       const tab = h('button.tab', {
         role: 'tab', id: `tab-${definition.id}`, 'aria-controls': `panel-${definition.id}`, tabindex: -1,
@@ -27,10 +32,10 @@ export class Dock {
       const body = h('div.panel', { role: 'tabpanel', id: `panel-${definition.id}`, 'aria-labelledby': tab.id, tabindex: 0, hidden: true });
       this.tabs.append(tab);
       this.bodies.append(body);
-      return { definition, tab, body, panel: /** @type {import('../app.js').Panel | null} */ (null) };
+      return { definition, tab, body, panel: null };
     });
     this.tabs.addEventListener('keydown', (event) => this.key(event));
-    /** @type {typeof this.entries[number] | null} */
+    /** @type {Entry | null} */
     this.shown = null;
     scheduler.onDraw(() => {
       if (!this.dirty) return;
@@ -84,7 +89,7 @@ export class Dock {
     } else this.mount(next);
   }
 
-  /** @param {typeof this.entries[number]} entry */
+  /** @param {Entry} entry */
   mount(entry) {
     entry.panel = entry.definition.mount(entry.body, this.app);
     entry.panel.show?.();
