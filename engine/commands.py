@@ -242,6 +242,17 @@ class CodeQuery(Query, tag="code", frozen=True):
     vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
+class SymbolsQuery(Query, tag="symbols", frozen=True):
+    """Names of guest virtual addresses, and the address of a name.
+
+    Result: {"places": ["trap_handler+0x3c" | None for each of `addresses`], "address": int|None}.
+    """
+
+    guest: Identifier
+    addresses: Annotated[list[Address], Meta(max_length=200)] = []
+    name: Annotated[str, Meta(max_length=256)] | None = None
+
+
 class TimelineQuery(Query, tag="timeline", frozen=True):
     """Result: {"begin", "end", "position", "marks": [[position, time, guest, kind, disposition, sequence], ...] (at most 2000)}."""
 
@@ -262,7 +273,8 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 
 AnyQuery = (
-    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TimelineQuery | FitsQuery | CostsQuery
+    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery | TimelineQuery
+    | FitsQuery | CostsQuery
 )  # fmt: skip
 
 

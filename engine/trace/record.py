@@ -149,37 +149,59 @@ FAILURES: tuple[str, ...] = (
     "out-of-memory",
 )
 
-SYNCHRONOUS_CAUSES: dict[int, str] = {
-    0: "instruction address misaligned",
-    1: "instruction access fault",
-    2: "illegal instruction",
-    3: "breakpoint",
-    4: "load address misaligned",
-    5: "load access fault",
-    6: "store/AMO address misaligned",
-    7: "store/AMO access fault",
-    8: "environment call from U-mode",
-    9: "environment call from S-mode",
-    11: "environment call from M-mode",
-    12: "instruction page fault",
-    13: "load page fault",
-    15: "store/AMO page fault",
-}
-INTERRUPT_CAUSES: dict[int, str] = {
-    1: "supervisor software interrupt",
-    3: "machine software interrupt",
-    5: "supervisor timer interrupt",
-    7: "machine timer interrupt",
-    9: "supervisor external interrupt",
-    11: "machine external interrupt",
+
+class Cause(enum.IntEnum):
+    """Synchronous exception codes of mcause and scause (privileged specification 1.12, table 3.6)."""
+
+    INSTRUCTION_MISALIGNED = 0
+    INSTRUCTION_ACCESS_FAULT = 1
+    ILLEGAL_INSTRUCTION = 2
+    BREAKPOINT = 3
+    LOAD_MISALIGNED = 4
+    LOAD_ACCESS_FAULT = 5
+    STORE_MISALIGNED = 6
+    STORE_ACCESS_FAULT = 7
+    ECALL_U = 8
+    ECALL_S = 9
+    ECALL_M = 11
+    INSTRUCTION_PAGE_FAULT = 12
+    LOAD_PAGE_FAULT = 13
+    STORE_PAGE_FAULT = 15
+
+
+class Interrupt(enum.IntEnum):
+    """Interrupt codes: mcause without its interrupt bit, and bit numbers in mip and mie."""
+
+    SUPERVISOR_SOFTWARE = 1
+    MACHINE_SOFTWARE = 3
+    SUPERVISOR_TIMER = 5
+    MACHINE_TIMER = 7
+    SUPERVISOR_EXTERNAL = 9
+    MACHINE_EXTERNAL = 11
+
+
+CAUSE_TEXTS: dict[int, str] = {
+    Cause.INSTRUCTION_MISALIGNED: "instruction address misaligned",
+    Cause.INSTRUCTION_ACCESS_FAULT: "instruction access fault",
+    Cause.ILLEGAL_INSTRUCTION: "illegal instruction",
+    Cause.BREAKPOINT: "breakpoint",
+    Cause.LOAD_MISALIGNED: "load address misaligned",
+    Cause.LOAD_ACCESS_FAULT: "load access fault",
+    Cause.STORE_MISALIGNED: "store/AMO address misaligned",
+    Cause.STORE_ACCESS_FAULT: "store/AMO access fault",
+    Cause.ECALL_U: "environment call from U-mode",
+    Cause.ECALL_S: "environment call from S-mode",
+    Cause.ECALL_M: "environment call from M-mode",
+    Cause.INSTRUCTION_PAGE_FAULT: "instruction page fault",
+    Cause.LOAD_PAGE_FAULT: "load page fault",
+    Cause.STORE_PAGE_FAULT: "store/AMO page fault",
+    **{INTERRUPT_BIT | i: f"{i.name.lower().replace('_', ' ')} interrupt" for i in Interrupt},
 }
 
 
 def cause_name(cause: int) -> str:
-    """The manual's name of a record's `cause` byte (privileged specification, table 3.6)."""
-    if cause & INTERRUPT_BIT:
-        return INTERRUPT_CAUSES.get(cause & 0x7F, f"interrupt {cause & 0x7F}")
-    return SYNCHRONOUS_CAUSES.get(cause, f"exception {cause}")
+    """The manual's name of a record's `cause` byte."""
+    return CAUSE_TEXTS.get(cause, f"reserved cause {cause}")
 
 
 def schema() -> dict[str, Any]:
@@ -195,5 +217,5 @@ def schema() -> dict[str, Any]:
         "actions": [action.name.lower() for action in Action],
         "paths": [[int(level) for level in path] for path in PATHS],
         "failures": list(FAILURES),
-        "causes": {str(cause): cause_name(cause) for cause in (*SYNCHRONOUS_CAUSES, *(INTERRUPT_BIT | c for c in INTERRUPT_CAUSES))},
+        "causes": {str(int(cause)): text for cause, text in CAUSE_TEXTS.items()},
     }

@@ -9,6 +9,7 @@ import { hex, hexWord, parseAddress } from '../../static/js/panels/format.js';
 import { hexdump, moved, rowStart, sv39 } from '../../static/js/panels/hexdump.js';
 import { PANEL_MESSAGES } from '../../static/js/panels/messages.js';
 import { BIN_MS, BINS, Rates } from '../../static/js/panels/rates.js';
+import { riscv } from '../../static/js/panels/riscv_mode.js';
 import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from '../../static/js/panels/scale.js';
 
 /** @param {Partial<import('../../static/js/records.js').TrapRecord>} fields */
@@ -58,7 +59,8 @@ test('actions become sentences of their operands', () => {
   assert.equal(say('mmio_write', { a: 0x10000000n, b: 0x6bn }), "uart+0x0 ← 0x6b 'k'");
   assert.equal(say('sbi_call', { a: 0x54494d45n, b: 0n }), 'SBI TIME set_timer');
   assert.equal(say('sbi_call', { a: 0x99n, b: 7n }), 'SBI 0x99 #7');
-  assert.equal(say('inject_interrupt', { a: 5n, b: 0x80200040n }), 'supervisor timer interrupt → the guest’s handler trap_entry');
+  assert.equal(say('inject_interrupt', { a: 5n, b: 0x80200040n }), 'supervisor timer interrupt: to the guest’s handler trap_entry');
+  assert.equal(say('inject_exception', { cause: 8, a: 8n, b: 0x80200040n }), 'to the guest’s handler trap_entry');
   assert.equal(say('wfi', { a: 0n }), 'wfi: the vCPU sleeps until a device wakes it');
   assert.equal(say('wfi', { a: 1500n }), 'wfi: the vCPU sleeps until 1.500 µs');
   assert.equal(say('shutdown', { a: 3n }), 'the guest ended itself with status 3');
@@ -220,4 +222,36 @@ test('rates are exact, without holes, and leave out the bin that is still open',
   rates.begin(11 * BIN_MS + 500 * BIN_MS);
   assert.equal(Math.max(...rates.columns().slice(1).flat()), 0);
   assert.equal(rates.columns()[0].length, BINS - 1);
+});
+
+test('assembly is taken apart by the shape of its lines', () => {
+  /** @param {string} line @returns {[string, string][]} what has a colour, with the tag's name */
+  const tokens = (line) => {
+    const state = riscv.startState();
+    let at = 0;
+    const stream = {
+      sol: () => at === 0,
+      eatSpace: () => { const from = at; while (line[at] === ' ') at++; return at > from; },
+      match: (/** @type {RegExp} */ pattern) => { const found = pattern.exec(line.slice(at)); if (found) at += found[0].length; return found; },
+      skipToEnd: () => { at = line.length; },
+      next: () => line[at++],
+    };
+    /** @type {[string, string][]} */
+    const seen = [];
+    while (at < line.length) {
+      const from = at;
+      const tag = riscv.token(stream, state);
+      assert.ok(at > from, `no progress in ${line} at ${from}`);
+      if (tag) seen.push([line.slice(from, at), tag]);
+    }
+    return seen;
+  };
+  assert.deepEqual(tokens('1:  lbu a1, -4(sp) # next'), [
+    ['1:', 'labelName'], ['lbu', 'keyword'], ['a1', 'variableName'], ['-4', 'number'], ['sp', 'variableName'], ['# next', 'comment'],
+  ]);
+  assert.deepEqual(tokens('    .asciz "a # \\" b"'), [['.asciz', 'meta'], ['"a # \\" b"', 'string']]);
+  assert.deepEqual(tokens(' lui t0, %hi(UART); j 1b'), [
+    ['lui', 'keyword'], ['t0', 'variableName'], ['%hi', 'meta'], ['j', 'keyword'], ['1b', 'labelName'],
+  ]);
+  assert.deepEqual(tokens(' amoswap.w.aq x31, s11, (t7)').slice(0, 3), [['amoswap.w.aq', 'keyword'], ['x31', 'variableName'], ['s11', 'variableName']]);
 });

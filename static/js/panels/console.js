@@ -1,6 +1,6 @@
 /**
  * The Console panel: one terminal per guest, made when first looked at and kept with its screen while the guest exists.
- * Keys typed within a frame travel as one command, in order, never more than one command under way. A keyboard user
+ * Keys typed while a command is under way travel together as the next one, in order. A keyboard user
  * leaves the terminal with Ctrl+Shift+F6, because Tab belongs to the guest.
  * @typedef {import('../app.js').App} App
  */
@@ -12,6 +12,9 @@ import { GUEST_STATES } from '../protocol.js';
 import { inputCommands } from './console_log.js';
 import { button, guestPicker, onceAFrame, stateLine, stateMark, themeColour, Undoing } from './parts.js';
 import { sessionOf } from './session.js';
+
+/** Keys of so long travel together, so that fast typing and pasting stay within the server's rate of commands. */
+const SEND_EVERY_MS = 50;
 
 /** The theme's colours in a terminal's roles. @param {Element} element @returns {import('../../vendor/xterm/xterm.mjs').ITheme} */
 function terminalTheme(element) {
@@ -34,7 +37,7 @@ class Screen {
     this.element = h('div.console-screen', {});
     parent.append(this.element);
     this.terminal = new Terminal({
-      cursorBlink: false, scrollback: 4000, fontSize: 12, lineHeight: 1.25, convertEol: false,
+      cursorBlink: false, scrollback: 4000, fontSize: 12, lineHeight: 1.25, convertEol: true,
       fontFamily: themeColour(parent, '--font-code') || 'monospace', theme: terminalTheme(parent),
     });
     this.fit = new FitAddon();
@@ -96,7 +99,9 @@ export function mountConsole(root, app) {
       const [guest, pieces] = [...typed][0];
       typed.delete(guest);
       for (const data of inputCommands(pieces)) {
+        const pause = new Promise((resolve) => setTimeout(resolve, SEND_EVERY_MS));
         const sent = await app.attempt({ type: 'console.input', guest, data });
+        await pause;
         if (sent === undefined) break;
       }
     }

@@ -59,6 +59,14 @@ export const causeName = (context, cause) => {
 const INTERRUPT_BIT = 0x80;
 
 /**
+ * Handed to the guest's own handler; the cause is said only where it is not the trap's own.
+ * @param {TrapRecord} record @param {Context} context @param {number} cause @returns {[string, Record<string, string>]}
+ */
+const inject = (record, context, cause) => (cause === record.cause
+  ? ['action.inject', { handler: place(context, record, record.b) }]
+  : ['action.inject.other', { cause: causeName(context, cause), handler: place(context, record, record.b) }]);
+
+/**
  * Action name (the engine's, lower case) -> the catalogue's key and its parameters.
  * @type {Record<string, (record: TrapRecord, context: Context) => [string, Record<string, string>?]>}
  */
@@ -73,10 +81,8 @@ export const ACTIONS = {
     ? ['action.sfence.all', { pages: c.n(r.b) }]
     : ['action.sfence', { address: hex(r.a), pages: c.n(r.b) }]),
   shadow_fill: (r) => ['action.shadow_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
-  inject_exception: (r, c) => ['action.inject_exception', { cause: causeName(c, Number(r.a)), handler: place(c, r, r.b) }],
-  inject_interrupt: (r, c) => ['action.inject_interrupt', {
-    cause: causeName(c, Number(r.a) | INTERRUPT_BIT), handler: place(c, r, r.b),
-  }],
+  inject_exception: (r, c) => inject(r, c, Number(r.a)),
+  inject_interrupt: (r, c) => inject(r, c, Number(r.a) | INTERRUPT_BIT),
   mmio_read: (r, c) => ['action.mmio_read', { register: deviceRegister(c, r.a), value: deviceValue(r.b) }],
   mmio_write: (r, c) => ['action.mmio_write', { register: deviceRegister(c, r.a), value: deviceValue(r.b) }],
   sbi_call: (r, c) => ['action.sbi_call', sbi(c, r.a, r.b)],

@@ -14,6 +14,11 @@ import { hex, hexWord, word } from './format.js';
 import { memoryLink } from './links.js';
 import { sessionOf } from './session.js';
 
+/** Kinds of trap that pass arguments in a0 to a7, x10 to x17. */
+const CALLS = new Set(['syscall', 'hypercall']);
+const FIRST_ARGUMENT = 10;
+const ARGUMENTS = 8;
+
 /** @param {string} title @param {...import('../dom.js').Child} children */
 const section = (title, ...children) => h('section', {}, h('h4', {}, title), ...children);
 
@@ -86,7 +91,8 @@ export function trapDetail(app, close) {
       if (all.open && all.childElementCount === 1) all.append(table(rows));
     });
     const { source } = detail;
-    const argumentRows = /** @type {[string, string][]} */ ([['a', trap.a], ['b', trap.b]].map(([name, value]) => [name, hex(/** @type {bigint} */ (value))]));
+    const passed = CALLS.has(context.schema.kinds[trap.kind]) ? detail.before?.x.slice(FIRST_ARGUMENT, FIRST_ARGUMENT + ARGUMENTS) ?? [] : [];
+    const names = context.schema.registers ?? [];
     return [
       ...(detail.symbol ? [facts([[app.t('detail.symbol'), detail.symbol]])] : []),
       section(app.t('detail.instruction'), h('code.detail-instruction', {}, detail.instruction || '—'),
@@ -96,7 +102,9 @@ export function trapDetail(app, close) {
         : h('p.dim', {}, app.t('detail.nosource'))),
       section(app.t('detail.registers'), 
         changed.length ? table(changed) : h('p.dim', {}, app.t(rows.length ? 'detail.unchanged' : 'detail.gone')), rows.length > 0 && all),
-      section(app.t('detail.arguments'), facts(argumentRows)),
+      ...(passed.length ? [section(app.t('detail.arguments'), facts(passed.map((value, index) => [
+        names[FIRST_ARGUMENT + index], memoryLink(app, trap.guest, value, hex(value)),
+      ])))] : []),
       section(app.t('detail.cost'),
         facts([
           [app.t('detail.executed'), app.t('detail.instructions', { count: trap.executed })],

@@ -4,11 +4,12 @@
  * @typedef {import('../app.js').App} App
  */
 import {
-  basicSetup, classHighlighter, EditorState, EditorView, gas, indentWithTab, keymap, lintGutter, Prec, setDiagnostics, StreamLanguage,
+  basicSetup, classHighlighter, EditorState, EditorView, indentWithTab, keymap, lintGutter, Prec, setDiagnostics, StreamLanguage,
   syntaxHighlighting,
 } from '../../vendor/codemirror/codemirror.js';
 import { h, setText } from '../dom.js';
 import { button, choice } from './parts.js';
+import { riscv } from './riscv_mode.js';
 
 const DRAFT = 'editor.draft';
 const MOST_BYTES = 256 << 10;
@@ -71,7 +72,7 @@ export function openEditor(app, { source, name } = {}) {
       doc: first,
       extensions: [
         Prec.highest(keymap.of([{ key: 'Mod-Enter', run: () => { void assemble(); return true; } }])),
-        basicSetup, keymap.of([indentWithTab]), StreamLanguage.define(gas), syntaxHighlighting(classHighlighter), lintGutter(),
+        basicSetup, keymap.of([indentWithTab]), StreamLanguage.define(riscv), syntaxHighlighting(classHighlighter), lintGutter(),
         EditorView.contentAttributes.of({ 'aria-label': app.t('editor.label') }),
         EditorView.updateListener.of((update) => {
           if (!update.docChanged) return;

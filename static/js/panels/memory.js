@@ -156,11 +156,11 @@ export function mountMemory(root, app) {
         h('dl.walk-parts', {}, ...parts.vpn.flatMap((part, index) => [h('dt', {}, `VPN[${2 - index}]`), h('dd', {}, `${part}`)]),
           h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3))),
         !parts.canonical && now.guest.length > 0 && h('p.problem', {}, app.t('memory.walk.noncanonical'))),
-      h('section', {}, h('h4', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
+      h('section', {}, h('h3', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
         now.guest.length > 0 ? stepList(now.guest, 1) : h('p.dim', {}, now.gpa === null ? '' : app.t('memory.walk.bare')),
         now.fault !== null && h('p.problem', {}, app.t('memory.walk.fault', { reason: now.fault })),
         addressBox(app.t('memory.walk.gpa'), now.gpa, 'kernel')),
-      h('section', {}, h('h4', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
+      h('section', {}, h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
         now.shadow.length > 0 ? stepList(now.shadow, 1)
           : h('p.dim', {}, app.t(bareMetal ? 'memory.walk.baremetal' : 'memory.walk.noshadow')),
         addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor')),

@@ -10,7 +10,7 @@ import { button, onceAFrame, stateLine, themeColour, Undoing } from './parts.js'
 import { poller } from './poller.js';
 import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from './scale.js';
 
-const EVERY_MS = 1000;
+const EVERY_MS = 2000;
 const AXIS_PX = 22;
 const NAMES_PX = 92;
 const LANE_MIN_PX = 18;

@@ -24,6 +24,8 @@ const MOST_RECORDS = 1_000;
 const GUESTS_A_PAGE = 8;
 /** From this width of the dock on, the chart is shown until the reader closes it; below, the words of a row need the room. */
 const CHART_FROM_PX = 1600;
+/** The bar's choices follow the lab at this interval. */
+const BAR_MS = 500;
 const COLUMNS = ['time', 'guest', 'kind', 'cause', 'path', 'at', 'what', 'executed', 'cycles'];
 const HINTED = new Set(['executed', 'cycles']);
 
@@ -38,6 +40,8 @@ export function mountTraps(root, app) {
   let items = [];
   let itemsOf = '';
   let following = true;
+  /** The pointer is down on a row: the rows wait, so that a click hits what was aimed at. */
+  let holding = false;
   let unseen = 0;
   /** @type {number | null} key of the record that the keyboard is on */
   let current = null;
@@ -45,6 +49,9 @@ export function mountTraps(root, app) {
   let exhausted = false;
   let wasRunning = app.store.running;
   let quietLoads = 0;
+  /** @type {import('./filter.js').Filter | null} the filter that the bar shows */
+  let barOf = null;
+  let barAt = 0;
 
   // -- the bar -------------------------------------------------------------------------------------
   const pills = h('div.pills', { role: 'group', 'aria-label': app.t('traps.what') });
@@ -314,6 +321,16 @@ export function mountTraps(root, app) {
     event.preventDefault();
     event.stopPropagation();
   });
+  spacer.addEventListener('pointerdown', () => {
+    holding = true;
+  });
+  const release = () => {
+    holding = false;
+    frame.request();
+  };
+  window.addEventListener('pointerup', release);
+  window.addEventListener('pointercancel', release);
+  undo.add(() => window.removeEventListener('pointerup', release), () => window.removeEventListener('pointercancel', release));
   spacer.addEventListener('click', (event) => {
     const row = /** @type {HTMLElement} */ (event.target).closest('.traps-row');
     const item = row instanceof HTMLElement ? items[Number(row.dataset.index)] : undefined;
@@ -321,7 +338,7 @@ export function mountTraps(root, app) {
   });
   grid.addEventListener('scroll', () => {
     const tail = atTail();
-    if (following !== tail) {
+    if (!holding && following !== tail) {
       following = tail;
       feed.capacity = tail ? FOLLOWING_CAPACITY : READING_CAPACITY;
       if (tail) unseen = 0;
@@ -360,8 +377,6 @@ export function mountTraps(root, app) {
     clear.hidden = !restricts(filter);
     const chosen = filter.guest === null ? '' : `?guest=${filter.guest}`;
     setAttribute(exporting, 'href', `/labs/${encodeURIComponent(app.lab)}/trace${chosen}`);
-    chart.element.hidden = !chartWanted() || detail.trap !== null;
-    setAttribute(chartToggle, 'aria-pressed', String(chartWanted()));
   }
 
   function update() {
@@ -372,9 +387,15 @@ export function mountTraps(root, app) {
     if (wasRunning && !app.store.running) void catchUp();
     wasRunning = app.store.running;
     if (filter.guest !== null && !app.store.guest(filter.guest)) filter = { ...filter, guest: null };
-    updateBar();
+    if (barOf !== filter || performance.now() - barAt > BAR_MS) {
+      barOf = filter;
+      barAt = performance.now();
+      updateBar();
+    }
+    chart.element.hidden = !chartWanted() || detail.trap !== null;
+    setAttribute(chartToggle, 'aria-pressed', String(chartWanted()));
     refreshItems();
-    if (following) grid.scrollTop = grid.scrollHeight;
+    if (following && !holding) grid.scrollTop = grid.scrollHeight;
     const { first, last } = visibleRows(grid.scrollTop, viewHeight(), ROW_PX, items.length);
     const epoch = `${session.places.version} ${app.i18n.language}`;
     while (pool.length < last - first) pool.push(makeRow());

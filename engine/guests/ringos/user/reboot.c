@@ -1,0 +1,8 @@
+/* Start the machine again. */
+#include "lib.h"
+
+int main(char *arguments)
+{
+    (void)arguments;
+    return (int)reboot();
+}

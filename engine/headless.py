@@ -1,0 +1,436 @@
+"""`ringside run`, `asm` and `disasm`: guests in a terminal, for scripts, graders and tests.
+
+The guest's console is standard output; everything Ringside itself says goes to standard error. A run is
+deterministic: the same image, options and `--input` give the same output, statistics and trace.
+`add_commands` adds the commands to an `argparse` parser; each sets `func`, which takes the parsed arguments
+and returns the exit status.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import select
+import sys
+import termios
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from engine import guests
+from engine.commands import LabError
+from engine.hypervisor.host import Host
+from engine.isa.assembler import assemble
+from engine.isa.disassembler import disassemble
+from engine.machine.loader import LoadedImage, check_fits, inspect
+from engine.trace.export import JsonLinesSink
+from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
+from engine.trace.rings import Trace
+
+GUEST = 1
+STACKS = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+SLICE_STEPS = 50_000
+#: A guest that polls never sleeps: it gets the next line of --input after this many steps without unread input.
+PATIENCE_STEPS = 1_000_000
+DEFAULT_MEMORY_MIB = 64
+HYPERVISOR_MEMORY_MIB = 64
+QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
+
+
+class Status(IntEnum):
+    """Exit statuses of `ringside run` that are not the guest's own."""
+
+    WAITS = 123
+    LIMIT = 124
+    DIED = 125
+    REFUSED = 126
+    QUIT = 130
+
+
+STATUS_HELP = {
+    Status.WAITS: "the guest waits for input, and there is no more",
+    Status.LIMIT: "--max-instructions was reached",
+    Status.DIED: "the guest is dead: it faults for ever or jumped to nowhere",
+    Status.REFUSED: "the image, a file or an option cannot be used; nothing ran",
+    Status.QUIT: "you ended it (Ctrl-A x, or Ctrl-C)",
+}
+
+RUN_EPILOG = f"""\
+exit status:
+  0 to 255  the guest's own (test finisher, SBI system reset, tohost; above 255 counts as 255)
+{chr(10).join(f"  {status.value:<8}  {text}" for status, text in STATUS_HELP.items())}
+
+at a terminal:
+  what you type goes to the guest; Ctrl-A x ends the run, Ctrl-A Ctrl-A types a Ctrl-A.
+
+examples:
+  ringside run ringos                                    the teaching kernel, in a VM
+  ringside run ringos --on bare-metal --append ''        the same on the bare machine, with its shell
+  ringside run kernel.elf --harts 2 --memory 128M --max-instructions 5000000
+  ringside run program.s --trace traps.jsonl --stats     assemble, run, keep every trap
+  printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
+"""
+
+#: A sentence for each of `engine.trace.record.FAILURES`.
+DEATHS = {
+    "guest-failed": "the guest reported that it failed",
+    "trap-loop": "the guest's trap handler faults at once, for ever",
+    "jump-to-nowhere": "the guest jumped to an address where there is no memory",
+    "no-trap-handler": "the guest trapped, but its trap vector points to where there is no memory",
+    "bad-image": "the guest's image cannot be started",
+    "out-of-memory": "the host has no memory left for the guest",
+}
+
+
+def add_commands(subparsers: Any) -> None:
+    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned."""
+    raw = argparse.RawDescriptionHelpFormatter
+    run = subparsers.add_parser(
+        "run",
+        help="run a guest in this terminal",
+        description="Run a guest with its console on standard output and end with the guest's own exit status.\n"
+        "Virtual time does not wait for the wall clock: a sleeping guest wakes at once.",
+        epilog=RUN_EPILOG,
+        formatter_class=raw,
+    )
+    run.add_argument(
+        "image",
+        metavar="IMAGE",
+        help="an ELF file, RISC-V Image or flat binary; assembly (.s); or a guest that comes with Ringside: "
+        + ", ".join(guest.name for guest in guests.guests()),
+    )
+    run.add_argument(
+        "--on",
+        choices=tuple(STACKS),
+        default="trap-and-emulate",
+        help="in a VM under trap-and-emulate (default), or on the bare machine",
+    )
+    run.add_argument("--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)")
+    run.add_argument(
+        "--memory",
+        type=_memory_mib,
+        metavar="SIZE",
+        help="the guest's memory, e.g. 64M or 1G (default: what the guest asks for, or 64M)",
+    )
+    run.add_argument(
+        "--input",
+        metavar="FILE",
+        help="what the guest reads from its console, given line by line as it reads; - is standard input",
+    )
+    run.add_argument("--append", metavar="ARGS", help="the kernel's arguments (bootargs)")
+    run.add_argument(
+        "--max-instructions", type=_count(1, 1 << 62), metavar="N", help="stop after so many guest instructions"
+    )
+    run.add_argument("--trace", metavar="FILE", help="write every trap to FILE as JSON lines")
+    run.add_argument("--stats", action="store_true", help="at the end, count instructions and traps on standard error")
+    run.set_defaults(func=_reporting(run_command))
+
+    asm = subparsers.add_parser(
+        "asm",
+        help="assemble a program",
+        description="Assemble RISC-V assembly into an ELF file that `ringside run` and QEMU start.",
+        epilog="examples:\n  ringside asm hello.s\n  ringside asm hello.s -o /tmp/hello.elf --listing\n",
+        formatter_class=raw,
+    )
+    asm.add_argument("file", metavar="FILE", help="the source; - is standard input")
+    asm.add_argument("-o", "--output", metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)")
+    asm.add_argument("--listing", action="store_true", help="print addresses and encodings beside the source")
+    asm.set_defaults(func=_reporting(asm_command))
+
+    disasm = subparsers.add_parser(
+        "disasm",
+        help="disassemble an image",
+        description="Disassemble the executable segments of an ELF file, or all of a RISC-V Image or flat binary.",
+        epilog="examples:\n  ringside disasm hello.elf\n  ringside disasm ringos | less\n",
+        formatter_class=raw,
+    )
+    disasm.add_argument("file", metavar="FILE", help="the image, or a guest that comes with Ringside")
+    disasm.set_defaults(func=_reporting(disasm_command))
+
+
+def _count(low: int, high: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text.replace("_", ""))
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low} to {high}")
+        return number
+
+    return parse
+
+
+def _memory_mib(text: str) -> int:
+    factor = {"M": 1, "G": 1024}.get(text[-1:].upper())
+    digits = text[:-1] if factor else text
+    mib = int(digits) * (factor or 1) if digits.isdecimal() and len(digits) < 6 else 0
+    if not 4 <= mib <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size from 4M to 1G")
+    return mib
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"ringside: {text}\n")
+
+
+def _reporting(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """`command`, with refusals said in a sentence instead of a traceback."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        try:
+            return command(arguments)
+        except LabError as error:
+            _say_problem(error)
+            return Status.REFUSED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Status.QUIT
+        except OSError as error:
+            _say(f"{error.filename or 'output'}: {error.strerror}")
+            return Status.REFUSED
+        except KeyboardInterrupt:
+            return Status.QUIT
+
+    return run
+
+
+def _say_problem(error: LabError) -> None:
+    errors = getattr(error, "errors", None)
+    if error.problem.key == "assembly" and errors:
+        name = error.problem.params.get("name", "source")
+        for line, column, message in errors:
+            sys.stderr.write(f"{name}:{line}:{column}: {message}\n")
+    else:
+        _say(error.problem.message)
+
+
+def _read(path: str) -> bytes:
+    return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+
+
+def _is_builtin(name: str) -> bool:
+    """A file of that name has to be given as ./name."""
+    return any(guest.name == name for guest in guests.guests())
+
+
+def _load(name: str) -> LoadedImage:
+    if _is_builtin(name):
+        return inspect(guests.load_image(name), name)
+    content = _read(name)
+    short = Path(name).name
+    if name.lower().endswith(".s"):
+        content = _assemble(name, content).elf()
+    return inspect(content, short)
+
+
+def _assemble(name: str, content: bytes) -> Any:
+    try:
+        source = content.decode()
+    except UnicodeDecodeError as error:
+        raise LabError(
+            "source-encoding",
+            f"{name} is not UTF-8 text: byte {error.start} cannot be read.",
+            name=name,
+            offset=error.start,
+        ) from None
+    return assemble(source, name)
+
+
+# -- asm and disasm --------------------------------------------------------------------------------
+def asm_command(arguments: argparse.Namespace) -> int:
+    program = _assemble(arguments.file, _read(arguments.file))
+    output = arguments.output or (
+        "out.elf" if arguments.file == "-" else str(Path(arguments.file).with_suffix(".elf"))
+    )
+    Path(output).write_bytes(program.elf())
+    if arguments.listing:
+        sys.stdout.write(program.listing())
+    return 0
+
+
+def disasm_command(arguments: argparse.Namespace) -> int:
+    image = _load(arguments.file)
+    for segment in image.segments:
+        if segment.executable:
+            sys.stdout.writelines(_disassembly(image, segment.address, segment.data))
+    return 0
+
+
+def _disassembly(image: LoadedImage, address: int, data: bytes) -> Iterator[str]:
+    for at in range(0, len(data) - 3, 4):
+        pc = address + at
+        found = image.symbols.lookup(pc)
+        if found is not None and found[1] == 0:
+            yield f"\n{found[0]}:\n"
+        word = int.from_bytes(data[at : at + 4], "little")
+        yield f"{pc:16x}:  {word:08x}  {disassemble(word, pc)}\n"
+
+
+# -- run -------------------------------------------------------------------------------------------
+class _Script:
+    """--input: one line at a time, when the guest has read the one before and sleeps (or polls)."""
+
+    def __init__(self, data: bytes) -> None:
+        self._lines = data.splitlines(keepends=True)
+        self._lines.reverse()
+
+    def next(self) -> bytes:
+        return self._lines.pop() if self._lines else b""
+
+
+class _Terminal:
+    """Keys typed at a terminal. `quit` is set by Ctrl-A x."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._prefix = False
+        self.quit = False
+
+    def read(self, wait: bool) -> bytes:
+        """What was typed since the last call; with `wait`, at least one key."""
+        ready, _, _ = select.select([self._descriptor], [], [], None if wait else 0)
+        if not ready:
+            return b""
+        typed = os.read(self._descriptor, 4096)
+        if not typed:
+            self.quit = True
+        return bytes(self._keys(typed))
+
+    def _keys(self, typed: bytes) -> Iterator[int]:
+        for key in typed:
+            if self._prefix:
+                self._prefix = False
+                if key in (QUIT_KEY, QUIT_KEY - 32):
+                    self.quit = True
+                else:
+                    yield key
+            elif key == QUIT_PREFIX:
+                self._prefix = True
+            else:
+                yield key
+
+
+@contextmanager
+def _raw_terminal(descriptor: int) -> Iterator[None]:
+    """Every key goes to the guest as it is typed; output is still processed."""
+    before = termios.tcgetattr(descriptor)
+    raw = termios.tcgetattr(descriptor)
+    raw[0] &= ~(termios.ICRNL | termios.IXON)
+    raw[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
+    termios.tcsetattr(descriptor, termios.TCSADRAIN, raw)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+class _Run:
+    """One guest on one host until it ends."""
+
+    def __init__(self, host: Host, output: BinaryIO, console: bytearray, max_instructions: int | None) -> None:
+        self._host = host
+        self._guest = host.guest(GUEST)
+        self._output = output
+        self._console = console
+        self._max_instructions = max_instructions
+        self._quiet_steps = 0
+
+    def _slice(self) -> bool:
+        """Run on a little; False when the guest sleeps until there is input."""
+        steps = SLICE_STEPS
+        if self._max_instructions is not None:
+            steps = min(steps, self._max_instructions - self._guest.instructions)
+        done = self._host.run(steps)
+        self._quiet_steps += done
+        if self._console:
+            self._output.write(self._console)
+            self._output.flush()
+            self._console.clear()
+        return not self._host.idle
+
+    def _ended(self) -> int | None:
+        guest = self._guest
+        if guest.exit_status is not None:
+            return min(int(guest.exit_status), 255)
+        if guest.failure is not None:
+            _say(f"{DEATHS[guest.failure.key]} (pc {guest.failure.params['pc']})")
+            return Status.DIED
+        if self._max_instructions is not None and guest.instructions >= self._max_instructions:
+            _say(f"stopped after {guest.instructions} instructions (--max-instructions)")
+            return Status.LIMIT
+        return None
+
+    def with_script(self, script: _Script) -> int:
+        while (status := self._ended()) is None:
+            awake = self._slice()
+            if awake and self._quiet_steps < PATIENCE_STEPS:
+                continue
+            line = script.next()
+            if line:
+                self._guest.receive(line)
+                self._quiet_steps = 0
+            elif not awake and self._ended() is None:
+                _say("the guest waits for input, and there is no more")
+                return Status.WAITS
+        return status
+
+    def with_terminal(self, terminal: _Terminal) -> int:
+        awake = True
+        while (status := self._ended()) is None:
+            keys = terminal.read(wait=not awake)
+            if terminal.quit:
+                return Status.QUIT
+            if keys:
+                self._guest.receive(keys)
+            awake = self._slice()
+        return status
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    image = _load(arguments.image)
+    defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
+    memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
+    check_fits(image, memory << 20)
+    bootargs = arguments.append if arguments.append is not None else defaults.arguments if defaults else ""
+    console = bytearray()
+    trace = Trace()
+    stack = STACKS[arguments.on]
+    host_memory = memory if arguments.on == "bare-metal" else memory + HYPERVISOR_MEMORY_MIB
+    host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
+    script = _Script(_read(arguments.input) if arguments.input is not None else b"")
+    with ExitStack() as cleanup:
+        if arguments.trace is not None:
+            trace.sink = JsonLinesSink(
+                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))  # noqa: PTH123
+            )
+        host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
+        run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)
+        if arguments.input is None and sys.stdin.isatty():
+            cleanup.enter_context(_raw_terminal(sys.stdin.fileno()))
+            status = run.with_terminal(_Terminal(sys.stdin.fileno()))
+        else:
+            status = run.with_script(script)
+    if arguments.stats:
+        sys.stderr.writelines(_statistics(host, trace))
+    return status
+
+
+def _statistics(host: Host, trace: Trace) -> Iterator[str]:
+    guest = host.guest(GUEST)
+    counters = trace.counters(GUEST)
+    yield f"{guest.instructions:>14,}  instructions\n"
+    yield f"{host.time / 1e6:>14,.3f}  ms of virtual time\n"
+    yield f"{trace.total(GUEST):>14,}  traps, of which {guest.exits:,} VM exits\n"
+    for (kind, cause, path, disposition), count in sorted(counters.items(), key=lambda item: -item[1]):
+        stations = " > ".join(_words(level) for level in PATHS[path])
+        yield (
+            f"{count:>14,}  {_words(Kind(kind))}: {cause_name(cause)}, "
+            f"{_words(Disposition(disposition))}; {stations}\n"
+        )
+
+
+def _words(member: Kind | Level | Disposition) -> str:
+    return member.name.lower().replace("_", " ")

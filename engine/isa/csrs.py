@@ -1,0 +1,138 @@
+"""The CSR table: one row per register with its number, its fields, and what may be written (WARL).
+
+A row names where its bits live: `storage` is a word of the hart's CSR file, `view` the bits of it that this
+register shows. sstatus, sie and sip are views of mstatus, mie and mip. A write changes only the bits in `writable`
+and passes through `rule` (a name that engine.machine.csrfile implements) where legality is more than a mask.
+
+Number bits 11:10 = 3 mean read-only, bits 9:8 the lowest privilege (privileged specification 1.12, section 2.1).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.bits import MASK64
+
+Fields = tuple[tuple[str, int, int], ...]  # (name, high bit, low bit)
+
+MSTATUS_FIELDS: Fields = (
+    ("SD", 63, 63), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34), ("UXL", 33, 32), ("TSR", 22, 22), ("TW", 21, 21),
+    ("TVM", 20, 20), ("MXR", 19, 19), ("SUM", 18, 18), ("MPRV", 17, 17), ("XS", 16, 15), ("FS", 14, 13), ("MPP", 12, 11),
+    ("VS", 10, 9), ("SPP", 8, 8), ("MPIE", 7, 7), ("UBE", 6, 6), ("SPIE", 5, 5), ("MIE", 3, 3), ("SIE", 1, 1),
+)  # fmt: skip
+INTERRUPT_FIELDS: Fields = (
+    ("MEI", 11, 11), ("SEI", 9, 9), ("MTI", 7, 7), ("STI", 5, 5), ("MSI", 3, 3), ("SSI", 1, 1),
+)  # fmt: skip
+TVEC_FIELDS: Fields = (("BASE", 63, 2), ("MODE", 1, 0))
+CAUSE_FIELDS: Fields = (("Interrupt", 63, 63), ("Code", 62, 0))
+SATP_FIELDS: Fields = (("MODE", 63, 60), ("ASID", 59, 44), ("PPN", 43, 0))
+COUNTEREN_FIELDS: Fields = (("IR", 2, 2), ("TM", 1, 1), ("CY", 0, 0))
+ENVCFG_FIELDS: Fields = (("FIOM", 0, 0),)
+
+
+class Status:
+    """Bits of mstatus and sstatus."""
+
+    SIE, MIE, SPIE, MPIE, SPP = 1 << 1, 1 << 3, 1 << 5, 1 << 7, 1 << 8
+    MPP_SHIFT, MPP = 11, 3 << 11
+    MPRV, SUM, MXR, TVM, TW, TSR = 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 22
+    XLEN_64 = 2 << 32 | 2 << 34  # UXL and SXL, both read-only 2
+    WRITABLE = SIE | MIE | SPIE | MPIE | SPP | MPP | MPRV | SUM | MXR | TVM | TW | TSR
+    SUPERVISOR_VIEW = SIE | SPIE | SPP | SUM | MXR | 3 << 32
+    SUPERVISOR_WRITABLE = SIE | SPIE | SPP | SUM | MXR
+
+
+SUPERVISOR_INTERRUPTS = 1 << 1 | 1 << 5 | 1 << 9
+ALL_INTERRUPTS = SUPERVISOR_INTERRUPTS | 1 << 3 | 1 << 7 | 1 << 11
+DELEGABLE_EXCEPTIONS = 0xB3FF
+MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "AIMSU")
+
+
+@dataclass(frozen=True)
+class Csr:
+    """One CSR. storage: word of the CSR file ("" where nothing is stored); view: bits shown; writable: bits a write
+    changes; rule: name of what is more than a mask; constant: value of a register that has no storage."""
+
+    number: int
+    name: str
+    storage: str = ""
+    view: int = MASK64
+    writable: int = MASK64
+    rule: str = ""
+    constant: int = 0
+    fields: Fields = ()
+
+    @property
+    def read_only(self) -> bool:
+        return self.number >> 10 == 3
+
+    @property
+    def privilege(self) -> int:
+        """The lowest privilege that may access it: 0 user, 1 supervisor, 3 machine."""
+        return self.number >> 8 & 3
+
+
+_NAMED: list[Csr] = [
+    Csr(0xC00, "cycle", rule="counter"),
+    Csr(0xC01, "time", rule="counter"),
+    Csr(0xC02, "instret", rule="counter"),
+    Csr(0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, fields=MSTATUS_FIELDS),
+    Csr(0x104, "sie", "mie", rule="delegated", fields=INTERRUPT_FIELDS),
+    Csr(0x105, "stvec", "stvec", rule="tvec", fields=TVEC_FIELDS),
+    Csr(0x106, "scounteren", "scounteren", writable=7, fields=COUNTEREN_FIELDS),
+    Csr(0x10A, "senvcfg", "senvcfg", writable=1, fields=ENVCFG_FIELDS),
+    Csr(0x140, "sscratch", "sscratch"),
+    Csr(0x141, "sepc", "sepc", writable=MASK64 & ~3),
+    Csr(0x142, "scause", "scause", fields=CAUSE_FIELDS),
+    Csr(0x143, "stval", "stval"),
+    Csr(0x144, "sip", "mip", writable=1 << 1, rule="delegated", fields=INTERRUPT_FIELDS),
+    Csr(0x180, "satp", "satp", rule="satp", fields=SATP_FIELDS),
+    Csr(0xF11, "mvendorid"),
+    Csr(0xF12, "marchid"),
+    Csr(0xF13, "mimpid"),
+    Csr(0xF14, "mhartid", rule="hartid"),
+    Csr(0xF15, "mconfigptr"),
+    Csr(0x300, "mstatus", "mstatus", writable=Status.WRITABLE, rule="mstatus", fields=MSTATUS_FIELDS),
+    Csr(0x301, "misa", constant=MISA),
+    Csr(0x302, "medeleg", "medeleg", writable=DELEGABLE_EXCEPTIONS),
+    Csr(0x303, "mideleg", "mideleg", writable=SUPERVISOR_INTERRUPTS, fields=INTERRUPT_FIELDS),
+    Csr(0x304, "mie", "mie", writable=ALL_INTERRUPTS, fields=INTERRUPT_FIELDS),
+    Csr(0x305, "mtvec", "mtvec", rule="tvec", fields=TVEC_FIELDS),
+    Csr(0x306, "mcounteren", "mcounteren", writable=7, fields=COUNTEREN_FIELDS),
+    Csr(0x30A, "menvcfg", "menvcfg", writable=1, fields=ENVCFG_FIELDS),
+    Csr(0x320, "mcountinhibit"),
+    Csr(0x340, "mscratch", "mscratch"),
+    Csr(0x341, "mepc", "mepc", writable=MASK64 & ~3),
+    Csr(0x342, "mcause", "mcause", fields=CAUSE_FIELDS),
+    Csr(0x343, "mtval", "mtval"),
+    Csr(0x344, "mip", "mip", writable=SUPERVISOR_INTERRUPTS, fields=INTERRUPT_FIELDS),
+    Csr(0xB00, "mcycle", rule="counter"),
+    Csr(0xB02, "minstret", rule="counter"),
+]
+
+#: Read-only zero, which is legal for all of them: no PMP entry (section 3.7: then every access is permitted),
+#: no hardware performance monitor (section 3.1.10).
+_ZERO: list[Csr] = [
+    *(Csr(0x3A0 + i, f"pmpcfg{i}") for i in range(0, 16, 2)),
+    *(Csr(0x3B0 + i, f"pmpaddr{i}") for i in range(64)),
+    *(Csr(0xB00 + i, f"mhpmcounter{i}") for i in range(3, 32)),
+    *(Csr(0x320 + i, f"mhpmevent{i}") for i in range(3, 32)),
+    *(Csr(0xC00 + i, f"hpmcounter{i}", rule="hpmcounter") for i in range(3, 32)),
+]
+
+CSRS: dict[int, Csr] = {}
+CSR_NUMBERS: dict[str, int] = {}
+for _csr in _NAMED + _ZERO:
+    if _csr.number in CSRS or _csr.name in CSR_NUMBERS:
+        raise ValueError(f"two rows for CSR {_csr.name} ({_csr.number:#x})")
+    CSRS[_csr.number] = _csr
+    CSR_NUMBERS[_csr.name] = _csr.number
+
+#: Words of a hart's CSR file, with their values at reset.
+STORAGE: dict[str, int] = {row.storage: 0 for row in CSRS.values() if row.storage} | {"mstatus": Status.XLEN_64}
+
+
+def csr_fields(name: str, value: int) -> list[tuple[str, int]]:
+    """A CSR's value taken apart by its row: [(field, value)], highest bits first."""
+    row = CSRS[CSR_NUMBERS[name]]
+    return [(label, value >> low & ((1 << (high - low + 1)) - 1)) for label, high, low in row.fields]

@@ -1,0 +1,468 @@
+"""From a file to what must be put where: ELF64, RISC-V `Image` and flat binaries. Reads bytes, touches no
+machine.
+
+ELF: Tool Interface Standard 1.2 and the RISC-V psABI; `Image`: Linux,
+Documentation/riscv/boot-image-header.rst; anything else is a flat binary. Segments go to their physical
+addresses (p_paddr); an entry or `tohost` given as a virtual address is moved along with its segment. An image
+whose lowest byte lies below 0x80200000 was linked at the start of RAM and starts in M mode; one from
+0x80200000 on is what QEMU's `-kernel` takes and starts in S mode, with SBI below it.
+
+Every file is treated as hostile: whatever its bytes say, `inspect` returns an image or raises LabError with
+what is wrong, where, and what would be right, and its work is bounded by the file's length. Memory a segment
+only reserves (.bss) is never allocated here.
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from engine.bits import MASK64
+from engine.commands import LabError
+
+RAM_BASE = 0x80000000
+KERNEL_BASE = RAM_BASE + 0x200000
+RAM_LIMIT = 1 << 40
+
+Kind = Literal["elf", "image", "flat"]
+StartMode = Literal["M", "S"]
+
+SEGMENTS_LIMIT = 64
+SYMBOLS_LIMIT = 200_000
+SYMBOL_NAME_LIMIT = 256
+
+
+class Segment(NamedTuple):
+    """`data` goes to physical `address`; the rest up to `memory_size` bytes is zero."""
+
+    address: int
+    data: bytes
+    memory_size: int
+    executable: bool
+
+    @property
+    def end(self) -> int:
+        return self.address + self.memory_size
+
+
+class Symbols:
+    """The names of an image's addresses (virtual ones, as pc shows them), sorted."""
+
+    def __init__(self, addresses: Mapping[str, int], end: int = MASK64) -> None:
+        """`end`: one past the last address that can belong to a symbol."""
+        self._by_name = dict(addresses)
+        self._end = end
+        # Where several names share an address the first in the file counts.
+        first: dict[int, str] = {}
+        for name, address in self._by_name.items():
+            first.setdefault(address, name)
+        self._addresses = sorted(first)
+        self._names = [first[address] for address in self._addresses]
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """(address, name) by address."""
+        return iter(zip(self._addresses, self._names, strict=True))
+
+    def lookup(self, address: int) -> tuple[str, int] | None:
+        """The nearest symbol at or below `address` and the distance from it in bytes."""
+        index = bisect_right(self._addresses, address) - 1
+        if index < 0 or address >= self._end:
+            return None
+        return self._names[index], address - self._addresses[index]
+
+    def address(self, name: str) -> int | None:
+        return self._by_name.get(name)
+
+
+NO_SYMBOLS = Symbols({})
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """What to put into RAM and where to start. Segments are sorted, do not overlap and lie at or above
+    RAM_BASE.
+    """
+
+    name: str
+    kind: Kind
+    entry: int  # physical
+    segments: tuple[Segment, ...]
+    start_mode: StartMode
+    symbols: Symbols
+    tohost: int | None = None  # physical address of the word through which it ends as under Spike
+
+    @property
+    def end(self) -> int:
+        """One past the last physical address it occupies."""
+        return self.segments[-1].end
+
+    @cached_property
+    def memory_needed(self) -> int:
+        """Bytes of RAM it needs from RAM_BASE on."""
+        return self.end - RAM_BASE
+
+
+def inspect(content: bytes, name: str, address: int | None = None) -> LoadedImage:
+    """Read an image. `address`: where a flat binary or an `Image` goes instead of its usual place.
+
+    Raises LabError with a key that begins with "image-" or "elf-"; every one has the parameter `image`, the
+    name.
+    """
+    if not content:
+        raise LabError("image-empty", f"{name} is empty.", image=name)
+    if content[:4] == b"\x7fELF":
+        if address is not None:
+            raise LabError(
+                "elf-address",
+                f"{name} is an ELF file, which says itself where it goes. "
+                "Only a flat binary takes an address.",
+                image=name,
+            )
+        return _Elf(content, name).load()
+    packing = next((packing for magic, packing in _PACKED.items() if content.startswith(magic)), None)
+    if packing is not None:
+        raise LabError(
+            "image-packed",
+            f"{name} is packed with {packing}; unpack it first.",
+            image=name,
+            packing=packing,
+        )
+    if content[_IMAGE_MAGIC_AT : _IMAGE_MAGIC_AT + 4] == _IMAGE_MAGIC:
+        return _load_image(content, name, address)
+    return _load_flat(content, name, address)
+
+
+def check_fits(image: LoadedImage, ram_size: int) -> None:
+    """Raise LabError "image-too-large" unless the image ends within `ram_size` bytes of RAM."""
+    if image.memory_needed > ram_size:
+        need, have = -(-image.memory_needed >> 20), ram_size >> 20
+        raise LabError(
+            "image-too-large",
+            f"{image.name} reaches to {image.end:#x} and needs {need} MiB of memory; "
+            f"the machine has {have} MiB.",
+            image=image.name,
+            need_mib=need,
+            have_mib=have,
+            end=f"{image.end:#x}",
+        )
+
+
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"BZh": "bzip2",
+    b"PK\x03\x04": "zip",
+}
+
+_IMAGE_HEADER = struct.Struct("<IIQQQIIQQII")
+_IMAGE_MAGIC = b"RSC\x05"
+_IMAGE_MAGIC_AT = 56
+_IMAGE_BIG_ENDIAN = 1
+
+
+def _load_image(content: bytes, name: str, address: int | None) -> LoadedImage:
+    if len(content) < _IMAGE_HEADER.size:
+        raise LabError(
+            "image-header-truncated",
+            f"{name} ends inside its 64-byte RISC-V Image header, after {len(content)} bytes.",
+            image=name,
+            size=len(content),
+        )
+    _, _, text_offset, image_size, flags, *_ = _IMAGE_HEADER.unpack_from(content)
+    if flags & _IMAGE_BIG_ENDIAN:
+        raise LabError(
+            "image-endianness",
+            f"{name} is a big-endian RISC-V Image (flags at offset 24); this machine is little-endian.",
+            image=name,
+        )
+    start = RAM_BASE + text_offset if address is None else address
+    segment = _segment(name, start, content, max(image_size, len(content)))
+    _check_entry_alignment(name, start)
+    return LoadedImage(name, "image", start, (segment,), "S", NO_SYMBOLS)
+
+
+def _load_flat(content: bytes, name: str, address: int | None) -> LoadedImage:
+    start = RAM_BASE if address is None else address
+    segment = _segment(name, start, content, len(content))
+    _check_entry_alignment(name, start)
+    return LoadedImage(name, "flat", start, (segment,), _start_mode(start), NO_SYMBOLS)
+
+
+def _start_mode(lowest: int) -> StartMode:
+    return "M" if lowest < KERNEL_BASE else "S"
+
+
+def _segment(
+    name: str, address: int, data: bytes, memory_size: int, *, executable: bool = True
+) -> Segment:
+    end = address + memory_size
+    if address < RAM_BASE or end > RAM_LIMIT:
+        raise LabError(
+            "image-outside-ram",
+            f"{name} has a segment at {address:#x}..{end:#x}, outside RAM, which begins at {RAM_BASE:#x}. "
+            f"Link it at {RAM_BASE:#x} (M mode) or {KERNEL_BASE:#x} (S mode).",
+            image=name,
+            address=f"{address:#x}",
+            end=f"{end:#x}",
+        )
+    return Segment(address, data, memory_size, executable)
+
+
+def _check_entry_alignment(name: str, entry: int) -> None:
+    if entry % 4:
+        raise LabError(
+            "image-entry-misaligned",
+            f"{name} starts at {entry:#x}, which is not a multiple of 4 as instructions here are.",
+            image=name,
+            entry=f"{entry:#x}",
+        )
+
+
+_ELF_HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
+_PROGRAM_HEADER = struct.Struct("<IIQQQQQQ")
+_SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
+_SYMBOL = struct.Struct("<IBBHQQ")
+_CLASS_64, _LITTLE_ENDIAN = 2, 1
+_EXEC, _DYN = 2, 3
+_RISCV = 243
+_LOAD, _DYNAMIC, _INTERP = 1, 2, 3
+_EXECUTE = 1
+_SYMTAB, _STRTAB = 2, 3
+_UNDEFINED = 0
+_SYMBOL_TYPES = (0, 1, 2)  # NOTYPE, OBJECT, FUNC
+_ELF_TYPES = {0: "no file type", 1: "an object file", _DYN: "a position-independent file", 4: "a core dump"}
+_MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "Arm", 62: "x86-64",
+             183: "AArch64", 258: "LoongArch"}  # fmt: skip
+#: e_flags (psABI, chapter 8.1) of code that this machine cannot execute, and what the compiler calls it.
+_UNSUPPORTED_FLAGS = (
+    (0x1, "compressed instructions (C)"),
+    (0x6, "floating-point registers (F, D)"),
+    (0x8, "the small register file (E)"),
+)
+
+
+class _Elf:
+    """One ELF file being read."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        self._content = content
+        self._name = name
+
+    def _error(self, key: str, what: str, **params: str | int) -> LabError:
+        return LabError(f"elf-{key}", f"{self._name}: {what}", image=self._name, **params)
+
+    def _check_extent(self, what: str, offset: int, size: int) -> None:
+        if offset + size > len(self._content):
+            raise self._error(
+                "truncated",
+                f"the {what} at offset {offset:#x} is {size} bytes long, but the file ends after "
+                f"{len(self._content)} bytes. It was cut short; copy it again.",
+                part=what,
+                offset=f"{offset:#x}",
+                size=size,
+                file_size=len(self._content),
+            )
+
+    def load(self) -> LoadedImage:
+        header = self._header()
+        _, file_type, _, _, entry, program_at, section_at, flags, _, entry_size, count, *sections = header
+        self._check_flags(flags)
+        headers = [
+            _PROGRAM_HEADER.unpack_from(self._content, program_at + index * entry_size)
+            for index in self._table("program header", program_at, entry_size, _PROGRAM_HEADER.size, count)
+        ]
+        self._check_static(file_type, headers)
+        loads = [header for header in headers if header[0] == _LOAD and header[6] > 0]
+        segments = self._segments(loads)
+        start = self._physical(entry, loads)
+        if start is None:
+            raise self._error(
+                "entry",
+                f"its entry {entry:#x} lies in none of its segments. "
+                "Give the linker the entry symbol (ENTRY or -e).",
+                entry=f"{entry:#x}",
+            )
+        _check_entry_alignment(self._name, start)
+        symbols = self._symbols(section_at, sections[0], sections[1], loads)
+        tohost = symbols.address("tohost")
+        return LoadedImage(
+            self._name,
+            "elf",
+            start,
+            segments,
+            _start_mode(segments[0].address),
+            symbols,
+            None if tohost is None else self._physical(tohost, loads),
+        )
+
+    def _header(self) -> tuple[bytes, int, int, int, int, int, int, int, int, int, int, int, int, int]:
+        content = self._content
+        if len(content) > 4 and content[4] != _CLASS_64:
+            raise self._error(
+                "class",
+                f"it is not a 64-bit ELF file (class {content[4]} at offset 4). Compile it for rv64.",
+                found=content[4],
+            )
+        if len(content) > 5 and content[5] != _LITTLE_ENDIAN:
+            raise self._error(
+                "endianness",
+                f"it is not little-endian (data encoding {content[5]} at offset 5), as RISC-V code is.",
+                found=content[5],
+            )
+        self._check_extent("ELF header", 0, _ELF_HEADER.size)
+        header = _ELF_HEADER.unpack_from(content)
+        machine = header[2]
+        if machine != _RISCV:
+            found = _MACHINES.get(machine, f"machine {machine}")
+            raise self._error(
+                "machine",
+                f"it is made for {found}, not for RISC-V (offset 18). Use a riscv64 compiler.",
+                found=found,
+            )
+        return header
+
+    def _check_flags(self, flags: int) -> None:
+        found = [what for flag, what in _UNSUPPORTED_FLAGS if flags & flag]
+        if found:
+            needs = ", ".join(found)
+            raise self._error(
+                "extensions",
+                f"it was compiled for a machine with {needs}, which this one lacks. "
+                "Compile it with -march=rv64ima_zicsr_zifencei -mabi=lp64.",
+                needs=needs,
+            )
+
+    def _table(self, what: str, offset: int, size: int, expected: int, count: int) -> range:
+        """The indices of a header table, after checking that it lies in the file."""
+        if count == 0:
+            return range(0)
+        if size != expected:
+            raise self._error(
+                "entry-size",
+                f"its {what}s are {size} bytes each; ELF64 has {expected}.",
+                part=what,
+                found=size,
+                expected=expected,
+            )
+        self._check_extent(f"{what} table", offset, size * count)
+        return range(count)
+
+    def _check_static(self, file_type: int, headers: Iterable[tuple[int, ...]]) -> None:
+        if file_type == _EXEC and not any(header[0] in (_INTERP, _DYNAMIC) for header in headers):
+            return
+        found = _ELF_TYPES.get(file_type, f"type {file_type}") if file_type != _EXEC else "dynamically linked"
+        raise self._error(
+            "type",
+            f"it is {found} (type {file_type} at offset 16); a machine without an "
+            "operating system needs a static executable for fixed addresses. Link it with -static -no-pie.",
+            found=found,
+        )
+
+    def _segments(self, loads: list[tuple[int, ...]]) -> tuple[Segment, ...]:
+        if not loads:
+            raise self._error("nothing-to-load", "it has no segment to load (no PT_LOAD program header).")
+        if len(loads) > SEGMENTS_LIMIT:
+            raise self._error(
+                "too-many-segments",
+                f"it has {len(loads)} segments to load; {SEGMENTS_LIMIT} is the most.",
+                count=len(loads),
+                limit=SEGMENTS_LIMIT,
+            )
+        segments = []
+        total = 0
+        for _, access, offset, _, address, file_size, memory_size, _ in loads:
+            self._check_extent("segment", offset, file_size)
+            if file_size > memory_size:
+                raise self._error(
+                    "segment-size",
+                    f"the segment for {address:#x} has {file_size} bytes in the file "
+                    f"but only {memory_size} in memory.",
+                    address=f"{address:#x}",
+                    file_size=file_size,
+                    memory_size=memory_size,
+                )
+            total += file_size
+            if total > 2 * len(self._content):
+                raise self._error(
+                    "segments-share",
+                    f"its segments claim {total} bytes of a file of {len(self._content)} bytes.",
+                    total=total,
+                    file_size=len(self._content),
+                )
+            segments.append(
+                _segment(
+                    self._name,
+                    address,
+                    self._content[offset : offset + file_size],
+                    memory_size,
+                    executable=bool(access & _EXECUTE),
+                )
+            )
+        segments.sort()
+        for low, high in pairwise(segments):
+            if high.address < low.end:
+                raise self._error(
+                    "overlap",
+                    f"its segments {low.address:#x}..{low.end:#x} and {high.address:#x}..{high.end:#x} "
+                    "overlap. Mend the linker script.",
+                    first=f"{low.address:#x}..{low.end:#x}",
+                    second=f"{high.address:#x}..{high.end:#x}",
+                )
+        return tuple(segments)
+
+    @staticmethod
+    def _physical(address: int, loads: Iterable[tuple[int, ...]]) -> int | None:
+        """Where a linked address, or one that is physical already, is in memory; None if no segment has it.
+        """
+        for _, _, _, virtual, physical, _, memory_size, _ in loads:
+            if virtual <= address < virtual + memory_size:
+                return address - virtual + physical
+        if any(header[4] <= address < header[4] + header[6] for header in loads):
+            return address
+        return None
+
+    def _symbols(self, offset: int, size: int, count: int, loads: Iterable[tuple[int, ...]]) -> Symbols:
+        sections = [
+            _SECTION_HEADER.unpack_from(self._content, offset + index * size)
+            for index in self._table("section header", offset, size, _SECTION_HEADER.size, count)
+        ]
+        table = next((section for section in sections if section[1] == _SYMTAB), None)
+        if table is None:
+            return NO_SYMBOLS
+        _, _, _, _, at, length, link, *_ = table
+        if link >= count or sections[link][1] != _STRTAB:
+            raise self._error(
+                "symbols",
+                f"its symbol table names section {link} for its texts, which is not a string table.",
+                section=link,
+            )
+        names_at, names_size = sections[link][4], sections[link][5]
+        self._check_extent("symbol table", at, length)
+        self._check_extent("symbols' string table", names_at, names_size)
+        if length // _SYMBOL.size > SYMBOLS_LIMIT:
+            raise self._error(
+                "too-many-symbols",
+                f"it has {length // _SYMBOL.size} symbols; {SYMBOLS_LIMIT} is the most. Strip it.",
+                count=length // _SYMBOL.size,
+                limit=SYMBOLS_LIMIT,
+            )
+        found: dict[str, int] = {}
+        length -= length % _SYMBOL.size
+        for name_at, info, _, section, value, _ in _SYMBOL.iter_unpack(self._content[at : at + length]):
+            if section == _UNDEFINED or info & 0xF not in _SYMBOL_TYPES or name_at >= names_size:
+                continue
+            begin = names_at + name_at
+            limit = min(begin + SYMBOL_NAME_LIMIT, names_at + names_size)
+            text, *_ = self._content[begin:limit].split(b"\0", 1)
+            if text and not text.startswith((b"$", b".L")):
+                found.setdefault(text.decode("utf-8", "replace"), value)
+        return Symbols(found, max(header[3] + header[6] for header in loads))

@@ -1,0 +1,72 @@
+"""GNU binutils for RISC-V (Debian's binutils-riscv64-linux-gnu): what our assembler must equal."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from elftools.elf.elffile import ELFFile
+
+PREFIX = "riscv64-linux-gnu-"
+ARCHITECTURE = "rv64ima_zicsr_zifencei"
+
+
+def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
+    """Assemble and link `source` with GNU as and ld, each section at its address: the sections' bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: str(Path(folder) / name) for name in ("in.s", "out.o", "out.elf")}
+        Path(paths["in.s"]).write_text(source + "\n")
+        _run("as", f"-march={ARCHITECTURE}", "-mno-relax", "-o", paths["out.o"], paths["in.s"])
+        places = [f"--section-start={name}={address:#x}" for name, address in addresses.items()]
+        _run(
+            "ld",
+            "--no-relax",
+            "--no-check-sections",
+            "-e",
+            "0",
+            *places,
+            "-o",
+            paths["out.elf"],
+            paths["out.o"],
+        )
+        with Path(paths["out.elf"]).open("rb") as file:
+            elf = ELFFile(file)
+            found = ((name, elf.get_section_by_name(name)) for name in addresses)
+            return {
+                name: section.data()
+                for name, section in found
+                if section and section["sh_type"] == "SHT_PROGBITS"
+            }
+
+
+def disassembly(words: Sequence[int], *options: str, address: int = 0) -> list[str]:
+    """objdump's text for each word, blanks made single, comments and symbols gone."""
+    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
+        file.write(b"".join(word.to_bytes(4, "little") for word in words))
+        file.flush()
+        arguments = ("-D", "-z", "-b", "binary", "-m", "riscv:rv64", f"--adjust-vma={address:#x}", *options)
+        return list(_texts(_run("objdump", *arguments, file.name)))
+
+
+def readelf(elf: bytes, *options: str) -> str:
+    """readelf's output for an ELF file; a complaint of readelf's is an error."""
+    with tempfile.NamedTemporaryFile(suffix=".elf") as file:
+        file.write(elf)
+        file.flush()
+        return _run("readelf", "-W", *options, file.name)
+
+
+def _texts(listing: str) -> Iterable[str]:
+    for line in listing.splitlines():
+        match = re.match(r"\s*[0-9a-f]+:\s+[0-9a-f]+\s+(.*)", line)
+        if match:
+            yield re.sub(r"\s+", " ", re.sub(r"\s*(#|<).*", "", match[1])).strip()
+
+
+def _run(tool: str, *arguments: str) -> str:
+    done = subprocess.run([PREFIX + tool, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{tool}: {done.stderr}"
+    return done.stdout
