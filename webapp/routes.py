@@ -132,7 +132,7 @@ _STATUS = {
     "server-limit-labs": 409,
     "page-too-old": 403,
     "no-file": 400,
-    "too-large": 413,
+    "upload-too-large": 413,
 }
 
 
@@ -182,7 +182,7 @@ def upload_image(name: str) -> Response:
     if not content:
         raise LabError("image-empty", "The file is empty.")
     if len(content) > _config().max_upload_bytes:
-        raise _too_large()
+        raise _too_large(file.filename or "file")
     accepted = _labs().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
     return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
 
@@ -251,11 +251,10 @@ def lab_name(text: str, otherwise: str) -> str:
     return name or otherwise
 
 
-def _too_large() -> LabError:
-    limit = _config().max_upload_bytes >> 20
-    return LabError(
-        "too-large", f"The file is larger than {limit} MiB, the most that this server takes.", limit_mib=limit
-    )
+def _too_large(name: str = "file") -> LabError:
+    most = _config().max_upload_bytes >> 20
+    sentence = f"{name} is larger than {most} MiB, the most that can be uploaded."
+    return LabError("upload-too-large", sentence, name=name, most=most)
 
 
 @pages.get("/healthz")
