@@ -101,7 +101,7 @@ class WholeSocket:
             with self._lock, gevent.Timeout(WRITE_SECONDS, TimeoutError("the client does not read")):
                 self._socket.sendall(data)
         except OSError as error:
-            raise BrokenPipeError(str(error)) from error  # the one that simple-websocket expects when it closes
+            raise BrokenPipeError(str(error)) from error  # what simple-websocket expects when it closes
         return len(data)
 
     def dup(self) -> WholeSocket:

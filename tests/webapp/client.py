@@ -7,6 +7,8 @@ the server is compared with something that shares no code with it.
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Self
@@ -48,6 +50,11 @@ class Page:
         self.close()
 
     def close(self) -> None:
+        self._socket.shutdown()
+
+    def vanish(self) -> None:
+        """Go as a machine does whose cable is pulled: the connection is reset, nothing is said."""
+        self._socket.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._socket.shutdown()
 
     # -- sending -------------------------------------------------------------------------------------
