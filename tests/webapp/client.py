@@ -79,8 +79,9 @@ class Page:
 
     # -- receiving -----------------------------------------------------------------------------------
     def _receive(self, timeout: float = 20) -> Any:
-        self._socket.settimeout(timeout)
+        until = time.monotonic() + timeout
         while True:
+            self._socket.settimeout(max(0.001, until - time.monotonic()))
             content = self._socket.recv()
             if content == "2":
                 self._socket.send("3")
