@@ -38,7 +38,8 @@ SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
-HYPERVISOR_MEMORY_MIB = 64
+#: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
+HOST_MEMORY_FACTOR = 2
 QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
 
 
@@ -75,16 +76,6 @@ examples:
   ringside run program.s --trace traps.jsonl --stats     assemble, run, keep every trap
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
 """
-
-#: A sentence for each of `engine.trace.record.FAILURES`.
-DEATHS = {
-    "guest-failed": "the guest reported that it failed",
-    "trap-loop": "the guest's trap handler faults at once, for ever",
-    "jump-to-nowhere": "the guest jumped to an address where there is no memory",
-    "no-trap-handler": "the guest trapped, but its trap vector points to where there is no memory",
-    "bad-image": "the guest's image cannot be started",
-    "out-of-memory": "the host has no memory left for the guest",
-}
 
 
 def add_commands(subparsers: Any) -> None:
@@ -378,7 +369,7 @@ class _Run:
         if guest.exit_status is not None:
             return min(int(guest.exit_status), 255)
         if guest.failure is not None:
-            _say(f"{DEATHS[guest.failure.key]} (pc {guest.failure.params['pc']})")
+            _say(f"the guest died: {guest.failure.message}")
             return Status.DIED
         if self._max_instructions is not None and guest.instructions >= self._max_instructions:
             _say(f"stopped after {guest.instructions} instructions (--max-instructions)")
@@ -412,9 +403,9 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    image = _load(arguments.image)
     from engine.hypervisor.host import Host
 
+    image = _load(arguments.image)
     defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
     memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
     check_fits(image, memory << 20)
@@ -422,7 +413,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     console = bytearray()
     trace = Trace()
     stack = STACKS[arguments.on]
-    host_memory = memory if arguments.on == "bare-metal" else memory + HYPERVISOR_MEMORY_MIB
+    host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
     host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     with ExitStack() as cleanup:

@@ -16,9 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from engine import guests, headless
-from engine.headless import DEATHS, STATUS_HELP, Status
+from engine.headless import STATUS_HELP, Status
 from engine.machine.loader import inspect
-from engine.trace.record import FAILURES
 from tests.support.qemu import run_qemu
 
 STACKS = ("bare-metal", "trap-and-emulate")
@@ -118,7 +117,8 @@ def test_a_guest_that_jumps_to_nowhere_is_dead(on: str, ringside: Ringside) -> N
     source = "_start: li t0, 0x1000\n jr t0\n"
     outcome = ringside("run", "--on", on, "--max-instructions", 100_000, source=source)
     assert outcome.status == Status.DIED
-    assert re.match(r"ringside: the guest .* \(pc 0x1000\)\.", outcome.said)
+    assert "ringside: the guest died: " in outcome.said
+    assert "0x1000" in outcome.said
 
 
 @pytest.mark.parametrize("on", STACKS)
@@ -282,8 +282,7 @@ def test_options_out_of_range_are_usage_errors(option: str, value: str, ringside
     assert value in outcome.said
 
 
-def test_every_failure_and_status_has_its_sentence() -> None:
-    assert set(DEATHS) == set(FAILURES)
+def test_every_status_has_its_sentence() -> None:
     assert set(STATUS_HELP) == set(Status)
 
 
