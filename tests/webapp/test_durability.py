@@ -97,7 +97,8 @@ def test_what_was_typed_into_a_console_has_its_effect_after_a_kill(own: Server) 
     with Page(own.port) as page:
         page.join(lab)
         host = page.command("host.create")["result"]["host"]
-        guest = page.command("guest.create", host=host, image="ringos")["result"]["guest"]
+        created = page.command("guest.create", host=host, image="ringos", arguments="")
+        guest = created["result"]["guest"]
         page.command("lab.speed", speed="max")
         page.command("lab.run")
         _read_until(page, guest, b"$ ")
@@ -108,6 +109,14 @@ def test_what_was_typed_into_a_console_has_its_effect_after_a_kill(own: Server) 
         keyframe = page.join(lab)["keyframe"]
         shown = b"".join(data for number, data in keyframe["console"] if number == guest)
         _read_until(page, guest, b"\nkept-for-ever", shown.replace(b"\r", b""))
+
+
+def spin(page: Page) -> None:
+    """Give the page's lab a guest that runs for ever."""
+    host = page.command("host.create", stack="bare-metal")["result"]["host"]
+    source = ".globl _start\n_start:\n  addi x5, x5, 1\n  j _start\n"
+    image = page.command("image.assemble", name="spin", source=source)["result"]["image"]
+    page.command("guest.create", host=host, image=image)
 
 
 def _read_until(page: Page, guest: int, text: bytes, shown: bytes = b"") -> None:
@@ -196,8 +205,7 @@ def test_a_lab_that_ends_its_worker_again_and_again_is_opened_paused(own: Server
     lab = create_lab(own)
     with Page(own.port) as page:
         page.join(lab)
-        host = page.command("host.create")["result"]["host"]
-        page.command("guest.create", host=host, image="ringos")
+        spin(page)
         page.command("lab.speed", speed="max")
         page.command("lab.run")
         kills = 0
@@ -228,8 +236,8 @@ def test_a_lab_that_nobody_watches_is_put_aside_and_comes_back(
         lab = create_lab(server)
         with Page(server.port) as page:
             page.join(lab)
-            host = page.command("host.create")["result"]["host"]
-            page.command("guest.create", host=host, image="ringos")
+            spin(page)
+            page.command("lab.speed", speed="25", unit="instruction")
             page.command("lab.run")
             tick = page.until("tick")
         time.sleep(4)
