@@ -1,4 +1,4 @@
-"""The dock's panels and the editor, on the demo lab of a real server: every figure shown came out of the engine."""
+"""The dock's panels and the editor, on the demo lab of a real server."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_older_traps_are_loaded_without_gaps(page: Page) -> None:
     numbers = [
         int(identifier.rsplit("-", 1)[1])
         for identifier in traps.locator(".traps-spacer .traps-row:visible").evaluate_all(
-            "rows => rows.map((row) => [Number(row.dataset.index), row.id]).sort((a, b) => a[0] - b[0]).map((row) => row[1])"
+            "rows => rows.sort((a, b) => a.dataset.index - b.dataset.index).map((row) => row.id)"
         )
     ]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))

@@ -223,7 +223,7 @@ def test_a_picture_comes_after_a_tick_with_all_that_was_before(bench: Bench) -> 
 def test_labs_that_run_share_the_worker(bench: Bench) -> None:
     for name in ("one", "two", "three"):
         bench.open(name)
-        bench.guest(name)
+        spinning(bench, name)
         bench.done(LabSpeed("max"), name)
         bench.done(LabRun(), name)
     before = {name: bench.lab(name).position for name in ("one", "two", "three")}

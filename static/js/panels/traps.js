@@ -24,6 +24,8 @@ const MOST_RECORDS = 1_000;
 const GUESTS_A_PAGE = 8;
 /** From this width of the dock on, the chart is shown until the reader closes it; below, the words of a row need the room. */
 const CHART_FROM_PX = 1600;
+/** The bar's choices follow the lab at this interval. */
+const BAR_MS = 500;
 const COLUMNS = ['time', 'guest', 'kind', 'cause', 'path', 'at', 'what', 'executed', 'cycles'];
 const HINTED = new Set(['executed', 'cycles']);
 
@@ -47,6 +49,9 @@ export function mountTraps(root, app) {
   let exhausted = false;
   let wasRunning = app.store.running;
   let quietLoads = 0;
+  /** @type {import('./filter.js').Filter | null} the filter that the bar shows */
+  let barOf = null;
+  let barAt = 0;
 
   // -- the bar -------------------------------------------------------------------------------------
   const pills = h('div.pills', { role: 'group', 'aria-label': app.t('traps.what') });
@@ -372,8 +377,6 @@ export function mountTraps(root, app) {
     clear.hidden = !restricts(filter);
     const chosen = filter.guest === null ? '' : `?guest=${filter.guest}`;
     setAttribute(exporting, 'href', `/labs/${encodeURIComponent(app.lab)}/trace${chosen}`);
-    chart.element.hidden = !chartWanted() || detail.trap !== null;
-    setAttribute(chartToggle, 'aria-pressed', String(chartWanted()));
   }
 
   function update() {
@@ -384,7 +387,13 @@ export function mountTraps(root, app) {
     if (wasRunning && !app.store.running) void catchUp();
     wasRunning = app.store.running;
     if (filter.guest !== null && !app.store.guest(filter.guest)) filter = { ...filter, guest: null };
-    updateBar();
+    if (barOf !== filter || performance.now() - barAt > BAR_MS) {
+      barOf = filter;
+      barAt = performance.now();
+      updateBar();
+    }
+    chart.element.hidden = !chartWanted() || detail.trap !== null;
+    setAttribute(chartToggle, 'aria-pressed', String(chartWanted()));
     refreshItems();
     if (following && !holding) grid.scrollTop = grid.scrollHeight;
     const { first, last } = visibleRows(grid.scrollTop, viewHeight(), ROW_PX, items.length);
