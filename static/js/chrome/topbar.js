@@ -67,7 +67,7 @@ export class TopBar {
       this.button('theme-light', { icon: 'sun', text: false }));
     this.root.replaceChildren(
       h('div.bar-group.identity', null,
-        h('a.brand', { href: '/labs', title: app.t('do.labs') }, 'ring', h('b', null, 'side')), this.name, this.connection, this.clients),
+        h('a.brand', { href: '/labs', title: app.t('do.labs') }, 'ring', h('b', null, 'side')), h('h1', null, this.name), this.connection, this.clients),
       h('div.bar-group.time', { role: 'group', 'aria-label': app.t('topbar.time') },
         this.button('back', { icon: 'back', showKey: true }), this.run, this.button('step', { icon: 'step', showKey: true }),
         speeds, units, this.button('reset', { icon: 'reset', text: false })),

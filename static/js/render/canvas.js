@@ -398,7 +398,7 @@ export class CanvasView {
     const size = brush.type('code', 10.5, 600);
     const text = this.app.t('figure.unseen', { rate: this.app.i18n.compact(unseen) });
     const width = Math.min(brush.w, brush.context.measureText(text).width + 10);
-    const left = brush.x + brush.w - width;
+    const left = brush.x + Math.round(8 * this.camera.scale);
     const top = brush.y + brush.h + 1;
     brush.context.fillStyle = brush.colour('--label');
     brush.context.beginPath();
