@@ -43,12 +43,12 @@ export class Overlay {
       h('ul', null, dispositions.map((name) => h('li', { title: app.t(`disposition.${name}.detail`) }, dispositionMark(name), app.t(`disposition.${name}`)))));
     legend.addEventListener('toggle', () => app.preferences.set('legend', legend.open));
     this.levels = (/** @type {const} */ (['datacenter', 'host', 'stack'])).map((level) => ({ level, button: actionButton(app, `level-${level}`) }));
-    this.root.replaceChildren(this.banner, this.hint, this.middle, legend,
+    this.root.replaceChildren(this.banner, this.hint, this.middle, h('div.lower', null, legend,
       h('div.zoom', { role: 'group', 'aria-label': app.t('zoom.label') },
         h('div.segments', null, this.levels.map(({ button }) => button)),
         h('div.segments', null, actionButton(app, 'zoom-out', { icon: 'minus', text: false }), actionButton(app, 'zoom-in', { icon: 'plus', text: false }),
           actionButton(app, 'fit', { icon: 'fit', text: false })),
-        actionButton(app, 'toggle-objects', { icon: 'table', text: false })));
+        actionButton(app, 'toggle-objects', { icon: 'table', text: false }))));
     this.states();
   }
 

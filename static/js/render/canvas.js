@@ -198,8 +198,11 @@ export class CanvasView {
   /** @param {import('./layout.js').Level} level */
   showLevel(level) {
     const { selection } = this.app;
+    const { bounds } = this.scene;
     const box = selection && this.scene.byKey.get(`${selection.kind}:${selection.id}`);
-    this.camera.showLevel(level, box ?? this.scene.bounds);
+    this.camera.showLevel(level, bounds);
+    const { scale } = this.camera.target;
+    if (box && (bounds.w * scale > this.camera.width || bounds.h * scale > this.camera.height)) this.camera.showLevel(level, box);
     this.scheduler.invalidate();
   }
 
