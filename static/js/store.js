@@ -74,6 +74,7 @@ export class Store extends Emitter {
     super();
     /** @type {LabDocument | null} */
     this.document = null;
+    this.index = indexOf(null);
     /** @type {RecordReader | null} */
     this.reader = null;
     this.revision = 0;
@@ -104,22 +105,22 @@ export class Store extends Emitter {
 
   /** @param {number} id */
   host(id) {
-    return this.document?.hosts.find((host) => host.id === id);
+    return this.index.hosts.get(id);
   }
 
   /** @param {number} id */
   guest(id) {
-    return this.document?.guests.find((guest) => guest.id === id);
+    return this.index.guests.get(id);
   }
 
   /** @param {string} id */
   image(id) {
-    return this.document?.images.find((image) => image.id === id);
+    return this.index.images.get(id);
   }
 
   /** @param {number} host @returns {import('./protocol.js').Guest[]} */
   guestsOf(host) {
-    return this.document?.guests.filter((guest) => guest.host === host) ?? [];
+    return this.index.guestsOf.get(host) ?? [];
   }
 
   /** @param {number} id @returns {GuestLive} */
@@ -169,13 +170,13 @@ export class Store extends Emitter {
   /** @param {LabDocument} document @param {number} revision */
   setDocument(document, revision) {
     this.document = document;
+    this.index = indexOf(document);
     this.revision = revision;
     this.running = document.running;
-    const guests = new Set(document.guests.map((guest) => guest.id));
+    const { guests, hosts } = this.index;
     for (const id of this.guests.keys()) if (!guests.has(id)) this.guests.delete(id);
     for (const id of this.totals.keys()) if (!guests.has(id)) this.totals.delete(id);
     for (const [key, flow] of this.flows) if (!guests.has(flow.guest)) this.flows.delete(key);
-    const hosts = new Set(document.hosts.map((host) => host.id));
     for (const id of this.hosts.keys()) if (!hosts.has(id)) this.hosts.delete(id);
     this.emit('document', document);
   }
@@ -290,6 +291,23 @@ export class Store extends Emitter {
     }
     return traps;
   }
+}
+
+/** The document's rows by identifier. @param {LabDocument | null} document */
+function indexOf(document) {
+  /** @type {Map<number, import('./protocol.js').Guest[]>} */
+  const guestsOf = new Map();
+  for (const guest of document?.guests ?? []) {
+    const peers = guestsOf.get(guest.host);
+    if (peers) peers.push(guest);
+    else guestsOf.set(guest.host, [guest]);
+  }
+  return {
+    hosts: new Map(document?.hosts.map((host) => [host.id, host])),
+    guests: new Map(document?.guests.map((guest) => [guest.id, guest])),
+    images: new Map(document?.images.map((image) => [image.id, image])),
+    guestsOf,
+  };
 }
 
 /** @param {Notice} notice */
