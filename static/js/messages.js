@@ -78,7 +78,7 @@ export const MESSAGES = {
   'topbar.time': ['Time', '시간'],
   'topbar.run': ['Run', '실행'],
   'topbar.pause': ['Pause', '일시정지'],
-  'topbar.working': ['Cancel', '취소'],
+  'topbar.working': ['Cancel · {percent} %', '취소 · {percent} %'],
   'topbar.speed': ['Speed', '속도'],
   'topbar.speed-real': ['real', '실시간'],
   'topbar.speed-max': ['max', '최대'],
@@ -335,6 +335,7 @@ export const MESSAGES = {
   'lab.loading.detail': ['The engine is loading its hosts and guests.', '엔진이 호스트와 게스트를 불러오고 있습니다.'],
   'lab.empty': ['An empty lab', '빈 실험실'],
   'lab.empty.detail': ['Drag a host from the palette onto the canvas, then a guest onto the host.', '팔레트에서 호스트를 캔버스로 끌어다 놓고, 그 위에 게스트를 놓으세요.'],
+  'lab.retry': ['Reload', '새로 고침'],
   'lab.refused': ['This lab cannot be opened', '이 실험실을 열 수 없습니다'],
 
   // other pages

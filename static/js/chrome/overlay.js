@@ -39,7 +39,7 @@ export class Overlay {
     const { app } = this;
     const dispositions = app.store.reader ? app.store.schema.dispositions : [];
     const legend = h('details.legend', { open: app.preferences.get('legend', true) },
-      h('summary', null, app.t('legend.title')),
+      h('summary', null, h('span', null, app.t('legend.title'))),
       h('ul', null, dispositions.map((name) => h('li', { title: app.t(`disposition.${name}.detail`) }, dispositionMark(name), app.t(`disposition.${name}`)))));
     legend.addEventListener('toggle', () => app.preferences.set('legend', legend.open));
     this.levels = (/** @type {const} */ (['datacenter', 'host', 'stack'])).map((level) => ({ level, button: actionButton(app, `level-${level}`) }));
@@ -68,7 +68,8 @@ export class Overlay {
     if (app.connection === 'refused') {
       const problem = app.refusal;
       const text = problem ? app.problemText(problem) : '';
-      this.show(app.t('lab.refused'), text, h('a.button.primary', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
+      this.show(app.t('lab.refused'), text, h('button.primary', { type: 'button', onclick: () => location.reload() }, app.t('lab.retry')),
+        h('a.button', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
     } else if (!lab) this.show(app.t(app.connection === 'connecting' ? 'lab.loading' : 'connection.reconnecting'), app.t('lab.loading.detail'));
     else if (lab.hosts.length === 0) {
       this.show(app.t('lab.empty'), app.t('lab.empty.detail'), h('button.primary', { type: 'button', onclick: () => app.actions?.run('host-create') }, icon(ICONS.host), app.t('do.host-create')));

@@ -62,7 +62,7 @@ export class TopBar {
         button.setAttribute('lang', language);
         return button;
       }));
-    const themes = h('div.segments', { role: 'group', 'aria-label': app.t('topbar.theme') },
+    const themes = h('div.segments.themes', { role: 'group', 'aria-label': app.t('topbar.theme') },
       this.button('theme-system', { icon: 'system', text: false }), this.button('theme-dark', { icon: 'moon', text: false }),
       this.button('theme-light', { icon: 'sun', text: false }));
     this.root.replaceChildren(
@@ -96,7 +96,7 @@ export class TopBar {
     const busy = app.busy !== null;
     setText(this.name, app.store.document?.name ?? '…');
     document.title = app.store.document ? `${app.store.document.name} · Ringside` : 'Ringside';
-    setText(this.runLabel, app.t(busy ? 'topbar.working' : running ? 'topbar.pause' : 'topbar.run'));
+    setText(this.runLabel, busy ? app.t('topbar.working', { percent: Math.round(app.progress * 100) }) : app.t(running ? 'topbar.pause' : 'topbar.run'));
     setAttribute(this.run, 'title', app.t('do.run.hint'));
     setAttribute(this.run, 'aria-disabled', app.actions?.enabled('run') ? null : 'true');
     setAttribute(this.run, 'aria-busy', busy ? 'true' : null);

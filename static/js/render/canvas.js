@@ -317,8 +317,9 @@ export class CanvasView {
   }
 
   draw() {
-    if (!this.app.store.document || !this.app.parts) return;
+    if (!this.app.parts) return;
     if (this.dirty.ground) this.drawGround();
+    if (!this.app.store.document) return;
     if (this.dirty.live) this.drawLive();
     if (this.dirty.particles) this.drawParticles();
     this.dirty.ground = this.dirty.live = this.dirty.particles = false;
