@@ -151,6 +151,7 @@ export const MESSAGES = {
   'figure.emulated': ['emulated', '에뮬레이트'],
   'figure.injected': ['injected', '주입'],
   'figure.forwarded': ['accesses/s', '접근/초'],
+  'figure.unseen': ['+{rate}/s not drawn', '그리지 않은 트랩 +{rate}/초'],
   'figure.served': ['calls/s', '호출/초'],
   'figure.harts': ['{harts} {harts|hart|harts}', '하트 {harts}개'],
   'figure.ram': ['RAM', 'RAM'],

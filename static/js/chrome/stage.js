@@ -76,7 +76,7 @@ export class Stage {
     canvas.addEventListener('pointermove', (event) => {
       tools.pointerMove(...this.place(event), { id: event.pointerId });
       canvas.dataset.tool = tools.state;
-      if (tools.state === 'idle') this.scheduleTip(event);
+      if (tools.state === 'idle' && !this.carry.load) this.scheduleTip(event);
     });
     canvas.addEventListener('pointerup', (event) => {
       tools.pointerUp(...this.place(event), { id: event.pointerId });

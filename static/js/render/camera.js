@@ -5,10 +5,13 @@
 
 /** @typedef {{x: number, y: number, w: number, h: number}} Rect */
 
-export const SMALLEST = 0.05;
+export const SMALLEST = 0.02;
 export const LARGEST = 2.5;
 /** The zoom from which a level of detail is shown, widest first. @type {[level: import('./layout.js').Level, from: number][]} */
 const LEVELS = [['stack', 0.55], ['host', 0.21], ['datacenter', 0]];
+/** Room round what is fitted, CSS pixels. */
+const MARGIN = 20;
+const LOWER_MARGIN = 52;
 /** Time in which the camera covers two thirds of the way, ms. */
 const EASE_MS = 90;
 
@@ -61,16 +64,16 @@ export class Camera {
     target.scale = scale;
   }
 
-  /** @param {Rect} rect world @param {number} [margin] screen @param {number} [largest] */
-  fit(rect, margin = 28, largest = 1.35) {
+  /** Show a rectangle of the world, above the controls at the lower edge. @param {Rect} rect @param {number} [largest] zoom */
+  fit(rect, largest = 1.35) {
     if (rect.w <= 0 || rect.h <= 0) {
       Object.assign(this.target, { x: 0, y: 0, scale: 1 });
       return;
     }
-    const scale = Math.min((this.width - 2 * margin) / rect.w, (this.height - 2 * margin) / rect.h, largest);
+    const scale = Math.min((this.width - 2 * MARGIN) / rect.w, (this.height - MARGIN - LOWER_MARGIN) / rect.h, largest);
     this.target.scale = Math.min(LARGEST, Math.max(SMALLEST, scale));
     this.target.x = rect.x + rect.w / 2;
-    this.target.y = rect.y + rect.h / 2;
+    this.target.y = rect.y + rect.h / 2 + (LOWER_MARGIN - MARGIN) / 2 / this.target.scale;
   }
 
   /** Show a rectangle's centre at the middle of a level's range. @param {import('./layout.js').Level} level @param {Rect} around */

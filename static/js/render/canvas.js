@@ -11,7 +11,7 @@ import { drawMark } from '../shapes/host.js';
 import { Brush } from './brush.js';
 import { Camera } from './camera.js';
 import { hit } from './hit.js';
-import { layout, pointOn, route } from './layout.js';
+import { layout, route } from './layout.js';
 import { Particles, travelMs } from './particles.js';
 import { Words } from './words.js';
 
@@ -61,7 +61,8 @@ export class CanvasView {
     /** @type {string[][]} */
     this.paths = [];
     this.drawn = { x: 0, y: 0, w: 0, h: 0 };
-    this.point = { x: 0, y: 0 };
+    /** @type {Map<number, number>} by guest, traps a second that are not drawn one by one */
+    this.unseen = new Map();
     /** @type {Map<string, number>} until when a band shines for a reader who wants no motion, ms */
     this.shining = new Map();
     this.stillness = matchMedia('(prefers-reduced-motion: reduce)');
@@ -168,7 +169,7 @@ export class CanvasView {
       context.scale(this.pixelRatio, this.pixelRatio);
       const glow = context.createRadialGradient(SPRITE / 2, SPRITE / 2, 2, SPRITE / 2, SPRITE / 2, SPRITE / 2);
       glow.addColorStop(0, colour);
-      glow.addColorStop(1, 'transparent');
+      glow.addColorStop(1, `${colour}00`);
       context.globalAlpha = 0.4;
       context.fillStyle = glow;
       context.fillRect(0, 0, SPRITE, SPRITE);
@@ -364,13 +365,15 @@ export class CanvasView {
     const { store } = this.app;
     const { dispositions } = store.schema;
     context.lineCap = 'round';
+    this.unseen.clear();
     for (const flow of store.flows.values()) {
+      this.unseen.set(flow.guest, (this.unseen.get(flow.guest) ?? 0) + flow.rate - flow.sampled);
       const made = route(this.scene, flow.guest, flow.path, this.paths[flow.path]);
       if (!made || flow.rate < 0.2) continue;
       const strength = Math.min(1, Math.log10(1 + flow.rate) / 5);
       const colour = brush.colour(`--disposition-${dispositions[flow.disposition]}`);
       context.strokeStyle = colour;
-      context.globalAlpha = 0.25 + 0.5 * strength;
+      context.globalAlpha = 0.35 + 0.5 * strength;
       context.lineWidth = 1.2 + 2.4 * strength;
       context.setLineDash([2, 5]);
       context.beginPath();
@@ -381,23 +384,27 @@ export class CanvasView {
         else context.lineTo(x, y);
       }
       context.stroke();
-      const unseen = flow.rate - flow.sampled;
-      if (unseen < Math.max(2, flow.rate * 0.1)) continue;
-      pointOn(made, 0.5 / (made.legs.length - 1) + (flow.disposition % 3) * 0.03, this.point);
-      const size = brush.type('code', 10, 600);
-      const x = (this.point.x - camera.x) * camera.scale + camera.width / 2 + 6;
-      const y = (this.point.y - camera.y) * camera.scale + camera.height / 2;
-      context.globalAlpha = 1;
-      context.setLineDash([]);
-      const text = `+${this.app.i18n.compact(unseen)}/s`;
-      context.fillStyle = brush.colour('--label');
-      context.beginPath();
-      context.roundRect(x - 3, y - size, context.measureText(text).width + 6, size * 1.4, 3);
-      context.fill();
-      brush.text(text, x, y, 90, colour);
     }
     context.globalAlpha = 1;
     context.setLineDash([]);
+    for (const [guest, unseen] of this.unseen) {
+      const box = this.scene.byKey.get(`guest:${guest}`);
+      if (unseen >= 5 && box && brush.place(box)) this.drawUnseen(brush, unseen);
+    }
+  }
+
+  /** How many more traps happen than are drawn one by one, under the guest's tile. @param {Brush} brush @param {number} unseen */
+  drawUnseen(brush, unseen) {
+    const size = brush.type('code', 10.5, 600);
+    const text = this.app.t('figure.unseen', { rate: this.app.i18n.compact(unseen) });
+    const width = Math.min(brush.w, brush.context.measureText(text).width + 10);
+    const left = brush.x + brush.w - width;
+    const top = brush.y + brush.h + 1;
+    brush.context.fillStyle = brush.colour('--label');
+    brush.context.beginPath();
+    brush.context.roundRect(left, top, width, size * 1.5, 3);
+    brush.context.fill();
+    brush.text(text, left + 5, top + size * 1.1, width - 6, brush.colour('--soft'));
   }
 
   drawParticles() {
@@ -406,7 +413,7 @@ export class CanvasView {
     const { context } = brush;
     context.clearRect(this.drawn.x, this.drawn.y, this.drawn.w, this.drawn.h);
     let [left, top, right, bottom] = [camera.width, camera.height, 0, 0];
-    const size = SPRITE * Math.min(1.2, Math.max(0.7, camera.scale));
+    const size = SPRITE * Math.min(1.2, Math.max(0.7, camera.scale)) * (this.words.slow ? 1 : 0.62);
     const half = size / 2;
     let labels = false;
     for (let i = 0; i < particles.count; i += 1) {

@@ -25,7 +25,7 @@ import { stackOf } from '../stacks.js';
 
 export const PAD = 14;
 export const GAP = 10;
-export const HEADER = 46;
+export const HEADER = 44;
 const GUEST_WIDTH = 210;
 const GUEST_HEADER = 32;
 const USER_HEIGHT = 64;
@@ -33,7 +33,7 @@ const KERNEL_HEIGHT = 84;
 const GUEST_HEIGHT = GUEST_HEADER + USER_HEIGHT + 6 + KERNEL_HEIGHT + 10;
 const BAND_GAP = 12;
 /** @type {Record<string, number>} */
-const BAND_HEIGHTS = { hypervisor: 92, device_model: 58, host_kernel: 62, firmware: 62, hardware: 88 };
+const BAND_HEIGHTS = { hypervisor: 82, device_model: 56, host_kernel: 62, firmware: 62, hardware: 80 };
 const HOST_DISTANCE = 48;
 
 /** Guest columns of a host: two at least, then as square as bands allow. @param {number} guests */
@@ -195,7 +195,7 @@ function makeRoute(scene, guestId, path, stations) {
     const box = stationBox(scene, guest, station);
     if (!box) return;
     const x = lane + (index - middle) * 12;
-    const y = box.y + box.h * (box.guest ? 0.55 : 0.4);
+    const y = box.y + box.h * (box.guest ? 0.55 : 0.16);
     const previous = stations[index - 1];
     const from = previous === undefined ? undefined : stationBox(scene, guest, previous);
     if (from && !lowest && Boolean(from.guest) !== Boolean(box.guest)) {
@@ -211,10 +211,10 @@ function makeRoute(scene, guestId, path, stations) {
 }
 
 /**
- * The point at a fraction of a route: every leg takes the same time, with a short stay at each station.
- * @param {Route} made @param {number} fraction 0..1 @param {{x: number, y: number}} out receives the point
+ * The point at a fraction of a route: every leg takes the same time; `calm` adds a short stay at each station.
+ * @param {Route} made @param {number} fraction 0..1 @param {{x: number, y: number}} out receives the point @param {boolean} calm
  */
-export function pointOn(made, fraction, out) {
+export function pointOn(made, fraction, out, calm) {
   const { xs, ys, legs } = made;
   const count = legs.length - 1;
   const at = Math.min(Math.max(fraction, 0), 1) * count;
@@ -224,8 +224,8 @@ export function pointOn(made, fraction, out) {
     out.y = ys[0];
     return;
   }
-  const t = Math.min(1, Math.max(0, (at - leg - 0.1) / 0.8));
-  const eased = t * t * (3 - 2 * t);
+  const t = calm ? Math.min(1, Math.max(0, (at - leg - 0.1) / 0.8)) : at - leg;
+  const eased = calm ? t * t * (3 - 2 * t) : t;
   const first = legs[leg];
   const points = legs[leg + 1] - first;
   let length = 0;

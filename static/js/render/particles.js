@@ -6,7 +6,7 @@ import { pointOn, route } from './layout.js';
 
 /**
  * @typedef {import('../records.js').TrapRecord} TrapRecord
- * @typedef {{trap: TrapRecord, route: import('./layout.js').Route | null, start: number, duration: number, labelled: boolean,
+ * @typedef {{trap: TrapRecord, route: import('./layout.js').Route | null, start: number, duration: number, slow: boolean, labelled: boolean,
  *            x: number, y: number, alive: boolean}} Particle
  */
 
@@ -32,15 +32,15 @@ export class Particles {
    * @param {TrapRecord} trap
    * @param {number} start ms (the frame clock's)
    * @param {number} duration ms
-   * @param {boolean} slow traps are few enough that a label can be read
+   * @param {boolean} slow traps are few enough that each can be followed and its label read
    */
   add(trap, start, duration, slow) {
     if (this.count === CAPACITY) return;
     const labelled = slow && (this.labels.get(trap.guest) ?? 0) <= start;
     if (labelled) this.labels.set(trap.guest, start + Math.min(duration, LABEL_MS));
     const particle = this.pool[this.count];
-    if (particle) Object.assign(particle, { trap, route: null, start, duration, labelled, alive: true });
-    else this.pool.push({ trap, route: null, start, duration, labelled, x: 0, y: 0, alive: true });
+    if (particle) Object.assign(particle, { trap, route: null, start, duration, slow, labelled, alive: true });
+    else this.pool.push({ trap, route: null, start, duration, slow, labelled, x: 0, y: 0, alive: true });
     this.count += 1;
   }
 
@@ -57,7 +57,7 @@ export class Particles {
       const fraction = (now - particle.start) / particle.duration;
       if (fraction >= 1) continue;
       particle.route = route(scene, particle.trap.guest, particle.trap.path, paths[particle.trap.path] ?? []);
-      if (particle.route && fraction >= 0) pointOn(particle.route, fraction, particle);
+      if (particle.route && fraction >= 0) pointOn(particle.route, fraction, particle, particle.slow);
       particle.alive = particle.route !== null && fraction >= 0;
       if (kept !== i) {
         this.pool[i] = this.pool[kept];
