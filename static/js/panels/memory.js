@@ -155,14 +155,14 @@ export function mountMemory(root, app) {
       h('section', {}, addressBox(app.t('memory.walk.gva'), now.gva, 'user'),
         h('dl.walk-parts', {}, ...parts.vpn.flatMap((part, index) => [h('dt', {}, `VPN[${2 - index}]`), h('dd', {}, `${part}`)]),
           h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3)))),
-      h('section', {}, h('h3', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
-        now.guest.length > 0 ? stepList(now.guest, 1) : h('p.dim', {}, now.gpa === null ? '' : app.t('memory.walk.bare')),
-        now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`)),
-        addressBox(app.t('memory.walk.gpa'), now.gpa, 'kernel')),
-      h('section', {}, h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
+      h('section', {}, addressBox(app.t('memory.walk.gpa'), now.gpa, 'kernel'),
+        h('h3', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
+        now.guest.length > 0 ? stepList(now.guest, 1) : now.gpa !== null && h('p.dim', {}, app.t('memory.walk.bare')),
+        now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`))),
+      h('section', {}, addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor'),
+        h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
         now.shadow.length > 0 ? stepList(now.shadow, 1)
-          : h('p.dim', {}, app.t(bareMetal ? 'memory.walk.baremetal' : 'memory.walk.noshadow')),
-        addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor')),
+          : h('p.dim', {}, app.t(bareMetal ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))),
     );
   }
 
