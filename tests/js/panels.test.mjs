@@ -10,6 +10,7 @@ import { hexdump, moved, rowStart, sv39 } from '../../static/js/panels/hexdump.j
 import { PANEL_MESSAGES } from '../../static/js/panels/messages.js';
 import { BIN_MS, BINS, Rates } from '../../static/js/panels/rates.js';
 import { riscv } from '../../static/js/panels/riscv_mode.js';
+import { entryKind, whyUnmapped } from '../../static/js/panels/walk.js';
 import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from '../../static/js/panels/scale.js';
 
 /** @param {Partial<import('../../static/js/records.js').TrapRecord>} fields */
@@ -254,4 +255,18 @@ test('assembly is taken apart by the shape of its lines', () => {
     ['lui', 'keyword'], ['t0', 'variableName'], ['%hi', 'meta'], ['j', 'keyword'], ['1b', 'labelName'],
   ]);
   assert.deepEqual(tokens(' amoswap.w.aq x31, s11, (t7)').slice(0, 3), [['amoswap.w.aq', 'keyword'], ['x31', 'variableName'], ['s11', 'variableName']]);
+});
+
+test('a walk without a mapping says why, by the rules of Sv39', () => {
+  const step = (/** @type {number} */ level, /** @type {bigint} */ pte) => ({ level, table: 0, index: 0, address: 0, pte, flags: '', leaf: false });
+  assert.equal(entryKind(step(2, 0x20000001n)), 'pointer');
+  assert.equal(entryKind(step(1, 0x200000cfn)), 'leaf');
+  assert.equal(entryKind(step(1, 0x200000cen)), 'invalid');
+  assert.equal(whyUnmapped([], 0x8000000000n), 'noncanonical');
+  assert.equal(whyUnmapped([], 0x1000n), 'outside');
+  assert.equal(whyUnmapped([step(2, 1n), step(1, 0n)], 0n), 'invalid');
+  assert.equal(whyUnmapped([step(2, 5n)], 0n), 'reserved');
+  assert.equal(whyUnmapped([step(0, 1n)], 0n), 'deep');
+  assert.equal(whyUnmapped([step(2, 1n)], 0n), 'outside');
+  assert.equal(whyUnmapped([step(2, 0x4cfn)], 0n), 'misaligned');
 });
