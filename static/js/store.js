@@ -161,6 +161,7 @@ export class Store extends Emitter {
       live.failure = status.failure;
     }
     this.setDocument(keyframe.document, revision);
+    if (keyframe.hosts) this.setHosts(keyframe.hosts);
     this.addCounts(keyframe.totals, false);
     this.addTraps(keyframe.records);
     this.emit('keyframe', keyframe);
@@ -187,15 +188,7 @@ export class Store extends Emitter {
     this.time = tick.time;
     this.running = tick.running;
     this.history.end = Math.max(this.history.end, tick.position);
-    const hosts = viewColumns('hosts', tick.hosts);
-    for (let i = 0; i < hosts.length; i += 1) {
-      const id = hosts.id[i];
-      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0 };
-      live.time = Number(hosts.time[i]);
-      live.busy = hosts.busy_permille[i] / 1000;
-      live.memoryUsedMib = hosts.memory_used_mib[i];
-      this.hosts.set(id, live);
-    }
+    this.setHosts(tick.hosts);
     const guests = viewColumns('guests', tick.guests);
     for (let i = 0; i < guests.length; i += 1) {
       const live = this.live(guests.id[i]);
@@ -240,6 +233,19 @@ export class Store extends Emitter {
     for (const live of this.guests.values()) {
       live.rates.instructions = live.rates.exits = live.rates.perVirtualSecond = 0;
       live.history.samples.length = 0;
+    }
+  }
+
+  /** @param {import('./protocol.js').Columns} columns */
+  setHosts(columns) {
+    const hosts = viewColumns('hosts', columns);
+    for (let i = 0; i < hosts.length; i += 1) {
+      const id = hosts.id[i];
+      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0 };
+      live.time = Number(hosts.time[i]);
+      live.busy = hosts.busy_permille[i] / 1000;
+      live.memoryUsedMib = hosts.memory_used_mib[i];
+      this.hosts.set(id, live);
     }
   }
 

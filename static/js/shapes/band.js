@@ -97,11 +97,19 @@ function guestBand(brush, box, words) {
     write(brush, 'user', [at, `${app.i18n.compact(live.rates.instructions)} ${app.t('unit.instructions')}`]);
     return;
   }
-  const failure = live.state === 4 ? words.failure(box.guest) : null;
+  if (live.state === 4) {
+    const pad = 10 * brush.camera.scale;
+    const size = brush.type('text', 11.5, 600);
+    const first = brush.y + pad * 0.8 + size * 2.4;
+    const step = size * 1.3;
+    const lines = Math.max(1, Math.floor((brush.y + brush.h - 4 - first) / step) + 1);
+    brush.wrapped(words.failure(box.guest), brush.x + pad, first, brush.w - 2 * pad, step, lines, brush.colour('--state-failed'));
+    return;
+  }
   const stopped = live.state === 3 ? app.t('guest.stopped', { status: live.exitStatus ?? 0 }) : null;
   const off = live.state === 0 ? app.t('guest.off') : null;
   write(brush, 'kernel', [
-    failure ?? stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
+    stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
     `${app.i18n.compact(live.rates.exits)} ${app.t('unit.exits')}`,
     `${app.n(live.exits)} ${app.t('unit.exits-total')}`,
   ]);
