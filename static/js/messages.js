@@ -350,6 +350,6 @@ export const MESSAGES = {
   'http.reference': ['Reference for the server’s log:', '서버 로그의 참조 번호:'],
 
   // guests that come with Ringside
-  'image.hello': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
-  'image.ringos': ['a small teaching kernel', '작은 교육용 커널'],
+  'guest.hello.title': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
+  'guest.ringos.title': ['a small teaching kernel', '작은 교육용 커널'],
 };
