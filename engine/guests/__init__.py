@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 
 class Lines(TypedDict):
@@ -32,8 +32,7 @@ class Guest:
 
     ``title_key`` is a key of the page's catalogue of strings; ``image`` and ``lines`` are files below this
     package; ``source_root`` is the folder that the paths in ``lines`` start from; ``main_source`` is what a
-    reader opens first; ``arguments`` become the kernel's boot arguments (``/chosen/bootargs``); ``load`` is
-    how the image is loaded.
+    reader opens first; ``arguments`` become the kernel's boot arguments (``/chosen/bootargs``).
     """
 
     name: str
@@ -44,7 +43,6 @@ class Guest:
     main_source: str
     memory_mib: int
     arguments: str
-    load: Literal["elf"]
 
 
 def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str) -> Guest:
@@ -57,7 +55,6 @@ def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str) -> G
         main_source=main_source,
         memory_mib=memory_mib,
         arguments=arguments,
-        load="elf",
     )
 
 

@@ -44,8 +44,8 @@ from engine.guests import Guest, guests
 ROOT = Path(__file__).parent
 IMAGES = ROOT / "images"
 GCC = "riscv64-linux-gnu-gcc"
-BUILT_WITH = "riscv64-linux-gnu-gcc (Debian 12.2.0-13) 12.2.0"
-"""What the compiler of the committed images answers to ``--version``: another one makes other bytes."""
+BUILT_WITH = "riscv64-linux-gnu-gcc (Debian 12.2.0-13) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40"
+"""The compiler and the linker of the committed images: others make other bytes."""
 
 GCC_MACHINE = ("-march=rv64ima_zicsr_zifencei",)
 ZIG_MACHINE = (
@@ -74,7 +74,7 @@ class BuildError(Exception):
 class Toolchain:
     """A C compiler for RV64IMA_Zicsr_Zifencei without an operating system.
 
-    ``command``: what starts it for this machine; ``version``: the name and version it gives itself.
+    ``command``: what starts it for this machine; ``version``: what its parts call themselves.
     """
 
     command: tuple[str, ...]
@@ -84,7 +84,9 @@ class Toolchain:
     def find(cls) -> Toolchain:
         """Debian's gcc, or else zig. Raises BuildError with the command that installs one."""
         if gcc := shutil.which(GCC):
-            return cls((gcc, *GCC_MACHINE), _output((gcc, "--version")).splitlines()[0])
+            tools = (gcc, _output((gcc, "-print-prog-name=ld")).strip())
+            versions = (_output((tool, "--version")).splitlines()[0] for tool in tools)
+            return cls((gcc, *GCC_MACHINE), ", ".join(versions))
         if importlib.util.find_spec("ziglang"):
             zig = (sys.executable, "-m", "ziglang")
             version = "zig " + _output((*zig, "version")).strip()

@@ -58,6 +58,7 @@ test('actions become sentences of their operands', () => {
   assert.equal(say('sret', { a: 0x80200040n, b: 0n }), 'sret → 0x80200040 (user)', 'a user address has no name without its address space');
   assert.equal(say('sret', { a: 0x80200040n, b: 1n }), 'sret → trap_entry (supervisor)');
   assert.equal(say('mmio_write', { a: 0x10000000n, b: 0x6bn }), "uart+0x0 ← 0x6b 'k'");
+  assert.equal(say('mmio_read', { a: 0x10000005n, b: 0x60n }), 'uart+0x5 read: 0x60', 'a status is no character');
   assert.equal(say('sbi_call', { a: 0x54494d45n, b: 0n }), 'SBI TIME set_timer');
   assert.equal(say('sbi_call', { a: 0x99n, b: 7n }), 'SBI 0x99 #7');
   assert.equal(say('inject_interrupt', { a: 5n, b: 0x80200040n }), 'supervisor timer interrupt: to the guest’s handler trap_entry');

@@ -1,4 +1,6 @@
-# The programs, as page-aligned files inside the kernel's read-only data, and the table of their names.
+# The programs, as page-aligned files inside the kernel's read-only data, and the table of their names:
+# 16 bytes of name, 8 of address. Their text runs where it lies, so a page's physical address tells a
+# debugger which program it belongs to.
 
         .macro  program name
         .section .rodata.programs, "a"

@@ -133,12 +133,10 @@ export function mountMemory(root, app) {
     title: app.t('memory.walk.step', { number: from + index, level: step.level, index: step.index, table: hex(step.table) }),
   },
   h('span.walk-number', {}, String(from + index)),
-  h('span', {}, app.t('memory.walk.level', { level: step.level })),
-  h('span.dim', {}, app.t('memory.walk.entry', { index: step.index })),
-  h('code', {}, hex(step.address)),
-  h('code.walk-pte', {}, hexWord(step.pte)),
-  h('span.walk-flags', { title: flagWords(step.flags) }, step.flags, h('span.visually-hidden', {}, ` ${flagWords(step.flags)}`)),
-  h('span.walk-kind', {}, app.t(`memory.walk.${entryKind(step)}`)))));
+  h('span.walk-place', {}, app.t('memory.walk.level', { level: step.level }), h('span.dim', {}, ` · ${app.t('memory.walk.entry', { index: step.index })}`)),
+  h('span.walk-kind', {}, app.t(`memory.walk.${entryKind(step)}`)),
+  h('code.walk-pte', {}, h('span.dim', {}, `${hex(step.address)}: `), hex(step.pte)),
+  h('span.walk-flags', { title: flagWords(step.flags) }, step.flags, h('span.visually-hidden', {}, ` ${flagWords(step.flags)}`)))));
 
   /** @param {string} title @param {Word | null} value @param {string} [group] */
   const addressBox = (title, value, group) => h('div.walk-address', { 'data-group': group ?? null }, h('span', {}, title),

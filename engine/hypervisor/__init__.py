@@ -1,0 +1,1 @@
+"""The hypervisor, its techniques and host stacks. Python that acts at HS level on architectural state."""

@@ -1,0 +1,447 @@
+"""A host: harts, RAM, one stack, and its guests, executed deterministically.
+
+Harts take turns in quanta of QUANTUM_NS of virtual time. On a hypervisor, each hart takes runnable vCPUs from one queue, in
+time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts them. `run` does exactly the
+number it is asked for, and what it did is the same however the steps are divided into calls: a call ends right after
+a step, and clocks of resting harts move only on the way to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.commands import LabError, Problem
+from engine.hypervisor.frames import Frames, OutOfFramesError
+from engine.hypervisor.guest import BareMetalGuest, Guest, VmGuest
+from engine.hypervisor.vm import VCpu
+from engine.machine.bus import Bus, Devices
+from engine.machine.hart import NEVER, Hart
+from engine.machine.loader import RAM_BASE, LoadedImage
+from engine.machine.memory import PAGE, Memory
+from engine.trace.record import Action, Disposition, Kind, Level
+from engine.trace.rings import Trace
+
+QUANTUM_NS = 10_000
+SLICE_NS = 100_000
+#: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
+IMAGE_MIB = 2
+SHADOW_SHARE = 16
+BARE_METAL, TRAP_AND_EMULATE = "bare-metal", "type1-trap-and-emulate"
+_UNLIMITED = 1 << 62
+
+
+class Host:
+    """`console(guest, bytes)` gets what guests print. `position_offset` is added to the positions in records."""
+
+    def __init__(
+        self, host_id: int, harts: int, memory_mib: int, stack: str, trace: Trace, console: Callable[[int, bytes], None]
+    ) -> None:
+        self.id = host_id
+        self.stack = stack
+        self.memory_mib = memory_mib
+        self.trace = trace
+        self.console = console
+        self.memory = Memory(RAM_BASE, memory_mib << 20)
+        self.bus = Bus(self.memory, Devices([]))
+        self.harts = [Hart(number, self.bus, _no_clock) for number in range(harts)]
+        self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
+        self.guests: dict[int, Guest] = {}
+        self.loaded: list[VCpu | None] = [None] * harts
+        self.position_offset = 0
+        self.busy_ns = 0
+        self.active = self.harts[0]
+        self._queue: list[tuple[int, int]] = []  # (guest, vCPU) in the order in which they get a hart
+        self._slice_end = [0] * harts
+        self._turn = 0
+        self._quantum_end = QUANTUM_NS
+        self._traps_left = _UNLIMITED
+        for hart in self.harts:
+            hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
+
+    # -- structure -----------------------------------------------------------------------------------
+    @property
+    def bare_metal(self) -> bool:
+        return self.stack == BARE_METAL
+
+    @property
+    def memory_used_mib(self) -> int:
+        """Memory that guests may use, and what the hypervisor keeps."""
+        promised = sum(guest.memory_mib for guest in self.guests.values())
+        return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
+
+    def fits(self, vcpus: int, memory_mib: int) -> Problem | None:
+        """Why a guest of this size cannot be added; None: it can."""
+        if self.bare_metal:
+            if self.guests:
+                return Problem("host-occupied", "A bare-metal host runs one system, and this one has it.", {"host": self.id})
+            if vcpus > len(self.harts):
+                return _too_few_harts(vcpus, len(self.harts))
+            if memory_mib > self.memory_mib:
+                return _too_little_memory(memory_mib, self.memory_mib)
+            return None
+        free = self.memory_mib - self.memory_used_mib
+        return _too_little_memory(memory_mib, free) if memory_mib > free else None
+
+    def add_guest(self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> None:
+        """Start a guest. Raises LabError, and then nothing has changed."""
+        guest = self._new(guest_id, image, vcpus, memory_mib, arguments)
+        try:
+            guest.start()
+        except LabError:
+            guest.close()
+            raise
+        self._admit(guest)
+
+    def _new(self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> BareMetalGuest | VmGuest:
+        problem = self.fits(vcpus, memory_mib)
+        if problem is not None:
+            raise LabError(problem.key, problem.message, **problem.params)
+        kind = BareMetalGuest if self.bare_metal else VmGuest
+        return kind(self, guest_id, image, vcpus, memory_mib, arguments)
+
+    def _admit(self, guest: Guest) -> None:
+        self.guests[guest.id] = guest
+        if isinstance(guest, VmGuest):
+            self._queue += [(guest.id, vcpu.number) for vcpu in guest.vcpus]
+
+    def guest(self, guest_id: int) -> Guest:
+        return self.guests[guest_id]
+
+    def remove_guest(self, guest_id: int) -> None:
+        guest = self._concrete(guest_id)
+        guest.close()
+        del self.guests[guest_id]
+        self._queue = [entry for entry in self._queue if entry[0] != guest_id]
+
+    def power(self, guest_id: int, action: str) -> None:
+        """on: start if it does not run; off: stop at once; reset: start again from the image."""
+        guest = self._concrete(guest_id)
+        if action == "off":
+            guest.power_off()
+            if isinstance(guest, VmGuest):
+                self.unload_guest(guest)
+        elif action == "reset" or guest.ended:
+            guest.restart()
+
+    def export_guest(self, guest_id: int) -> dict[str, Any]:
+        """A guest with everything it is."""
+        return self._concrete(guest_id).export()
+
+    def import_guest(self, guest_id: int, image: LoadedImage, state: dict[str, Any]) -> None:
+        """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it does not fit."""
+        guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
+        guest.take_over(state)
+        self._admit(guest)
+
+    def _concrete(self, guest_id: int) -> BareMetalGuest | VmGuest:
+        guest = self.guests[guest_id]
+        assert isinstance(guest, BareMetalGuest | VmGuest)
+        return guest
+
+    def set_devices(self, devices: Devices) -> None:
+        """A bare-metal system's board is the host's own."""
+        self.bus.devices = devices
+
+    def clear_memory(self) -> None:
+        self.memory.load({})
+
+    # -- time ----------------------------------------------------------------------------------------
+    @property
+    def time(self) -> int:
+        """Virtual time that every hart has reached, ns."""
+        return min(hart.clock for hart in self.harts)
+
+    @property
+    def position(self) -> int:
+        return sum(hart.steps for hart in self.harts)
+
+    def advance(self, time: int) -> None:
+        """Let an idle host's clock jump to `time`, if that lies ahead."""
+        for hart in self.harts:
+            hart.extra += max(0, time - hart.clock)
+        self._turn = 0
+        self._quantum_end = max(self._quantum_end, self.time + QUANTUM_NS)
+
+    @property
+    def idle(self) -> bool:
+        """Can nothing ever happen here again without input?"""
+        return not any(self._can_run(hart) for hart in self.harts) and self._next_event() >= NEVER
+
+    def run(self, steps: int, stop_after_traps: int | None = None, until: int | None = None) -> int:
+        """Execute up to `steps` steps; returns how many. Fewer when idle for ever, after `stop_after_traps` records, or when
+        every hart's clock has reached `until` (ns)."""
+        begin = self.position
+        end = begin + steps
+        self._traps_left = _UNLIMITED if stop_after_traps is None else stop_after_traps
+        while (left := end - self.position) > 0 and self._traps_left > 0:
+            if until is not None and self.time >= until:
+                break
+            if self._turn >= len(self.harts):
+                self._turn = 0
+                self._quantum_end = max(self._quantum_end + QUANTUM_NS, self.time + QUANTUM_NS)
+                if not self._sleep_through(until):
+                    break
+                continue
+            hart = self.active = self.harts[self._turn]
+            room = self._quantum_end - hart.clock
+            if room <= 0:
+                self._turn += 1
+            elif self._dispatch(hart):
+                self._advance_hart(hart, min(left, room))
+            else:
+                self._rest(hart)
+        self._traps_left = _UNLIMITED
+        return self.position - begin
+
+    def _advance_hart(self, hart: Hart, steps: int) -> None:
+        began = hart.clock
+        hart.leave = False
+        vcpu = self.loaded[hart.number]
+        if vcpu is None or not self._technique(vcpu).inject_pending(vcpu):
+            hart.run(steps)
+        self.busy_ns += hart.clock - began
+        for guest in self.guests.values():
+            if guest.reboot_requested:
+                self._concrete(guest.id).restart()
+
+    def _rest(self, hart: Hart) -> None:
+        """Nothing to run on this hart: its clock goes to its next event inside the quantum, or to the quantum's end."""
+        wakes = self._wakes_at(hart)
+        hart.extra += min(max(wakes, hart.clock + 1), self._quantum_end) - hart.clock
+
+    def _sleep_through(self, until: int | None) -> bool:
+        """At the begin of a quantum: if every hart rests, skip to the quantum of the next event. False: there is none."""
+        if any(self._can_run(hart) for hart in self.harts):
+            return True
+        event = self._next_event()
+        if event >= NEVER:
+            return False
+        target = event if until is None else min(event, until)
+        if target > self._quantum_end:
+            for hart in self.harts:
+                hart.extra += max(0, target - hart.clock)
+            self._quantum_end = target + QUANTUM_NS
+        return True
+
+    def interrupt_all(self) -> None:
+        """A guest ended or wants to reboot: look at it before any further step."""
+        for hart in self.harts:
+            hart.leave = True
+            hart.limit = 0
+
+    # -- who runs ------------------------------------------------------------------------------------
+    def _technique(self, vcpu: VCpu) -> Any:
+        return self._vm_of(vcpu).technique
+
+    def _vm_of(self, vcpu: VCpu) -> VmGuest:
+        owner = vcpu.vm.board.owner
+        assert isinstance(owner, VmGuest)
+        return owner
+
+    def _can_run(self, hart: Hart) -> bool:
+        """Is there something to execute on this hart now? Changes nothing that a guest could see."""
+        if self.bare_metal:
+            return any(not guest.ended for guest in self.guests.values()) and self._awake(hart)
+        vcpu = self.loaded[hart.number]
+        if vcpu is not None and not self._vm_of(vcpu).ended and vcpu.runnable:
+            return True
+        return self._next_runnable(hart) is not None
+
+    def _awake(self, hart: Hart) -> bool:
+        hart.wake_if_pending()
+        return not hart.stopped and not hart.waiting
+
+    def _next_runnable(self, hart: Hart) -> VCpu | None:
+        """The first vCPU of the queue that could run on this hart now."""
+        previous, self.active = self.active, hart
+        try:
+            for guest_id, number in self._queue:
+                guest = self.guests[guest_id]
+                assert isinstance(guest, VmGuest)
+                vcpu = guest.vcpus[number]
+                if guest.ended or vcpu.hart is not None:
+                    continue
+                if vcpu.deadline() + guest.started <= hart.clock:
+                    guest.board.update_timer(number)
+                if vcpu.runnable:
+                    return vcpu
+        finally:
+            self.active = previous
+        return None
+
+    def _dispatch(self, hart: Hart) -> bool:
+        """Make sure that the hart has something to execute. False: it has nothing."""
+        if self.bare_metal:
+            self._bare_timer(hart)
+            return self._can_run(hart)
+        vcpu = self.loaded[hart.number]
+        if vcpu is not None and (self._vm_of(vcpu).ended or not vcpu.runnable):
+            self._unload(hart)
+            vcpu = None
+        if vcpu is None:
+            vcpu = self._next_runnable(hart)
+            if vcpu is None:
+                return False
+            self._to_the_back(vcpu)
+            self.loaded[hart.number] = vcpu
+            self._slice_end[hart.number] = hart.clock + SLICE_NS
+            try:
+                self._technique(vcpu).enter(vcpu, hart)
+            except OutOfFramesError:
+                self._fail_for_memory(vcpu)
+                return self._dispatch(hart)
+        self.retime(hart)
+        return True
+
+    def _fail_for_memory(self, vcpu: VCpu) -> None:
+        self._vm_of(vcpu).fail("out-of-memory", "The host has no memory left for the guest.", pc=f"{vcpu.pc:#x}")
+
+    def _to_the_back(self, vcpu: VCpu) -> None:
+        entry = (self._vm_of(vcpu).id, vcpu.number)
+        self._queue.remove(entry)
+        self._queue.append(entry)
+
+    def _unload(self, hart: Hart) -> None:
+        vcpu = self.loaded[hart.number]
+        assert vcpu is not None
+        self._technique(vcpu).leave(vcpu)
+        self.loaded[hart.number] = None
+        hart.next_event = NEVER
+
+    def unload_guest(self, guest: VmGuest) -> None:
+        """Take a guest's vCPUs off the harts."""
+        for hart in self.harts:
+            vcpu = self.loaded[hart.number]
+            if vcpu is not None and vcpu.vm is guest.vm:
+                self._unload(hart)
+
+    # -- events --------------------------------------------------------------------------------------
+    def retime(self, hart: Hart) -> None:
+        """Set the clock at which the hart must stop for its timer or for the end of its slice."""
+        if self.bare_metal:
+            guest = next(iter(self.guests.values()), None)
+            hart.next_event = NEVER if guest is None else min(NEVER, guest.board.deadline(hart.number) + guest.started)
+        else:
+            vcpu = self.loaded[hart.number]
+            if vcpu is None:
+                return
+            hart.next_event = self._timer_of(vcpu)
+            if len(self._queue) > 1:
+                hart.next_event = min(hart.next_event, self._slice_end[hart.number])
+        hart.limit = 0
+
+    def _bare_timer(self, hart: Hart) -> None:
+        for guest in self.guests.values():
+            if hart.clock >= hart.next_event:
+                guest.board.update_timer(hart.number)
+                self.retime(hart)
+
+    def _event(self, hart: Hart) -> None:
+        """`next_event` is due while the hart executes."""
+        if self.bare_metal:
+            self._bare_timer(hart)
+            return
+        vcpu = self.loaded[hart.number]
+        assert vcpu is not None
+        waiting = self._next_runnable(hart) if hart.clock >= self._slice_end[hart.number] else None
+        if waiting is not None:
+            self._technique(vcpu).timer(vcpu, self._vm_of(waiting).id)
+            self._unload(hart)
+            hart.leave = True
+        elif hart.clock >= self._timer_of(vcpu):
+            self._technique(vcpu).timer(vcpu, None)
+        else:
+            self._slice_end[hart.number] = hart.clock + SLICE_NS
+            self.retime(hart)
+
+    def _timer_of(self, vcpu: VCpu) -> int:
+        """Clock at which the vCPU's timer is due."""
+        return min(NEVER, vcpu.deadline() + self._vm_of(vcpu).started)
+
+    def _wakes_at(self, hart: Hart) -> int:
+        """Clock of the next timer event that could give this hart something to do."""
+        if self.bare_metal:
+            return hart.next_event if any(not guest.ended for guest in self.guests.values()) else NEVER
+        return self._next_event()
+
+    def _next_event(self) -> int:
+        """Clock of the next timer event of anything that sleeps on this host; NEVER if there is none."""
+        if self.bare_metal:
+            return min((self._wakes_at(hart) for hart in self.harts), default=NEVER)
+        return min(
+            (
+                vcpu.deadline() + guest.started
+                for guest in self.guests.values()
+                if isinstance(guest, VmGuest) and not guest.ended
+                for vcpu in guest.vcpus
+                if vcpu.hart is None
+            ),
+            default=NEVER,
+        )
+
+    # -- records -------------------------------------------------------------------------------------
+    def record(
+        self, guest: int, vcpu: int, kind: Kind, cause: int, path: int, disposition: Disposition, action: Action, origin: Level,
+        to: Level, time: int, pc: int, value: int, instruction: int, executed: int, cost: int, a: int, b: int,
+    ) -> None:  # fmt: skip
+        """Write a record for the step that is being executed."""
+        self.trace.record(
+            self.id, guest, vcpu, kind, cause, path, disposition, action, origin, to, time,
+            self.position_offset + self.position - 1, pc, value, instruction, executed, cost, a, b,
+        )  # fmt: skip
+        self._traps_left -= 1
+        if self._traps_left <= 0:
+            self.interrupt_all()
+
+    # -- state ---------------------------------------------------------------------------------------
+    def save(self) -> dict[str, Any]:
+        """Everything that decides what comes next. Memory pages are shared with earlier saves."""
+        return {
+            "memory": self.memory.save(),
+            "harts": [hart.save() for hart in self.harts],
+            "frames": self.frames.save(),
+            "guests": {guest.id: guest.save() for guest in self.guests.values()},
+            "loaded": [None if vcpu is None else [self._vm_of(vcpu).id, vcpu.number] for vcpu in self.loaded],
+            "queue": [list(entry) for entry in self._queue],
+            "slice_end": list(self._slice_end),
+            "turn": self._turn, "quantum_end": self._quantum_end, "busy_ns": self.busy_ns,
+            "active": self.active.number,
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the state that `save` gave for a host with the same guests."""
+        for hart, saved in zip(self.harts, state["harts"], strict=True):
+            hart.load(saved)
+            hart.monitor = None
+        self.active = self.harts[state["active"]]
+        self.frames.load(state["frames"])
+        self.memory.load(state["memory"])
+        self.loaded = [None] * len(self.harts)
+        for guest_id, saved in state["guests"].items():
+            self._concrete(guest_id).load(saved)
+        self._queue = [(guest_id, number) for guest_id, number in state["queue"]]
+        for hart, entry in zip(self.harts, state["loaded"], strict=True):
+            if entry is not None:
+                guest = self.guests[entry[0]]
+                assert isinstance(guest, VmGuest)
+                vcpu = self.loaded[hart.number] = guest.vcpus[entry[1]]
+                next_event, reservation = hart.next_event, hart.reservation
+                guest.technique.enter(vcpu, hart)
+                hart.next_event, hart.reservation = next_event, reservation
+        self._slice_end = list(state["slice_end"])
+        self._turn, self._quantum_end = state["turn"], state["quantum_end"]
+        self.busy_ns = state["busy_ns"]
+
+
+def _too_little_memory(need: int, free: int) -> Problem:
+    free = max(0, free)
+    return Problem("host-memory", f"It needs {need} MiB and the host has {free} MiB free.", {"need_mib": need, "free_mib": free})
+
+
+def _too_few_harts(need: int, have: int) -> Problem:
+    return Problem("host-harts", f"It needs {need} harts and the host has {have}.", {"need": need, "have": have})
+
+
+def _no_clock() -> int:
+    return 0

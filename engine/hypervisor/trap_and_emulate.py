@@ -1,0 +1,259 @@
+"""Classic trap-and-emulate (Popek and Goldberg, 1974) with shadow page tables.
+
+    guest user    ─┐ both run in U mode of the host hart, directly, on shadow tables
+    guest kernel  ─┘ (the kernel does not know: "deprivileged")
+          │ every privileged instruction, system call, page fault and host timer interrupt is a trap to M level: a VM exit
+          ▼
+    VMM   privileged instruction  executes the instruction's table row on the vCPU's virtual hart
+          ecall, exceptions       the architecture's trap entry on the virtual hart: the guest's own handler runs next
+          page fault              walks the guest's tables: guest's fault -> inject; ours -> fill; device -> emulate
+          timer                   brings the virtual timer up to date, injects what is due, ends time slices
+
+Every exit is one step of the host hart and writes one record.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine.bits import MASK64
+
+from engine.hypervisor.shadow import ShadowTables, permissions
+from engine.hypervisor.vm import VCpu
+from engine.isa.csrs import CSR_NUMBERS
+from engine.isa.decoder import decode
+from engine.machine import mmu
+from engine.machine.hart import MACHINE, USER, Hart, IllegalInstruction
+from engine.machine.mmu import PAGE_FAULTS, Access, Trap
+from engine.machine.reference import operation
+from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind
+
+if TYPE_CHECKING:
+    from engine.hypervisor.guest import VmGuest
+
+SATP = CSR_NUMBERS["satp"]
+
+
+class Outcome(NamedTuple):
+    """What an exit came to."""
+
+    kind: Kind
+    disposition: Disposition
+    action: Action
+    a: int = 0
+    b: int = 0
+    device: bool = False  # a device model took part
+
+
+@dataclass
+class TrapAndEmulate:
+    """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded."""
+
+    guest: VmGuest
+    shadow: ShadowTables
+
+    # -- entering and leaving a hart -----------------------------------------------------------------
+    def enter(self, vcpu: VCpu, hart: Hart) -> None:
+        vcpu.load(hart)
+        hart.monitor = self
+        hart.privilege = USER
+        self._select_space(vcpu, hart)
+
+    def leave(self, vcpu: VCpu) -> None:
+        hart = vcpu.hart
+        assert hart is not None
+        vcpu.unload()
+        hart.monitor = None
+
+    def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
+        """The hart translates through the shadow space that holds for what the guest believes now."""
+        satp = self.shadow.satp(self.shadow.key(vcpu.virtual))
+        if hart.csrs.words["satp"] != satp or hart.privilege != USER:
+            hart.csrs.words["satp"] = satp
+            hart.privilege = USER
+            hart.refresh()
+
+    def _resume(self, vcpu: VCpu, hart: Hart) -> None:
+        hart.pc = vcpu.virtual.pc
+        self._select_space(vcpu, hart)
+        self.guest.host.retime(hart)
+        if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() is not None:
+            hart.leave = True
+
+    # -- exits ---------------------------------------------------------------------------------------
+    def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
+        """A VM exit at hart.pc."""
+        vcpu = self.guest.loaded(hart)
+        virtual = vcpu.virtual
+        origin, pc = vcpu.level, hart.pc
+        virtual.pc = pc
+        instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
+        if cause == Cause.ECALL_U:
+            outcome = self._ecall(vcpu)
+        elif cause == Cause.ILLEGAL_INSTRUCTION:
+            outcome = self._privileged(vcpu, value)
+        elif cause in PAGE_FAULTS:
+            outcome, instruction = self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+        else:
+            outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
+        self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
+        self._resume(vcpu, hart)
+
+    def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
+        """The host's timer interrupted the guest: its own timer is due, or (`preempted_by`: next guest) its slice is over."""
+        hart = vcpu.hart
+        assert hart is not None
+        vcpu.virtual.pc = hart.pc
+        origin, pc = vcpu.level, hart.pc
+        hart.steps += 1
+        hart.unretired += 1
+        self.guest.vm.board.update_timer(vcpu.number)
+        outcome = self._deliver_interrupt(vcpu)
+        if outcome is None:
+            action = Action.TIMER if preempted_by is None else Action.PREEMPT
+            outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, action, preempted_by or 0)
+        cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
+        self.guest.exit(vcpu, outcome, cause, pc, 0, 0, origin)
+        self._resume(vcpu, hart)
+
+    def inject_pending(self, vcpu: VCpu) -> bool:
+        """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to deliver."""
+        hart = vcpu.hart
+        assert hart is not None
+        origin, pc = vcpu.level, vcpu.pc
+        vcpu.virtual.pc = pc
+        outcome = self._deliver_interrupt(vcpu)
+        if outcome is None:
+            return False
+        hart.steps += 1
+        hart.unretired += 1
+        self.guest.exit(vcpu, outcome, INTERRUPT_BIT | outcome.a, pc, 0, 0, origin, switched=False)
+        hart.leave = False
+        self._resume(vcpu, hart)
+        return True
+
+    # -- handlers ------------------------------------------------------------------------------------
+    def _deliver_interrupt(self, vcpu: VCpu) -> Outcome | None:
+        """Take the virtual hart's pending interrupt; built-in firmware passes machine ones on first."""
+        virtual = vcpu.virtual
+        while (code := virtual.pending_interrupt()) is not None:
+            forwarded = virtual.monitor is not None and virtual.trap_target(code, True) == MACHINE
+            virtual.waiting = False
+            virtual.trap(code, 0, interrupt=True)
+            if not forwarded:
+                return Outcome(Kind.INTERRUPT, Disposition.INJECTED, Action.INJECT_INTERRUPT, code, virtual.pc)
+        return None
+
+    def _inject(self, vcpu: VCpu, cause: int, value: int, kind: Kind) -> Outcome:
+        """The trap is the guest's own: its handler runs next."""
+        virtual = vcpu.virtual
+        virtual.trap(cause, value)
+        self.guest.watch_for_trap_loops(vcpu, cause, vcpu.instructions)
+        return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, cause, virtual.pc)
+
+    def _ecall(self, vcpu: VCpu) -> Outcome:
+        virtual = vcpu.virtual
+        cause = Cause.ECALL_U + virtual.privilege
+        firmware = self.guest.vm.board.firmware
+        if firmware is None or virtual.trap_target(cause, False) != MACHINE:
+            kind = Kind.SYSCALL if cause == Cause.ECALL_U else Kind.HYPERCALL
+            return self._inject(vcpu, cause, 0, kind)
+        virtual.trap(cause, 0)
+        action, a, b = firmware.last
+        return Outcome(Kind.HYPERCALL, Disposition.EMULATED, action, a, b)
+
+    def _privileged(self, vcpu: VCpu, word: int) -> Outcome:
+        """An instruction that U mode may not execute: the vCPU's privilege decides whether the guest may."""
+        virtual = vcpu.virtual
+        row = decode(word)
+        x = virtual.x
+        before = x[:]
+        trap = self._execute(vcpu, word)
+        if trap is not None:
+            return self._inject(vcpu, trap.cause, trap.value, Kind.EXCEPTION)
+        assert row is not None
+        operands = row.operands(word)
+        action, a, b = Action.EMULATE, 0, 0
+        if "csr" in operands:
+            number = operands["csr"]
+            writes = row.mnemonic in ("csrrw", "csrrwi") or operands.get("rs1", operands.get("uimm", 0)) != 0
+            if not writes:
+                action, a, b = Action.CSR_READ, number, x[operands["rd"]]
+            elif number == SATP:
+                action, a = Action.ADDRESS_SPACE, virtual.csrs.words["satp"]
+                b = int(self.shadow.key(virtual) in self.shadow.roots)
+            else:
+                source = before[operands["rs1"]] if "rs1" in operands else operands["uimm"]
+                action, a, b = Action.CSR_WRITE, number, source
+        elif row.mnemonic in ("sret", "mret"):
+            action = Action.SRET if row.mnemonic == "sret" else Action.MRET
+            a, b = virtual.pc, virtual.privilege
+        elif row.mnemonic == "wfi":
+            action, a = Action.WFI, self.guest.wakes_at(vcpu)
+        elif row.mnemonic == "sfence.vma":
+            action, a = Action.SFENCE, before[operands["rs1"]]
+        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
+
+    def _execute(self, vcpu: VCpu, word: int) -> Trap | None:
+        """One instruction on the virtual hart. The trap that it takes there, if any, is returned and not yet taken."""
+        virtual = vcpu.virtual
+        try:
+            virtual.pc = operation(word)(virtual, virtual.pc) & MASK64
+        except Trap as trap:
+            return trap
+        except IllegalInstruction:
+            return Trap(Cause.ILLEGAL_INSTRUCTION, word)
+        vcpu.emulated()
+        return None
+
+    def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> tuple[Outcome, int]:
+        """The outcome, and the encoding of the instruction where it was emulated."""
+        virtual = vcpu.virtual
+        key = self.shadow.key(virtual)
+        if key[1] < 0:
+            return self._interpret(vcpu, Action.EMULATE, 0)
+        words = virtual.csrs.words
+        trail: list[mmu.Step] = []
+        try:
+            if key[0]:
+                leaf = mmu.walk(virtual.bus, words["satp"], address, access, virtual.privilege, words["mstatus"], trail)
+                target, allowed = leaf.physical, permissions(leaf.entry, virtual)
+            else:
+                target, allowed = address, mmu.R | mmu.W | mmu.X
+        except Trap as trap:
+            return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
+        if not self.guest.vm.ram.holds(target, 1):
+            if access == Access.FETCH:
+                return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
+            return self._interpret(vcpu, Action.EMULATE, target)
+        if access == Access.STORE and target >> 12 in self.shadow.table_pages:
+            return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target)
+        was_mapped = self.shadow.mapped(key, address)
+        frame = self.shadow.fill(key, address, target >> 12, allowed, trail)
+        action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
+        host = self.guest.host_address(frame) | target & 0xFFF
+        return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
+
+    def _interpret(self, vcpu: VCpu, action: Action, target: int) -> tuple[Outcome, int]:
+        """Execute the faulting instruction on the virtual hart: a device register, a page table, or MPRV."""
+        virtual = vcpu.virtual
+        virtual.bus.touched = None
+        try:
+            word = virtual.fetch(virtual.pc)
+        except Trap as trap:
+            return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
+        row = decode(word)
+        stored = virtual.x[row.operands(word)["rs2"]] if row is not None and "rs2" in row.fields else 0
+        trap_taken = self._execute(vcpu, word)
+        if trap_taken is not None:
+            return self._inject(vcpu, trap_taken.cause, trap_taken.value, Kind.EXCEPTION), word
+        touched = virtual.bus.touched
+        if touched is not None:
+            write, address, value = touched
+            action = Action.MMIO_WRITE if write else Action.MMIO_READ
+            return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
+        kind = Kind.PAGE_FAULT if action == Action.PAGE_TABLE_WRITE else Kind.VM_EXIT
+        return Outcome(kind, Disposition.EMULATED, action, target, stored), word
+
+

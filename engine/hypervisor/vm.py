@@ -1,0 +1,251 @@
+"""A virtual machine as the hypervisor keeps it: guest RAM in host frames, a board, and vCPUs.
+
+A vCPU's `virtual` hart is its architectural state: the privilege and CSRs that the guest believes in. It is a Hart
+whose bus leads to guest physical memory, so that emulating an instruction is executing the same table row on it, and injecting a
+trap is the architecture's own trap entry. While a vCPU is loaded on a host hart, both share one register list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from engine.devices import AccessFault
+from engine.hypervisor.frames import Frames
+from engine.machine.board import Board, Owner
+from engine.machine.bus import Devices
+from engine.machine.hart import USER, Hart
+from engine.machine.loader import RAM_BASE
+from engine.machine.memory import PAGE
+from engine.trace.record import Level
+
+
+class GuestRam:
+    """Guest physical RAM from RAM_BASE on, backed page by page by host frames on first use.
+
+    `stored(address, length)` is told of every write made here, which is every write that the guest does not make itself.
+    """
+
+    def __init__(self, frames: Frames, size: int) -> None:
+        self.frames = frames
+        self.memory = frames.memory
+        self.size = size
+        self.map: dict[int, int] = {}  # guest page number -> host frame
+        self.stored: Callable[[int, int], None] = _nobody
+        self.watched: tuple[int, Callable[[], None]] | None = None
+        frames.promised += size // PAGE
+
+    def holds(self, address: int, length: int) -> bool:
+        return RAM_BASE <= address and address + length <= RAM_BASE + self.size
+
+    def frame(self, page: int) -> int:
+        """The host frame behind a guest page inside RAM, taken on first use."""
+        found = self.map.get(page)
+        if found is None:
+            found = self.map[page] = self.frames.take_promised()
+            if self.watched is not None and self.watched[0] == page:
+                self.memory.watch(found, self.watched[1])
+        return found
+
+    def watch(self, address: int, watcher: Callable[[], None]) -> None:
+        """Tell `watcher` after each store to this address's page."""
+        self.watched = (address >> 12, watcher)
+        if address >> 12 in self.map:
+            self.memory.watch(self.map[address >> 12], watcher)
+
+    def offset(self, address: int) -> int:
+        """Offset in host RAM of a guest physical address inside RAM."""
+        return self.frame(address >> 12) * PAGE + (address & 0xFFF)
+
+    def read(self, address: int, length: int) -> bytes:
+        parts = []
+        for at, chunk in _chunks(address, length):
+            frame = self.map.get(at >> 12)
+            begin = at & 0xFFF
+            parts.append(bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk))
+        return b"".join(parts)
+
+    def write(self, address: int, data: bytes) -> None:
+        done = 0
+        for at, chunk in _chunks(address, len(data)):
+            self.memory.write_bytes(self.offset(at), data[done : done + chunk])
+            done += chunk
+        self.stored(address, len(data))
+
+    def release(self) -> None:
+        """Give every frame back."""
+        if self.watched is not None and self.watched[0] in self.map:
+            self.memory.watch(self.map[self.watched[0]], None)
+        for frame in self.map.values():
+            self.frames.give_back(frame)
+        self.frames.promised -= self.size // PAGE - len(self.map)
+        self.map = {}
+
+
+class GuestBus:
+    """Guest physical memory as a virtual hart reaches it: never cached, because frames and tables may change behind it.
+
+    `touched` is the latest device access: (is it a write, guest physical address, value).
+    """
+
+    def __init__(self, ram: GuestRam, devices: Devices) -> None:
+        self.ram = ram
+        self.memory = ram.memory
+        self.devices = devices
+        self.touched: tuple[bool, int, int] | None = None
+
+    def offset(self, address: int) -> None:
+        return None
+
+    def is_ram(self, address: int) -> bool:
+        return self.ram.holds(address, 1)
+
+    def read(self, address: int, size: int) -> int:
+        if self.ram.holds(address, size):
+            return self.memory.read(self.ram.offset(address), size)
+        value = self.devices.read(address, size)
+        self.touched = (False, address, value)
+        return value
+
+    def write(self, address: int, size: int, value: int) -> None:
+        if self.ram.holds(address, size):
+            self.memory.write(self.ram.offset(address), size, value)
+            self.ram.stored(address, size)
+        else:
+            self.touched = (True, address, value & ((1 << 8 * size) - 1))
+            self.devices.write(address, size, value)
+
+    def read_entry(self, address: int) -> int:
+        if not self.ram.holds(address, 8):
+            raise AccessFault("page-table walker", address, 8)
+        return self.memory.read(self.ram.offset(address), 8)
+
+    def write_entry(self, address: int, entry: int) -> None:
+        self.memory.write(self.ram.offset(address), 8, entry)
+
+
+class VirtualHart(Hart):
+    """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's."""
+
+    bus: GuestBus  # type: ignore[assignment]
+
+    def __init__(self, number: int, bus: GuestBus, board: Board) -> None:
+        self._board = board
+        self.instructions: Callable[[], int] = _zero
+        super().__init__(number, bus, board.clint.time)  # type: ignore[arg-type]
+        # It never caches a translation, so it need not hear of changes.
+        bus.memory.caches.remove(self)
+
+    @property
+    def clock(self) -> int:
+        return self._board.now()
+
+    @property
+    def retired(self) -> int:
+        return self.instructions()
+
+
+class VCpu:
+    """A virtual hart and where it runs. `hart` is the host hart that it is loaded on, if any."""
+
+    def __init__(self, vm: Vm, virtual: VirtualHart) -> None:
+        self.vm = vm
+        self.virtual = virtual
+        self.hart: Hart | None = None
+        self.reported = 0  # instructions at the guest's latest record of this vCPU
+        self.streak: tuple[int, int, int, int] = (0, -1, 0, 0)  # see Guest.watch_for_trap_loops
+        self._retired = 0
+        self._mark = 0
+        virtual.instructions = lambda: self.instructions
+
+    @property
+    def number(self) -> int:
+        return self.virtual.number
+
+    @property
+    def instructions(self) -> int:
+        """Instructions that this vCPU retired, directly or emulated."""
+        return self._retired + (self.hart.retired - self._mark if self.hart is not None else 0)
+
+    @property
+    def pc(self) -> int:
+        return self.hart.pc if self.hart is not None else self.virtual.pc
+
+    @property
+    def level(self) -> Level:
+        return Level.USER if self.virtual.privilege == USER else Level.KERNEL_DEPRIVILEGED
+
+    @property
+    def runnable(self) -> bool:
+        self.virtual.wake_if_pending()
+        return not self.virtual.waiting and not self.virtual.stopped
+
+    def emulated(self) -> None:
+        """The VMM retired an instruction for the guest."""
+        self._retired += 1
+
+    def load(self, hart: Hart) -> None:
+        self.hart = hart
+        self._mark = hart.retired
+        hart.x = self.virtual.x
+        hart.pc = self.virtual.pc
+        hart.reservation = None
+
+    def unload(self) -> None:
+        hart = self.hart
+        assert hart is not None
+        self._retired = self.instructions
+        self.virtual.pc = hart.pc
+        hart.x = [0] * 32
+        self.hart = None
+
+    def deadline(self) -> int:
+        """Board time of the vCPU's next timer interrupt, NEVER if it is masked or not set."""
+        return self.vm.board.deadline(self.number)
+
+    def save(self) -> dict[str, Any]:
+        return {
+            "virtual": {**self.virtual.save(), "pc": self.pc},
+            "retired": self.instructions, "reported": self.reported, "streak": list(self.streak),
+        }  # fmt: skip
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """State as saved; not loaded on a hart."""
+        self.hart = None
+        self.virtual.load(state["virtual"])
+        self._retired, self.reported = state["retired"], state["reported"]
+        a, b, c, d = state["streak"]
+        self.streak = (a, b, c, d)
+
+
+class Vm:
+    """Memory, board and vCPUs of one guest."""
+
+    def __init__(self, frames: Frames, vcpus: int, memory_bytes: int, now: Callable[[], int], owner: Owner) -> None:
+        self.ram = GuestRam(frames, memory_bytes)
+        self.board = Board(vcpus, self.ram, now, owner)
+        bus = GuestBus(self.ram, self.board.devices)
+        harts = [VirtualHart(number, bus, self.board) for number in range(vcpus)]
+        self.board.attach(harts)
+        self.vcpus = [VCpu(self, hart) for hart in harts]
+
+
+def _chunks(address: int, length: int) -> list[tuple[int, int]]:
+    """[address, address + length) cut at page ends: (address, length) of each part."""
+    parts = []
+    end = address + length
+    while address < end:
+        chunk = min(end - address, PAGE - (address & 0xFFF))
+        parts.append((address, chunk))
+        address += chunk
+    return parts
+
+
+def _nobody(_address: int, _length: int) -> None:
+    """Nobody asks."""
+
+
+def _zero() -> int:
+    return 0
+
+

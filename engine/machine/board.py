@@ -1,0 +1,170 @@
+"""The board: QEMU's `virt` memory map around some harts, and an image put into its RAM.
+
+    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x10001000.. virtio-mmio   0x80000000 RAM
+
+The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs' architectural
+state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on every hart in M mode;
+one linked 2 MiB above starts in S mode on hart 0 with built-in firmware below it. a0 is the hart's id, a1 the device tree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from engine.devices import Device
+from engine.devices.clint import Clint
+from engine.devices.finisher import Finisher
+from engine.devices.plic import Plic
+from engine.devices.uart import Uart16550
+from engine.devices.virtio import SLOTS, EmptySlot
+from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS
+from engine.isa.table import ISA_STRING
+from engine.machine import fdt
+from engine.machine.bus import Devices
+from engine.machine.firmware import Firmware
+from engine.machine.hart import NEVER, SUPERVISOR, TICK_NS, Hart
+from engine.machine.loader import RAM_BASE, LoadedImage, check_fits
+from engine.trace.record import Cause, Interrupt
+
+DEVICE_TREE_ALIGN = 1 << 21
+
+
+class Ram(Protocol):
+    """A board's RAM by physical address. `read` and `write` take any stretch inside it."""
+
+    size: int
+
+    def read(self, address: int, length: int) -> bytes: ...
+
+    def write(self, address: int, data: bytes) -> None: ...
+
+
+class Owner(Protocol):
+    """Whoever runs the board: told what leaves it."""
+
+    def output(self, data: bytes) -> None: ...
+
+    def finish(self, status: int) -> None:
+        """The guest ended by itself."""
+        ...
+
+    def reboot(self) -> None: ...
+
+    def wake(self, hart: int) -> None:
+        """Something changed that this hart may be waiting for."""
+        ...
+
+
+class Board:
+    """Devices around `harts`. `now()` is the board's own time in ns since it was switched on."""
+
+    def __init__(self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner) -> None:
+        self.ram = ram
+        self.owner = owner
+        self.now = now
+        self.harts: list[Hart] = []
+        self.clint = Clint(hart_count, lambda: now() // TICK_NS, self._clint_changed)
+        self.plic = Plic(hart_count, self._plic_changed)
+        self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), owner.output)
+        self.finisher = Finisher(owner.finish, owner.reboot)
+        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher]
+        devices += [EmptySlot(index) for index in range(SLOTS)]
+        self.devices = Devices(devices)
+        self.firmware: Firmware | None = None
+        self.tohost: int | None = None
+
+    def attach(self, harts: Sequence[Hart]) -> None:
+        """The harts that this board's interrupt lines go to, by their numbers."""
+        self.harts = list(harts)
+
+    def load_image(self, image: LoadedImage, arguments: str) -> None:
+        """Copy the image and a device tree into zeroed RAM and set the harts to its entry. Raises LabError if it does not fit."""
+        check_fits(image, self.ram.size)
+        tree = fdt.board_tree(len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all)
+        tree_at = self._place_tree(image, len(tree))
+        for segment in image.segments:
+            self.ram.write(segment.address, segment.data)
+        self.ram.write(tree_at, tree)
+        self.tohost = image.tohost
+        supervisor = image.start_mode == "S"
+        if supervisor:
+            self.firmware = Firmware(self)
+        for hart in self.harts:
+            hart.pc = image.entry
+            hart.x[10], hart.x[11] = hart.number, tree_at
+            if supervisor:
+                prepare_supervisor(hart)
+                hart.stopped = hart.number != 0
+
+    def _place_tree(self, image: LoadedImage, length: int) -> int:
+        """As high as possible, 2 MiB aligned where that leaves it clear of the image (the kernel keeps its megapages)."""
+        top = RAM_BASE + self.ram.size
+        for align in (DEVICE_TREE_ALIGN, 4096):
+            at = (top - length) // align * align
+            if at >= image.end:
+                return at
+        # The image fills RAM to its end; the gap below an S-mode image is the firmware's own.
+        if image.start_mode == "S":
+            return RAM_BASE
+        check_fits(image, self.ram.size - length - 4096)
+        return (top - length) & ~0xFFF
+
+    # -- interrupt lines -----------------------------------------------------------------------------
+    def _clint_changed(self, number: int) -> None:
+        hart = self.harts[number]
+        hart.set_line(Interrupt.MACHINE_SOFTWARE, self.clint.software(number))
+        self.update_timer(number)
+        self.owner.wake(number)
+
+    def update_timer(self, number: int) -> None:
+        """Bring MTIP in line with mtime and mtimecmp."""
+        self.harts[number].set_line(Interrupt.MACHINE_TIMER, self.clint.timer(number))
+
+    def deadline(self, number: int) -> int:
+        """Board time (ns) at which the hart's timer will next raise its line; NEVER if it will not."""
+        ticks = self.clint.deadline(number)
+        if ticks is None or self.clint.timer(number):
+            return NEVER
+        return min(ticks * TICK_NS, NEVER)
+
+    def _plic_changed(self, context: int, level: bool) -> None:
+        number, supervisor = divmod(context, 2)
+        self.harts[number].set_line(Interrupt.SUPERVISOR_EXTERNAL if supervisor else Interrupt.MACHINE_EXTERNAL, level)
+        self.owner.wake(number)
+
+    def look_at_tohost(self) -> None:
+        """RAM was written on tohost's page: a program under test reports there as it does to Spike."""
+        if self.tohost is not None:
+            value = int.from_bytes(self.ram.read(self.tohost, 8), "little")
+            if value & 1:
+                self.owner.finish(value >> 1 & 0xFFFF)
+
+    # -- state ---------------------------------------------------------------------------------------
+    def save(self) -> dict[str, Any]:
+        return {
+            "devices": {device.name: device.save() for device in self.devices.all},
+            "firmware": self.firmware.save() if self.firmware else None,
+            "tohost": self.tohost,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        for device in self.devices.all:
+            device.load(state["devices"][device.name])
+        self.firmware = None
+        if state["firmware"] is not None:
+            self.firmware = Firmware(self)
+            self.firmware.load(state["firmware"])
+        self.tohost = state["tohost"]
+
+
+def prepare_supervisor(hart: Hart) -> None:
+    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own calls, counters open."""
+    words = hart.csrs.words
+    words["medeleg"] = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
+    words["mideleg"] = SUPERVISOR_INTERRUPTS
+    words["mcounteren"] = words["scounteren"] = 7
+    words["mie"] |= 1 << Interrupt.MACHINE_TIMER
+    hart.privilege = SUPERVISOR
+    hart.refresh()
+

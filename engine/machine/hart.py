@@ -1,0 +1,557 @@
+"""A hart: registers, CSRs, privilege, translation caches, traps, and the loop that executes it.
+
+One *step* is one instruction attempt (retired or trapped) or one interrupt taken. `steps` counts them, and the
+hart's clock is `steps + extra`: one step is 1 ns of virtual time, `extra` holds modelled costs and sleep. `run`
+stops after an exact number of steps, whatever happens in between, and stopping changes nothing: there is no
+state outside the hart that depends on where a run ended.
+
+A trap whose target is M mode goes to `monitor` where there is one: built-in firmware, or a hypervisor that runs a guest
+on this hart. Otherwise the architecture's trap entry happens here. `observe` is told of every trap delivered here.
+
+Privileged specification 1.12; section numbers below are its.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from engine.bits import MASK64
+from engine.devices import AccessFault
+from engine.isa.csrs import CSRS, Csr, Status
+from engine.machine import mmu
+from engine.machine.bus import Bus
+from engine.machine.csrfile import COUNTERS, CsrFile
+from engine.machine.mmu import Access, Trap
+from engine.machine.reference import Operation, operation
+from engine.trace.record import Cause, Interrupt
+
+USER, SUPERVISOR, MACHINE = 0, 1, 3
+NEVER = 1 << 62
+TICK_NS = 100
+_CONTEXTS = 64
+#: Section 3.1.9: machine before supervisor; external, software, timer.
+_PRIORITY = (
+    Interrupt.MACHINE_EXTERNAL, Interrupt.MACHINE_SOFTWARE, Interrupt.MACHINE_TIMER,
+    Interrupt.SUPERVISOR_EXTERNAL, Interrupt.SUPERVISOR_SOFTWARE, Interrupt.SUPERVISOR_TIMER,
+)  # fmt: skip
+
+
+class Monitor(Protocol):
+    """Software below the guest's view of this hart: firmware in M mode, or a hypervisor."""
+
+    def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
+        """Handle a trap to M mode taken at hart.pc, and leave the hart ready to go on."""
+        ...
+
+
+Observer = Callable[["Hart", int, int, bool, int, int], None]
+Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
+
+
+class Hart:
+    """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz)."""
+
+    def __init__(self, number: int, bus: Bus, ticks: Callable[[], int]) -> None:
+        self.number = number
+        self.bus = bus
+        self.ticks = ticks
+        self.x = [0] * 32
+        self.pc = 0
+        self.privilege = MACHINE
+        self.csrs = CsrFile()
+        self.reservation: int | None = None
+        self.waiting = False  # in wfi
+        self.stopped = False  # not started, or stopped through SBI
+        self.steps = 0
+        self.extra = 0
+        self.unretired = 0  # steps that retired no instruction
+        self.cycle_offset = 0
+        self.instret_offset = 0
+        self.limit = 0
+        self.leave = False  # ask `run` to return after this step
+        self.next_event = NEVER  # clock at which `on_event` is due
+        self.on_event: Callable[[], None] = _nothing
+        self.monitor: Monitor | None = None
+        self.observe: Observer | None = None
+        self._contexts: dict[tuple[int, int, int, int], Caches] = {}
+        self.read_tlb: dict[int, int] = {}
+        self.write_tlb: dict[int, int] = {}
+        self.fetch_tlb: dict[int, list[Operation]] = {}
+        self.views = bus.memory.views
+        bus.memory.caches.append(self)
+        self.refresh()
+
+    # -- clock ---------------------------------------------------------------------------------------
+    @property
+    def clock(self) -> int:
+        """Virtual time of this hart, ns."""
+        return self.steps + self.extra
+
+    @property
+    def retired(self) -> int:
+        return self.steps - self.unretired
+
+    # -- translation caches --------------------------------------------------------------------------
+    def flush(self) -> None:
+        for caches in self._contexts.values():
+            for cache in caches:
+                cache.clear()
+        self.limit = 0
+
+    def flush_writable(self) -> None:
+        for caches in self._contexts.values():
+            caches[1].clear()
+
+    def data_privilege(self) -> int:
+        """The privilege that loads and stores are checked with (MPRV, section 3.1.6.3)."""
+        status = self.csrs.words["mstatus"]
+        return (status & Status.MPP) >> Status.MPP_SHIFT if status & Status.MPRV else self.privilege
+
+    def refresh(self) -> None:
+        """Privilege, satp or mstatus changed: choose the caches that hold, and look at interrupts before the next step."""
+        words = self.csrs.words
+        satp = words["satp"]
+        data = self.data_privilege()
+        key = (
+            satp if self.privilege < MACHINE and satp >> 60 else self.privilege >> 1,
+            satp if data < MACHINE and satp >> 60 else 0,
+            self.privilege << 2 | data,
+            words["mstatus"] & (Status.SUM | Status.MXR),
+        )
+        caches = self._contexts.get(key)
+        if caches is None:
+            if len(self._contexts) >= _CONTEXTS:
+                self._contexts.clear()
+            caches = self._contexts[key] = ({}, {}, {})
+        self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+        self.limit = 0
+
+    def translate(self, address: int, access: Access, update: bool = True) -> int:
+        """Physical address, or Trap."""
+        privilege = self.privilege if access == Access.FETCH else self.data_privilege()
+        words = self.csrs.words
+        if privilege == MACHINE or not words["satp"] >> 60:
+            return address
+        return mmu.walk(self.bus, words["satp"], address, access, privilege, words["mstatus"], update=update).physical
+
+    # -- fetch ---------------------------------------------------------------------------------------
+    def fetch_page(self, pc: int) -> list[Operation]:
+        """The decoded instructions of pc's page: 1024 operations and, last, the one that decodes."""
+        physical = self.translate(pc, Access.FETCH)
+        offset = self.bus.offset(physical)
+        if offset is None:
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+        memory = self.bus.memory
+        page = offset >> 12
+        ops = memory.code.get(page)
+        if ops is None:
+            ops = _undecoded(memory.views[2], page)
+            memory.use_as_code(page, ops)
+        self.fetch_tlb[pc >> 12] = ops
+        return ops
+
+    def fetch(self, pc: int) -> int:
+        """The encoding at pc."""
+        try:
+            return self.bus.read(self.translate(pc, Access.FETCH), 4)
+        except AccessFault:
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc) from None
+
+    # -- loads and stores (primitives of the semantics) ----------------------------------------------
+    def _load(self, address: int, size: int) -> int:
+        return self._access(address & MASK64, size, Access.LOAD, None)
+
+    def _store(self, address: int, size: int, value: int) -> None:
+        self._access(address & MASK64, size, Access.STORE, value)
+
+    def _access(self, address: int, size: int, access: Access, value: int | None) -> int:
+        """The slow path: translate, split at a page's end, fill the cache. Raises Trap."""
+        room = 4096 - (address & 0xFFF)
+        if size > room:
+            second = (address + room) & MASK64
+            parts = [(address, room, self.translate(address, access)), (second, size - room, self.translate(second, access))]
+        else:
+            parts = [(address, size, self.translate(address, access))]
+        result = shift = 0
+        for virtual, length, physical in parts:
+            offset = self.bus.offset(physical)
+            if offset is not None:
+                page = offset & ~0xFFF
+                if access == Access.LOAD:
+                    self.read_tlb[virtual >> 12] = page
+                elif self.bus.memory.use_as_data(page >> 12):
+                    self.write_tlb[virtual >> 12] = page
+            try:
+                if value is None:
+                    result |= self.bus.read(physical, length) << shift
+                else:
+                    self.bus.write(physical, length, value >> shift & ((1 << 8 * length) - 1))
+            except AccessFault:
+                raise Trap(mmu.ACCESS_FAULTS[access], virtual) from None
+            shift += 8 * length
+        return result
+
+    def amo_load(self, address: int, size: int) -> int:
+        """The old value for a read-modify-write: everything that the store needs is checked first."""
+        address &= MASK64
+        if address & (size - 1):
+            raise Trap(Cause.STORE_MISALIGNED, address)
+        physical = self.translate(address, Access.STORE)
+        if not self.bus.is_ram(physical):
+            raise Trap(Cause.STORE_ACCESS_FAULT, address)
+        return self.bus.read(physical, size)
+
+    def load_reserved(self, address: int, size: int) -> int:
+        address &= MASK64
+        if address & (size - 1):
+            raise Trap(Cause.LOAD_MISALIGNED, address)
+        physical = self.translate(address, Access.LOAD)
+        if not self.bus.is_ram(physical):
+            raise Trap(Cause.LOAD_ACCESS_FAULT, address)
+        value = self._access(address, size, Access.LOAD, None)
+        self.reservation = physical
+        return value
+
+    def store_conditional(self, address: int, size: int, value: int) -> int:
+        address &= MASK64
+        if address & (size - 1):
+            raise Trap(Cause.STORE_MISALIGNED, address)
+        physical = self.translate(address, Access.STORE)
+        if not self.bus.is_ram(physical):
+            raise Trap(Cause.STORE_ACCESS_FAULT, address)
+        held, self.reservation = self.reservation == physical, None
+        if held:
+            self._access(address, size, Access.STORE, value)
+        return 0 if held else 1
+
+    # -- CSRs ----------------------------------------------------------------------------------------
+    def _row(self, number: int, write: bool) -> Csr:
+        row = CSRS.get(number)
+        if row is None or row.privilege > self.privilege or (write and row.read_only):
+            raise IllegalInstruction
+        words = self.csrs.words
+        if row.rule == "satp" and self.privilege == SUPERVISOR and words["mstatus"] & Status.TVM:
+            raise IllegalInstruction
+        if number in COUNTERS and self.privilege < MACHINE:
+            allowed = words["mcounteren"] if self.privilege == SUPERVISOR else words["mcounteren"] & words["scounteren"]
+            if not allowed >> (number & 31) & 1:
+                raise IllegalInstruction
+        return row
+
+    def _computed(self, row: Csr) -> int | None:
+        if row.rule == "hartid":
+            return self.number
+        if row.rule != "counter":
+            return None
+        if row.name == "time":
+            return self.ticks() & MASK64
+        if row.name.endswith("cycle"):
+            return (self.clock + self.cycle_offset) & MASK64
+        return (self.retired + self.instret_offset) & MASK64
+
+    def csr_read(self, number: int) -> int:
+        row = self._row(number, write=False)
+        computed = self._computed(row)
+        return self.csrs.read(row) if computed is None else computed
+
+    def csr_write(self, number: int, value: int) -> None:
+        self._csr_store(self._row(number, write=True), value)
+
+    def csr_set(self, number: int, bits: int) -> None:
+        row = self._row(number, write=True)
+        computed = self._computed(row)
+        self._csr_store(row, (self.csrs.read(row, stored_only=True) if computed is None else computed) | bits)
+
+    def csr_clear(self, number: int, bits: int) -> None:
+        row = self._row(number, write=True)
+        computed = self._computed(row)
+        self._csr_store(row, (self.csrs.read(row, stored_only=True) if computed is None else computed) & ~bits)
+
+    def _csr_store(self, row: Csr, value: int) -> None:
+        value &= MASK64
+        if row.rule == "counter":
+            # The write takes effect after the instruction: the next one reads `value` (section 3.1.10).
+            if row.name == "mcycle":
+                self.cycle_offset = value - self.clock - 1
+            else:
+                self.instret_offset = value - self.retired - 1
+            return
+        self.csrs.write(row, value)
+        if row.storage in _CONTEXT_WORDS:
+            self.refresh()
+
+    # -- system instructions -------------------------------------------------------------------------
+    def ecall(self) -> None:
+        raise Trap(Cause.ECALL_U + self.privilege, 0)
+
+    def ebreak(self) -> None:
+        raise Trap(Cause.BREAKPOINT, 0)  # tval becomes the instruction's address in `_trapped`
+
+    def mret(self) -> int:
+        if self.privilege < MACHINE:
+            raise IllegalInstruction
+        words = self.csrs.words
+        status = words["mstatus"]
+        self.privilege = (status & Status.MPP) >> Status.MPP_SHIFT
+        status = status & ~(Status.MIE | Status.MPP) | (Status.MIE if status & Status.MPIE else 0) | Status.MPIE
+        words["mstatus"] = status if self.privilege == MACHINE else status & ~Status.MPRV
+        self.refresh()
+        return words["mepc"]
+
+    def sret(self) -> int:
+        words = self.csrs.words
+        status = words["mstatus"]
+        if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.TSR):
+            raise IllegalInstruction
+        self.privilege = SUPERVISOR if status & Status.SPP else USER
+        status = status & ~(Status.SIE | Status.SPP | Status.MPRV) | (Status.SIE if status & Status.SPIE else 0)
+        words["mstatus"] = status | Status.SPIE
+        self.refresh()
+        return words["sepc"]
+
+    def wfi(self) -> None:
+        if self.privilege == USER or (self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TW):
+            raise IllegalInstruction
+        self.waiting = True
+        self.limit = 0
+
+    def sfence_vma(self, address: int, asid: int, has_address: int, has_asid: int) -> None:
+        """The caches are coherent with the tables in memory (see Memory), so the fence only has to be legal."""
+        if self.privilege == USER or (self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TVM):
+            raise IllegalInstruction
+
+    def fence_i(self) -> None:
+        """Decoded instructions are coherent with memory (see Memory)."""
+
+    # -- traps ---------------------------------------------------------------------------------------
+    def pending_interrupt(self) -> int | None:
+        """The interrupt to take now, if any (section 3.1.9)."""
+        words = self.csrs.words
+        pending = self.csrs.pending & words["mie"]
+        if not pending:
+            return None
+        status, delegated = words["mstatus"], words["mideleg"]
+        enabled = 0
+        if self.privilege < MACHINE or status & Status.MIE:
+            enabled |= pending & ~delegated
+        if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.SIE):
+            enabled |= pending & delegated
+        return next((code for code in _PRIORITY if enabled >> code & 1), None) if enabled else None
+
+    def trap_target(self, cause: int, interrupt: bool) -> int:
+        """The privilege that a trap taken now goes to."""
+        delegated = self.csrs.words["mideleg" if interrupt else "medeleg"]
+        return SUPERVISOR if self.privilege < MACHINE and delegated >> cause & 1 else MACHINE
+
+    def trap(self, cause: int, value: int, interrupt: bool = False) -> None:
+        """Take a trap at self.pc."""
+        target = self.trap_target(cause, interrupt)
+        if target == MACHINE and self.monitor is not None:
+            self.monitor.trap(self, cause, value, interrupt)
+            return
+        origin = self.privilege
+        at = self.pc
+        self.enter_trap(target, cause, value, interrupt)
+        if self.observe is not None:
+            handler, self.pc = self.pc, at
+            try:
+                self.observe(self, cause, value, interrupt, origin, handler)
+            finally:
+                self.pc = handler
+
+    def enter_trap(self, target: int, cause: int, value: int, interrupt: bool) -> None:
+        """Trap entry of the architecture into S or M mode (sections 3.1.6.1, 3.1.7)."""
+        words = self.csrs.words
+        status = words["mstatus"]
+        code = cause | (interrupt << 63)
+        if target == SUPERVISOR:
+            words["sepc"], words["scause"], words["stval"] = self.pc & ~3, code, value
+            status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
+            status |= (Status.SPIE if words["mstatus"] & Status.SIE else 0) | (Status.SPP if self.privilege else 0)
+            vector = words["stvec"]
+        else:
+            words["mepc"], words["mcause"], words["mtval"] = self.pc & ~3, code, value
+            status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
+            status |= (Status.MPIE if words["mstatus"] & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
+            vector = words["mtvec"]
+        words["mstatus"] = status
+        self.privilege = target
+        self.pc = (vector & ~3) + (4 * cause if interrupt and vector & 1 else 0)
+        self.refresh()
+
+    def set_line(self, interrupt: Interrupt, level: bool) -> None:
+        """Drive an interrupt line into mip."""
+        bit = 1 << interrupt
+        lines = self.csrs.lines | bit if level else self.csrs.lines & ~bit
+        if lines != self.csrs.lines:
+            self.csrs.lines = lines
+            self.limit = 0
+
+    def raise_software(self, interrupt: Interrupt) -> None:
+        """Set a bit of mip that software may also write (SSIP, STIP)."""
+        self.csrs.words["mip"] |= 1 << interrupt
+        self.limit = 0
+
+    def wake_if_pending(self) -> None:
+        """wfi ends as soon as an enabled interrupt is pending, whatever mstatus says (section 3.3.3)."""
+        if self.waiting and self.csrs.pending & self.csrs.words["mie"]:
+            self.waiting = False
+
+    # -- execution -----------------------------------------------------------------------------------
+    def run(self, steps: int) -> int:
+        """Execute up to `steps` steps; returns how many were. Fewer only while waiting or stopped, or on `leave`."""
+        begin = self.steps
+        end = begin + steps
+        while self.steps < end and not self.leave:
+            if self.steps + self.extra >= self.next_event:
+                self.on_event()
+                if self.leave:
+                    break
+            if self.waiting:
+                self.wake_if_pending()
+            if self.waiting or self.stopped:
+                break
+            interrupt = self.pending_interrupt()
+            if interrupt is not None:
+                self.steps += 1
+                self.unretired += 1
+                self.trap(interrupt, 0, interrupt=True)
+                continue
+            self.limit = min(end, self.next_event - self.extra)
+            self._execute()
+        return self.steps - begin
+
+    def _execute(self) -> None:
+        """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit to 0)."""
+        pc = self.pc
+        try:
+            while self.steps < self.limit:
+                page = pc >> 12
+                ops = self.fetch_tlb.get(page) or self.fetch_page(pc)
+                while True:
+                    pc = ops[pc >> 2 & 1023](self, pc)
+                    self.steps += 1
+                    if self.steps >= self.limit or pc >> 12 != page:
+                        break
+                if pc > MASK64:
+                    pc &= MASK64
+            self.pc = pc
+        except Trap as trap:
+            self._trapped(pc & MASK64, trap.cause, trap.value)
+        except IllegalInstruction:
+            pc &= MASK64
+            self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+
+    def _trapped(self, pc: int, cause: int, value: int) -> None:
+        self.pc = pc
+        if cause == Cause.BREAKPOINT:
+            value = pc
+        self.steps += 1
+        self.unretired += 1
+        self.trap(cause, value)
+
+    # -- state ---------------------------------------------------------------------------------------
+    def save(self) -> dict[str, Any]:
+        return {
+            "x": list(self.x), "pc": self.pc, "privilege": self.privilege, "csrs": dict(self.csrs.words),
+            "lines": self.csrs.lines, "reservation": self.reservation, "waiting": self.waiting, "stopped": self.stopped,
+            "steps": self.steps, "extra": self.extra, "unretired": self.unretired,
+            "cycle_offset": str(self.cycle_offset), "instret_offset": str(self.instret_offset), "next_event": self.next_event,
+        }  # fmt: skip
+
+    def power_on(self, ticks: Callable[[], int]) -> None:
+        """Reset of the architectural state. Steps and clock go on."""
+        self.x = [0] * 32
+        self.pc, self.privilege = 0, MACHINE
+        self.csrs = CsrFile()
+        self.reservation = None
+        self.waiting = self.stopped = False
+        self.cycle_offset, self.instret_offset = -self.clock, -self.retired
+        self.next_event = NEVER
+        self.ticks = ticks
+        self.refresh()
+
+    def adopt(self, state: dict[str, Any]) -> int:
+        """Take the architectural state of another hart's `save`; own steps and clock go on. Returns own minus its retired."""
+        steps, extra, unretired = self.steps, self.extra, self.unretired
+        self.load(state)
+        cycles, retired = self.clock, self.retired
+        self.steps, self.extra, self.unretired = steps, extra, unretired
+        self.cycle_offset += cycles - self.clock
+        self.instret_offset += retired - self.retired
+        self.next_event = NEVER
+        return self.retired - retired
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.x = list(state["x"])
+        self.pc, self.privilege = state["pc"], state["privilege"]
+        self.csrs.words = dict(state["csrs"])
+        self.csrs.lines = state["lines"]
+        self.reservation, self.waiting, self.stopped = state["reservation"], state["waiting"], state["stopped"]
+        self.steps, self.extra, self.unretired = state["steps"], state["extra"], state["unretired"]
+        # Offsets may be below -2**63, which msgpack does not carry.
+        self.cycle_offset, self.instret_offset = int(state["cycle_offset"]), int(state["instret_offset"])
+        self.next_event = state["next_event"]
+        self.leave = False
+        self.refresh()
+
+
+class IllegalInstruction(Exception):  # noqa: N818 (the architecture's name)
+    """The instruction being executed is illegal here; its encoding becomes tval."""
+
+
+_CONTEXT_WORDS = frozenset({"mstatus", "satp", "mie", "mip", "mideleg"})
+
+
+def _nothing() -> None:
+    """No event is due."""
+
+
+def _undecoded(words: memoryview, page: int) -> list[Operation]:
+    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed."""
+
+    def decode_slot(hart: Hart, pc: int) -> int:
+        slot = pc >> 2 & 1023
+        op = operation(words[page << 10 | slot])
+        ops[slot] = op
+        return op(hart, pc)
+
+    ops: list[Operation] = [decode_slot] * 1025
+    return ops
+
+
+def _make_load(shift: int) -> Callable[[Hart, int], int]:
+    size = 1 << shift
+    low_mask = size - 1
+
+    def load(self: Hart, address: int) -> int:
+        address &= MASK64
+        page = self.read_tlb.get(address >> 12)
+        if page is not None and not address & low_mask:
+            value: int = self.views[shift][(page | address & 0xFFF) >> shift]
+            return value
+        return self._load(address, size)
+
+    return load
+
+
+def _make_store(shift: int) -> Callable[[Hart, int, int], None]:
+    size = 1 << shift
+    low_mask = size - 1
+    mask = (1 << 8 * size) - 1
+
+    def store(self: Hart, address: int, value: int) -> None:
+        address &= MASK64
+        page = self.write_tlb.get(address >> 12)
+        if page is not None and not address & low_mask:
+            self.views[shift][(page | address & 0xFFF) >> shift] = value & mask
+        else:
+            self._store(address, size, value)
+
+    return store
+
+
+for _shift in range(4):
+    setattr(Hart, f"load{8 << _shift}", _make_load(_shift))
+    setattr(Hart, f"store{8 << _shift}", _make_store(_shift))

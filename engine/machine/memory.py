@@ -1,0 +1,171 @@
+"""RAM: one sparse mapping, and what must be noticed about its pages.
+
+Harts cache translations and decoded instructions. So that a cache can never be seen by a guest (and a run from a
+checkpoint equals the run that took it), the caches are coherent: a page that holds decoded code or a page table in use is
+flagged, stores to flagged pages take the slow path, and the caches are corrected there.
+
+Checkpoints share pages: `save` copies only pages written since the last one.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from typing import Any, Protocol
+
+PAGE = 4096
+CODE, TABLE, WATCHED = 1, 2, 4
+_ZERO = bytes(PAGE)
+
+
+class Cache(Protocol):
+    """A hart's translation caches, as RAM sees them."""
+
+    def flush(self) -> None:
+        """Forget all translations."""
+        ...
+
+    def flush_writable(self) -> None:
+        """Forget which pages may be stored to without asking."""
+        ...
+
+
+class Memory:
+    """`size` bytes of RAM at physical address `base`; both are multiples of 4096.
+
+    views: RAM as little-endian words of 1, 2, 4 and 8 bytes, indexed by log2 of the size.
+    """
+
+    def __init__(self, base: int, size: int) -> None:
+        self.base = base
+        self.size = size
+        self.ram = mmap.mmap(-1, size)
+        view = memoryview(self.ram)
+        self.views = (view, view.cast("H"), view.cast("I"), view.cast("Q"))
+        self.flags = bytearray(size // PAGE)
+        self.code: dict[int, list[Any]] = {}  # page number -> decoded instructions
+        self.caches: list[Cache] = []
+        self.watchers: dict[int, Callable[[], None]] = {}  # page number -> told after each store to it
+        self._tables: set[int] = set()
+        self._dirty: set[int] = set()
+        self._saved: dict[int, bytes] = {}
+
+    def holds(self, address: int, length: int) -> bool:
+        """Is all of [address, address + length) RAM?"""
+        return self.base <= address and address + length <= self.base + self.size
+
+    # -- plain access by offset from `base`; callers have checked the range --------------------------
+    def read(self, offset: int, size: int) -> int:
+        return int.from_bytes(self.ram[offset : offset + size], "little")
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Store within one page and keep every cache true."""
+        page = offset >> 12
+        flags = self.flags[page]
+        if flags & TABLE and self.ram[offset & ~7] & 1:
+            self.flush()
+        self._dirty.add(page)
+        self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
+        if flags & CODE:
+            ops = self.code[page]
+            for slot in range((offset & 0xFFF) >> 2, ((offset + size - 1) & 0xFFF) // 4 + 1):
+                ops[slot] = ops[-1]
+        if flags & WATCHED:
+            self.watchers[page]()
+
+    def watch(self, page: int, watcher: Callable[[], None] | None) -> None:
+        """Tell `watcher` after each store to a page; None: no longer."""
+        if watcher is None:
+            self.watchers.pop(page, None)
+            self.flags[page] &= ~WATCHED
+        else:
+            self.watchers[page] = watcher
+            self.flags[page] |= WATCHED
+            self._flush_writable()
+
+    def read_bytes(self, offset: int, length: int) -> bytes:
+        return self.ram[offset : offset + length]
+
+    def write_bytes(self, offset: int, data: bytes) -> None:
+        """Store any stretch (loading, DMA, hypervisor) and keep every cache true."""
+        at = 0
+        while at < len(data):
+            chunk = min(len(data) - at, PAGE - ((offset + at) & 0xFFF))
+            page = (offset + at) >> 12
+            self._dirty.add(page)
+            self.ram[offset + at : offset + at + chunk] = data[at : at + chunk]
+            if self.flags[page] & CODE:
+                self.forget_code(page)
+            at += chunk
+        self.flush()
+
+    def set_entry(self, offset: int, entry: int) -> None:
+        """Write a page-table entry for a walker that sets A and D: cached translations stay true."""
+        self._dirty.add(offset >> 12)
+        self.views[3][offset >> 3] = entry
+
+    # -- flags ---------------------------------------------------------------------------------------
+    def use_as_table(self, offset: int) -> None:
+        """A walker read a page-table entry here."""
+        page = offset >> 12
+        if not self.flags[page] & TABLE:
+            self.flags[page] |= TABLE
+            self._tables.add(page)
+            self._flush_writable()
+
+    def use_as_code(self, page: int, ops: list[Any]) -> None:
+        """Instructions of this page are decoded into `ops` (1024 of them; the last item decodes)."""
+        self.code[page] = ops
+        if not self.flags[page] & CODE:
+            self.flags[page] |= CODE
+            self._flush_writable()
+
+    def forget_code(self, page: int) -> None:
+        ops = self.code[page]
+        ops[:1024] = [ops[-1]] * 1024
+
+    def use_as_data(self, page: int) -> bool:
+        """May a hart store to this page without asking again until the next flush?"""
+        if self.flags[page]:
+            return False
+        self._dirty.add(page)
+        return True
+
+    def flush(self) -> None:
+        """Drop all cached translations; then no page is a page table in use."""
+        for cache in self.caches:
+            cache.flush()
+        for page in self._tables:
+            self.flags[page] &= ~TABLE
+        self._tables.clear()
+
+    def _flush_writable(self) -> None:
+        for cache in self.caches:
+            cache.flush_writable()
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+    def save(self) -> dict[int, bytes]:
+        """Page number -> content of every page that is not zero. Unchanged pages are shared with earlier saves."""
+        pages = dict(self._saved)
+        for page in self._dirty:
+            content = self.ram[page * PAGE : (page + 1) * PAGE]
+            if content == _ZERO:
+                pages.pop(page, None)
+            else:
+                pages[page] = content
+        self._dirty.clear()
+        self._flush_writable()
+        self._saved = pages
+        return pages
+
+    def load(self, pages: dict[int, bytes]) -> None:
+        """Take the content that `save` gave."""
+        changed = self._dirty | {page for page, content in self._saved.items() if pages.get(page) is not content}
+        changed |= pages.keys() - self._saved.keys()
+        for page in changed:
+            self.ram[page * PAGE : (page + 1) * PAGE] = pages.get(page, _ZERO)
+            if self.flags[page] & CODE:
+                self.forget_code(page)
+        self._dirty.clear()
+        self._saved = dict(pages)
+        self.flush()

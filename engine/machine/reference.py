@@ -1,0 +1,201 @@
+"""The reference tier: each row's semantics compiled once to plain Python. The slow path that defines the others.
+
+An operation is `op(hart, pc) -> next pc`, bound to the operands of one encoding. It raises `Trap` before it has written
+anything that the architecture says must not be written. Compiling is a small rewrite of the row's syntax tree:
+operands become reads of `x`, primitives become methods of the hart, `rd = v` becomes a masked write (or nothing for x0).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+from engine.bits import MASK64, SIGN64, signed
+from engine.isa.decoder import decode
+from engine.isa.formats import Row
+from engine.machine.mmu import Trap
+from engine.trace.record import Cause
+
+Operation = Callable[[Any, int], int]
+_CACHE_LIMIT = 1 << 16
+_REGISTERS = ("rs1", "rs2")
+#: Primitives that end the instruction elsewhere than at pc + 4: they return the next pc.
+_CONTROL = ("mret", "sret")
+_SIZED = ("load", "store")
+
+
+def mulh(a: int, b: int, bits: int) -> int:
+    return signed(a) * signed(b) >> bits
+
+
+def mulhsu(a: int, b: int, bits: int) -> int:
+    return signed(a) * b >> bits
+
+
+def mulhu(a: int, b: int, bits: int) -> int:
+    return a * b >> bits
+
+
+def _narrow(value: int, bits: int) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+def div(a: int, b: int, bits: int) -> int:
+    """Truncating; -1 for division by zero, the dividend on overflow (section 7.2)."""
+    x, y = _narrow(a, bits), _narrow(b, bits)
+    if y == 0:
+        return -1
+    quotient = abs(x) // abs(y)
+    return quotient if (x < 0) == (y < 0) else -quotient
+
+
+def rem(a: int, b: int, bits: int) -> int:
+    """The dividend's sign; the dividend itself for division by zero."""
+    x, y = _narrow(a, bits), _narrow(b, bits)
+    if y == 0:
+        return x
+    rest = abs(x) % abs(y)
+    return -rest if x < 0 else rest
+
+
+def divu(a: int, b: int, bits: int) -> int:
+    mask = (1 << bits) - 1
+    return (a & mask) // (b & mask) if b & mask else mask
+
+
+def remu(a: int, b: int, bits: int) -> int:
+    mask = (1 << bits) - 1
+    return (a & mask) % (b & mask) if b & mask else a & mask
+
+
+class _Lowering(ast.NodeTransformer):
+    """Rewrites semantics into the body of an operation. `writes`: whether rd is a real register."""
+
+    def __init__(self, writes: bool) -> None:
+        self.writes = writes
+        self.jumps = False
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        if node.id in _REGISTERS:
+            return _expression(f"x[{node.id}]")
+        if node.id.endswith("_index"):
+            return _expression(node.id.removesuffix("_index"))
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.stmt:
+        target = node.targets[0]
+        assert isinstance(target, ast.Name)
+        value = self.visit(node.value)
+        if target.id != "rd":
+            return ast.Assign([target], value)
+        if not self.writes:
+            return ast.Expr(value)
+        return _statement("x[rd] = V & M", V=value)
+
+    def visit_Expr(self, node: ast.Expr) -> Any:
+        call = node.value
+        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        name = call.func.id
+        if name == "jump":
+            self.jumps = True
+            target = self.visit(call.args[0])
+            return [_statement("next_pc = V & M", V=target), _statement("if next_pc & 3: raise Trap(MISALIGNED, next_pc)")]
+        if name in _CONTROL:
+            self.jumps = True
+            return _statement(f"next_pc = h.{name}()")
+        return ast.Expr(self.visit(call))
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        assert isinstance(node.func, ast.Name)
+        name, args = node.func.id, [self.visit(arg) for arg in node.args]
+        if name == "s":
+            return _expression("((V & M) ^ S) - S", V=args[0])
+        if name == "sx":
+            bits = ast.literal_eval(args[1])
+            return _expression(f"((V & {(1 << bits) - 1}) ^ {1 << (bits - 1)}) - {1 << (bits - 1)}", V=args[0])
+        if name == "zx":
+            return _expression(f"V & {(1 << ast.literal_eval(args[1])) - 1}", V=args[0])
+        if name == "select":
+            return ast.IfExp(args[0], args[1], args[2])
+        if name in _SIZED:
+            size = ast.literal_eval(args.pop(1))
+            return ast.Call(_expression(f"h.{name}{8 * size}"), args, [])
+        if name in globals():
+            return ast.Call(node.func, args, [])
+        return ast.Call(_expression(f"h.{name}"), args, [])
+
+
+class _Substitute(ast.NodeTransformer):
+    def __init__(self, values: dict[str, ast.expr]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.values.get(node.id, node)
+
+
+def _statement(text: str, **values: ast.expr) -> Any:
+    return _Substitute(values).visit(ast.parse(text).body[0])
+
+
+def _expression(text: str, **values: ast.expr) -> Any:
+    return _statement(text, **values).value
+
+
+_TEMPLATE = """
+def make(rd, rs1, rs2, imm, shamt, uimm, csr):
+    def op(h, pc):
+        x = h.x
+    return op
+"""
+_factories: dict[tuple[str, bool], Callable[..., Operation]] = {}
+_operations: dict[int, Operation] = {}
+
+
+def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
+    key = (row.mnemonic, writes)
+    factory = _factories.get(key)
+    if factory is None:
+        lowering = _Lowering(writes)
+        body = [lowering.visit(statement) for statement in ast.parse(row.semantics).body]
+        flat = [s for item in body for s in (item if isinstance(item, list) else [item])]
+        module = ast.parse(_TEMPLATE)
+        operation = module.body[0].body[0]  # type: ignore[attr-defined]
+        if lowering.jumps:
+            operation.body += [_statement("next_pc = pc + 4"), *flat, ast.Return(_expression("next_pc"))]
+        else:
+            operation.body += [*flat, ast.Return(_expression("pc + 4"))]
+        names: dict[str, Any] = {
+            "M": MASK64, "S": SIGN64, "Trap": Trap, "MISALIGNED": Cause.INSTRUCTION_MISALIGNED,
+            **{f.__name__: f for f in (mulh, mulhsu, mulhu, div, rem, divu, remu)},
+        }  # fmt: skip
+        exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)
+        factory = _factories[key] = names["make"]
+    return factory
+
+
+def operation(word: int) -> Operation:
+    """The operation of an encoding. An illegal one raises an illegal-instruction trap when it is executed."""
+    found = _operations.get(word)
+    if found is None:
+        if len(_operations) >= _CACHE_LIMIT:
+            _operations.clear()
+        row = decode(word)
+        if row is None:
+            found = _illegal(word)
+        else:
+            operands = row.operands(word)
+            found = _factory(row, operands.get("rd", 0) != 0)(*(operands.get(name, 0) for name in _ARGUMENTS))
+        _operations[word] = found
+    return found
+
+
+_ARGUMENTS = ("rd", "rs1", "rs2", "imm", "shamt", "uimm", "csr")
+
+
+def _illegal(word: int) -> Operation:
+    def op(_hart: Any, _pc: int) -> int:
+        raise Trap(Cause.ILLEGAL_INSTRUCTION, word)
+
+    return op
