@@ -15,12 +15,12 @@ import { viewColumns } from './protocol.js';
  * @typedef {import('./protocol.js').Notice} Notice
  * @typedef {import('./records.js').TrapRecord} TrapRecord
  *
- * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number,
+ * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number,
  *            exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
  *            rates: Rates, history: Window, last: TrapRecord | null}} GuestLive
- * Rates are over about the last second: `instructions` and `exits` per second of wall time, `perVirtualSecond` the same
- * exits over the host's own clock.
- * @typedef {{instructions: number, exits: number, perVirtualSecond: number}} Rates
+ * `exits` are VM exits only, so none on bare metal; `traps` is the exact number of records, on any host. Rates are over about
+ * the last second: `instructions` and `traps` per second of wall time, `perVirtualSecond` the same traps over the host's clock.
+ * @typedef {{instructions: number, traps: number, perVirtualSecond: number}} Rates
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
  * A flow is what passes along one path of one guest with one disposition: traps a second of wall time, and how many of
@@ -39,32 +39,32 @@ const WINDOW_MS = 1000;
 /** The samples of one guest's counters that lie within the window. */
 class Window {
   constructor() {
-    /** @type {{now: number, virtual: number, instructions: number, exits: number}[]} */
+    /** @type {{now: number, virtual: number, instructions: number, traps: number}[]} */
     this.samples = [];
   }
 
   /**
-   * @param {number} now wall ms @param {number} virtual ns @param {number} instructions @param {number} exits
+   * @param {number} now wall ms @param {number} virtual ns @param {number} instructions @param {number} traps
    * @param {Rates} rates receives the result
    */
-  push(now, virtual, instructions, exits, rates) {
+  push(now, virtual, instructions, traps, rates) {
     const { samples } = this;
-    samples.push({ now, virtual, instructions, exits });
+    samples.push({ now, virtual, instructions, traps });
     while (samples.length > 2 && samples[1].now <= now - WINDOW_MS) samples.shift();
     const first = samples[0];
     const elapsed = (now - first.now) / 1000;
     const virtualElapsed = (virtual - first.virtual) / 1e9;
     rates.instructions = elapsed > 0 ? Math.max(0, instructions - first.instructions) / elapsed : 0;
-    rates.exits = elapsed > 0 ? Math.max(0, exits - first.exits) / elapsed : 0;
-    rates.perVirtualSecond = virtualElapsed > 0 ? Math.max(0, exits - first.exits) / virtualElapsed : 0;
+    rates.traps = elapsed > 0 ? Math.max(0, traps - first.traps) / elapsed : 0;
+    rates.perVirtualSecond = virtualElapsed > 0 ? Math.max(0, traps - first.traps) / virtualElapsed : 0;
   }
 }
 
 /** @param {number} id @returns {GuestLive} */
 function newGuest(id) {
   return {
-    id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, exitStatus: null, failure: null,
-    rates: { instructions: 0, exits: 0, perVirtualSecond: 0 }, history: new Window(), last: null,
+    id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, traps: 0, exitStatus: null, failure: null,
+    rates: { instructions: 0, traps: 0, perVirtualSecond: 0 }, history: new Window(), last: null,
   };
 }
 
@@ -189,6 +189,7 @@ export class Store extends Emitter {
     this.running = tick.running;
     this.history.end = Math.max(this.history.end, tick.position);
     this.setHosts(tick.hosts);
+    this.addCounts(tick.counts, true);
     const guests = viewColumns('guests', tick.guests);
     for (let i = 0; i < guests.length; i += 1) {
       const live = this.live(guests.id[i]);
@@ -199,13 +200,12 @@ export class Store extends Emitter {
       live.exits = Number(guests.exits[i]);
       const host = this.guest(live.id)?.host;
       const virtual = (host === undefined ? undefined : this.hosts.get(host)?.time) ?? tick.time;
-      live.history.push(now, virtual, live.instructions, live.exits, live.rates);
+      live.history.push(now, virtual, live.instructions, live.traps, live.rates);
       if (live.state !== 3 && live.state !== 4) {
         live.exitStatus = null;
         live.failure = null;
       }
     }
-    this.addCounts(tick.counts, true);
     const traps = this.addTraps(tick.sample);
     for (const { guest, path, disposition } of traps) {
       const flow = this.flows.get((guest * 256 + path) * 256 + disposition);
@@ -231,7 +231,7 @@ export class Store extends Emitter {
   quiet() {
     this.flows.clear();
     for (const live of this.guests.values()) {
-      live.rates.instructions = live.rates.exits = live.rates.perVirtualSecond = 0;
+      live.rates.instructions = live.rates.traps = live.rates.perVirtualSecond = 0;
       live.history.samples.length = 0;
     }
   }
@@ -256,6 +256,7 @@ export class Store extends Emitter {
       const guest = counts.guest[i];
       const path = counts.path[i];
       const disposition = counts.disposition[i];
+      if (this.index.guests.has(guest)) this.live(guest).traps += counts.count[i];
       let byKey = this.totals.get(guest);
       if (!byKey) {
         byKey = new Map();

@@ -142,8 +142,8 @@ export class Objects {
     setText(what, store.image(guest.image)?.name ?? guest.image);
     setText(memory, `${app.n(guest.memory_mib)} MiB`);
     setText(instructions, app.n(live.instructions));
-    setText(exits, app.n(live.exits));
-    setText(rate, app.i18n.compact(live.rates.exits));
+    setText(exits, app.n(live.traps));
+    setText(rate, app.i18n.compact(live.rates.traps));
   }
 
   /** @param {string} key */

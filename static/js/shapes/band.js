@@ -50,7 +50,7 @@ export const band = {
     const lines = [app.t(titleKey(app, box)), app.t(`${titleKey(app, box)}.tip`)];
     if (box.guest) {
       const live = app.store.guests.get(box.guest);
-      if (live) lines.push(app.t('tip.rates', { rate: app.i18n.compact(live.rates.exits), virtual: app.i18n.compact(live.rates.perVirtualSecond) }));
+      if (live) lines.push(app.t('tip.rates', { rate: app.i18n.compact(live.rates.traps), virtual: app.i18n.compact(live.rates.perVirtualSecond) }));
     }
     return lines;
   },
@@ -110,8 +110,8 @@ function guestBand(brush, box, words) {
   const off = live.state === 0 ? app.t('guest.off') : null;
   write(brush, 'kernel', [
     stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
-    `${app.i18n.compact(live.rates.exits)} ${app.t('unit.exits')}`,
-    `${app.n(live.exits)} ${app.t('unit.exits-total')}`,
+    `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`,
+    `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
   ]);
 }
 
