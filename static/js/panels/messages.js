@@ -29,6 +29,7 @@ export const PANEL_MESSAGES = {
   'action.address_space.kept': ['satp ← {value}: shadow tables kept', 'satp ← {value}: 섀도 테이블 유지'],
   'action.address_space.new': ['satp ← {value}: new shadow tables', 'satp ← {value}: 새 섀도 테이블'],
   'action.dirty': ['first write to guest page {gpa} (host {hpa})', '게스트 페이지 {gpa}에 첫 쓰기 (호스트 {hpa})'],
+  'action.emulate': ['the VMM interpreted this instruction', 'VMM이 이 명령어를 해석해 실행'],
   'mode.user': ['user', '사용자'],
   'mode.supervisor': ['supervisor', '슈퍼바이저'],
 
