@@ -117,7 +117,8 @@ export class TopBar {
   rename() {
     const { app, name } = this;
     if (!name || app.connection !== 'live') return;
-    const input = h('input', { type: 'text', maxlength: 40, value: app.store.document?.name ?? '', 'aria-label': app.t('do.rename-lab') });
+    const before = app.store.document?.name ?? '';
+    const input = h('input', { type: 'text', maxlength: 40, value: before, 'aria-label': app.t('do.rename-lab') });
     let open = true;
     /** @param {boolean} keep */
     const close = (keep) => {
@@ -125,13 +126,14 @@ export class TopBar {
       open = false;
       input.replaceWith(name);
       const text = input.value.trim();
-      if (keep && text && text !== app.store.document?.name) void app.attempt({ type: 'lab.rename', name: text });
+      if (keep && text && text !== before) void app.attempt({ type: 'lab.rename', name: text });
       name.focus();
     };
     input.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter') close(true);
-      if (event.key === 'Escape') close(false);
       event.stopPropagation();
+      if (event.key !== 'Enter' && event.key !== 'Escape') return;
+      event.preventDefault();
+      close(event.key === 'Enter');
     });
     input.addEventListener('blur', () => close(true));
     name.replaceWith(input);
