@@ -199,6 +199,7 @@ export const PANEL_MESSAGES = {
   'cpu.follow': ['Follow pc', 'pc 따라가기'],
   'cpu.current': ['pc is here', 'pc 위치'],
   'cpu.off': ['{guest} is not running: there are no registers to show.', '{guest:이} 실행 중이 아니므로 표시할 레지스터가 없습니다.'],
+  'cpu.nocode': ['No memory is mapped at this address.', '이 주소에는 매핑된 메모리가 없습니다.'],
   'cpu.nosource': ['There is no source for this address.', '이 주소의 소스가 없습니다.'],
 
   'memory.title': ['Memory', '메모리'],
