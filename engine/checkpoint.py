@@ -29,7 +29,7 @@ LIMIT_BYTES = 1 << 30
 
 _HEADER = struct.Struct("<8sI32s")
 _POOL_REFERENCE = 1
-_LEVEL = 3
+_LEVEL = 1
 
 
 def pack(root: Any) -> bytes:

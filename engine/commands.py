@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 Identifier = Annotated[int, Meta(ge=1, le=65535)]
 Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[\w][\w .\-]*$")]
 Coordinate = Annotated[float, Meta(ge=-100_000, le=100_000)]
-Address = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 - 1
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 Stack = Literal["bare-metal", "type1-trap-and-emulate"]
 Unit = Literal["trap", "instruction"]
@@ -150,7 +150,7 @@ class LabStepBack(Command, tag="lab.step_back", frozen=True):
 class LabSeek(Command, tag="lab.seek", frozen=True):
     """Pause and go to a position between the history's begin and its end."""
 
-    position: Annotated[int, Meta(ge=0, le=2**63)]
+    position: Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class LabReset(Command, tag="lab.reset", frozen=True):

@@ -85,7 +85,7 @@ from engine.world import Ran, World
 #: A step that meets no trap gives up after this many steps.
 STEP_BUDGET = 5_000_000
 MAX_UNDO = 64
-UNDO_BYTES = 128 << 20
+UNDO_BYTES = 32 << 20
 KEYFRAME_RECORDS = 200
 MAX_ID = 65_535
 

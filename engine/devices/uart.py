@@ -125,6 +125,15 @@ class Uart16550:
         self._update()
         return len(taken)
 
+    def take(self, length: int) -> bytes:
+        """Up to `length` waiting bytes, out of the guest's sight: firmware reads its console so."""
+        waiting = self._received + self._queue
+        self._received.clear()
+        self._queue = waiting[length:]
+        self._refill()
+        self._update()
+        return bytes(waiting[:length])
+
     @property
     def waiting(self) -> int:
         """Bytes the guest has not read yet."""

@@ -49,7 +49,7 @@ from engine.isa.table import BY_MNEMONIC, REGISTERS
 DEFAULT_BASE = 0x8020_0000
 CONTENT_LIMIT = 4 << 20
 BSS_LIMIT = 512 << 20
-STATEMENT_LIMIT = 200_000
+STATEMENT_LIMIT = 20_000
 ERROR_LIMIT = 20
 SECTION_ALIGNMENT = 16
 NOP = 0x13
@@ -747,7 +747,7 @@ class _Assembly:
 
     def _distance(self, row: Row, operand: _Operand, target: int, pc: int) -> int:
         low, high = _limits(row, "imm")
-        distance = target - pc
+        distance = signed((target - pc) & MASK64)
         if target & 3:
             raise SourceError(operand.column, "target-odd", target=f"{target:x}")
         if not low <= distance <= high:
@@ -775,7 +775,7 @@ class _Assembly:
     def _reach(self, node: Relocation, label: int) -> int:
         """The distance from `label`, an instruction with a %pcrel_hi, to what it names."""
         target = self._value(node.operand, label) & MASK64
-        distance = target - label
+        distance = signed((target - label) & MASK64)
         if not -(1 << 31) <= distance + 0x800 < 1 << 31:
             raise SourceError(node.operand.column, "pcrel-far", target=f"{target:x}", pc=f"{label:x}")
         return distance

@@ -326,7 +326,7 @@ class Hart:
 
     # -- traps ---------------------------------------------------------------------------------------
     def pending_interrupt(self) -> int | None:
-        """The interrupt to take now, if any (section 3.1.9)."""
+        """The interrupt to take now, if any: first those destined for M mode, then by priority (section 3.1.9)."""
         words = self.csrs.words
         pending = self.csrs.pending & words["mie"]
         if not pending:
@@ -334,9 +334,10 @@ class Hart:
         status, delegated = words["mstatus"], words["mideleg"]
         enabled = 0
         if self.privilege < MACHINE or status & Status.MIE:
-            enabled |= pending & ~delegated
-        if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.SIE):
-            enabled |= pending & delegated
+            enabled = pending & ~delegated
+        supervisor_enabled = self.privilege == SUPERVISOR and status & Status.SIE
+        if not enabled and (self.privilege < SUPERVISOR or supervisor_enabled):
+            enabled = pending & delegated
         return next((code for code in _PRIORITY if enabled >> code & 1), None) if enabled else None
 
     def trap_target(self, cause: int, interrupt: bool) -> int:

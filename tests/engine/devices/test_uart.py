@@ -141,6 +141,19 @@ def test_loopback_keeps_the_host_out() -> None:
     assert devices.output == b""
 
 
+def test_firmware_takes_input_whatever_the_guest_has_set() -> None:
+    devices = Devices()
+    devices.write(FCR, 1, 0x01)
+    devices.write(IER, 1, 0x01)
+    devices.write(LCR, 1, 0x83)
+    devices.uart.receive(bytes(range(40)))
+    assert devices.uart.take(20) == bytes(range(20))
+    devices.write(LCR, 1, 0x03)
+    assert devices.read(RBR, 1) == 20
+    assert devices.uart.take(100) == bytes(range(21, 40))
+    assert (devices.uart.take(1), devices.uart.waiting, devices.uart.level()) == (b"", 0, False)
+
+
 def test_transmitter_interrupt_is_taken_back_by_reading_its_identity() -> None:
     devices = Devices()
     devices.write(IER, 1, 2)

@@ -151,7 +151,8 @@ def test_hart_masks(mask: int, base: int, selected: int | None) -> None:
         machine = Machine()
         error = _call(machine, Extension.RFENCE, function, mask, base, 0, 0)
         assert error == ((0, 0) if selected is not None else (Error.INVALID_PARAM, 0))
-        assert [(name, harts) for name, harts, *_ in machine.calls] == ([] if selected is None else [(call, selected)])
+        expected = [] if selected is None else [(call, selected)]
+        assert [(name, harts) for name, harts, *_ in machine.calls] == expected
     machine = Machine()
     _call(machine, Extension.IPI, 0, mask, base)
     assert machine.calls == ([] if selected is None else [("send_ipi", selected)])

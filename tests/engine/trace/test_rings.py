@@ -51,7 +51,9 @@ def _read(columns: dict[str, bytes]) -> Counter[tuple[int, ...]]:
 
 def test_a_record_has_every_field_in_its_place() -> None:
     trace = Trace()
-    sequence = trace.record(2, 3, 1, 4, 0x85, 9, 1, 11, 2, 0, 1000, 77, 0x80200004, 0xBAD, 0x73, 55, 300, 0x10, 0x20)
+    sequence = trace.record(
+        2, 3, 1, 4, 0x85, 9, 1, 11, 2, 0, 1000, 77, 0x80200004, 0xBAD, 0x73, 55, 300, 0x10, 0x20
+    )
     (record,) = trace.records(3)
     assert sequence == 1
     assert {name: int(record[name]) for name in RECORD.names or ()} == {

@@ -1,0 +1,69 @@
+"""Random programs on our reference machine and on QEMU leave the same memory. `python -m
+tests.conformance` runs more.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.isa.assembler import assemble
+from engine.isa.csrs import CSRS
+from engine.isa.table import ROWS
+from tests.conformance.compare import differences, traps
+from tests.conformance.programs import COVERED, CSR_ACCESSES, SCENARIOS, UNKNOWN_CSRS, case
+from tests.conformance.sides import run_on_qemu, run_on_reference
+
+SEEDS = range(12)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_same_memory_as_qemu(scenario: str) -> None:
+    trapped: set[int] = set()
+    for seed in SEEDS:
+        program = assemble(case(scenario, seed).source, f"{scenario}-{seed}")
+        theirs = run_on_qemu(program, SCENARIOS[scenario].interrupts)
+        ours = run_on_reference(program)
+        found = differences(program, theirs, ours)
+        assert not found, f"{scenario}-{seed}:\n" + "\n".join(found)
+        trapped |= {trap["cause"] for trap in traps(program, ours)}
+    assert trapped >= EXPECTED_CAUSES[scenario]
+
+
+#: So that a scenario cannot stop testing what it is for without anybody noticing.
+EXPECTED_CAUSES: dict[str, set[int]] = {
+    "integer": {4, 6, 8, 9, 11},
+    "memory": {4, 5, 6, 7},
+    "jumps": {0, 1},
+    "illegal": {2, 3},
+    "csrs": {2},
+    "privilege": {2, 3, 5, 7},
+    "paging": {12, 13, 15, 5, 7},
+    "modified-privilege": {5, 7, 13, 15},
+    "interrupts": {(1 << 63) | code for code in (1, 3, 5, 7, 9)},
+}
+
+
+def test_a_difference_is_noticed() -> None:
+    """The comparison itself: one bit of the arena, one trap, one register."""
+    program = assemble(case("memory", 1).source)
+    memory = run_on_reference(program)
+    assert not differences(program, memory, memory)
+    for label, offset in (("arena", 8), ("log", 0), ("state", 8), ("state", 256), ("output", 0)):
+        changed = bytearray(memory)
+        changed[program.symbols[label] - 0x8000_0000 + offset] ^= 4
+        assert differences(program, memory, bytes(changed)), label
+
+
+def test_the_generator_knows_every_instruction() -> None:
+    assert {row.mnemonic for row in ROWS} == COVERED
+
+
+def test_the_generator_knows_every_csr_that_can_be_written() -> None:
+    known = {access.name for access in CSR_ACCESSES}
+    named = {
+        row.name
+        for row in CSRS.values()
+        if (row.storage or row.constant or row.rule) and row.rule != "hpmcounter"
+    }
+    assert named - known == {"mhartid"}
+    assert not CSRS.keys() & set(UNKNOWN_CSRS)
