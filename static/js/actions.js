@@ -63,7 +63,7 @@ const TABLE = [
     id: 'run', titleKey: 'do.run', hintKey: 'do.run.hint', keys: ['r'], enabled: live,
     pressed: (app) => app.store.running,
     run: async (app) => {
-      const pause = app.store.running;
+      const pause = app.store.running || app.busy !== null;
       if ((await app.attempt({ type: pause ? 'lab.pause' : 'lab.run' })) !== undefined) {
         app.announce(app.t(pause ? 'announce.paused' : 'announce.running'));
       }

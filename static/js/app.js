@@ -102,6 +102,8 @@ export class App extends Emitter {
     this.theme = 'dark';
     /** @type {string | null} the action that is being carried out and takes long */
     this.busy = null;
+    /** How far it is, 0..1. */
+    this.progress = 0;
     /** @type {import('./actions.js').Actions | null} */
     this.actions = null;
     /** @type {Parts | null} */
@@ -211,6 +213,7 @@ export class App extends Emitter {
   setBusy(action) {
     if (action === this.busy) return;
     this.busy = action;
+    this.progress = 0;
     this.emit('busy', action);
   }
 }

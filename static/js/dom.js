@@ -6,7 +6,8 @@
 
 /**
  * `h('button.primary', {onclick, 'aria-label': text}, 'Run')`: properties that start with "on" are listeners, `dataset`
- * and `style` take objects, `true` sets a bare attribute, null/undefined/false leave it out.
+ * and `style` take objects, `true` sets a bare attribute, null, undefined and false leave
+ * it out; aria- attributes are written as "true" and "false".
  * @template {keyof HTMLElementTagNameMap} T
  * @param {T | `${T}.${string}`} tag
  * @param {Record<string, any> | null} [attributes]
@@ -18,11 +19,11 @@ export function h(tag, attributes, ...children) {
   const element = document.createElement(name);
   if (classes.length) element.className = classes.join(' ');
   for (const [key, value] of Object.entries(attributes ?? {})) {
-    if (value === null || value === undefined || value === false) continue;
+    if (value === null || value === undefined || (value === false && !key.startsWith('aria-'))) continue;
     if (key.startsWith('on')) element.addEventListener(key.slice(2), value);
     else if (key === 'dataset') Object.assign(element.dataset, value);
     else if (key === 'style') for (const [property, text] of Object.entries(value)) element.style.setProperty(property, String(text));
-    else element.setAttribute(key, value === true ? '' : String(value));
+    else element.setAttribute(key, value === true && !key.startsWith('aria-') ? '' : String(value));
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false).map(
     (child) => (typeof child === 'number' ? String(child) : /** @type {Node | string} */ (child)),

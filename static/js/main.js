@@ -123,6 +123,10 @@ link.start({
     app.clients = clients;
     app.emit('presence', clients);
   },
+  progress: (fraction) => {
+    app.progress = fraction;
+    app.emit('busy', app.busy);
+  },
   refused: (problem) => {
     app.refusal = problem;
     app.setConnection('refused');

@@ -78,7 +78,7 @@ export const MESSAGES = {
   'topbar.time': ['Time', '시간'],
   'topbar.run': ['Run', '실행'],
   'topbar.pause': ['Pause', '일시정지'],
-  'topbar.working': ['Cancel', '취소'],
+  'topbar.working': ['Cancel · {percent} %', '취소 · {percent} %'],
   'topbar.speed': ['Speed', '속도'],
   'topbar.speed-real': ['real', '실시간'],
   'topbar.speed-max': ['max', '최대'],
@@ -164,7 +164,8 @@ export const MESSAGES = {
   'figure.memory': ['Memory', '메모리'],
   'figure.vcpus': ['vCPUs', 'vCPU'],
   'figure.instructions': ['Instructions', '명령어'],
-  'figure.exits-total': ['Traps', '트랩'],
+  'figure.traps-total': ['Traps', '트랩'],
+  'figure.exits-total': ['VM exits', 'VM exit'],
   'figure.exits-wall': ['Traps, wall time', '트랩 (실제 시간)'],
   'figure.exits-wall.tip': ['Traps in each second of your own clock: what the chosen speed lets through', '여러분 시계의 1초마다 일어난 트랩: 고른 속도가 허용하는 만큼'],
   'figure.exits-virtual': ['Traps, virtual time', '트랩 (가상 시간)'],
@@ -335,6 +336,7 @@ export const MESSAGES = {
   'lab.loading.detail': ['The engine is loading its hosts and guests.', '엔진이 호스트와 게스트를 불러오고 있습니다.'],
   'lab.empty': ['An empty lab', '빈 실험실'],
   'lab.empty.detail': ['Drag a host from the palette onto the canvas, then a guest onto the host.', '팔레트에서 호스트를 캔버스로 끌어다 놓고, 그 위에 게스트를 놓으세요.'],
+  'lab.retry': ['Reload', '새로 고침'],
   'lab.refused': ['This lab cannot be opened', '이 실험실을 열 수 없습니다'],
 
   // other pages
@@ -349,6 +351,6 @@ export const MESSAGES = {
   'http.reference': ['Reference for the server’s log:', '서버 로그의 참조 번호:'],
 
   // guests that come with Ringside
-  'image.hello': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
-  'image.ringos': ['a small teaching kernel', '작은 교육용 커널'],
+  'guest.hello.title': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
+  'guest.ringos.title': ['a small teaching kernel', '작은 교육용 커널'],
 };

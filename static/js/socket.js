@@ -16,6 +16,7 @@ const REQUEST_TIMEOUT_MS = 60_000;
  * @typedef {object} Listener
  * @property {(connection: import('./app.js').Connection) => void} connection
  * @property {(clients: number) => void} presence
+ * @property {(fraction: number) => void} progress of a step or seek that takes long, 0..1
  * @property {(problem: import('./protocol.js').Problem) => void} refused the lab cannot be joined
  * @property {(notice: {level: string, key: string, params: import('./app.js').Params}) => void} notice of the whole lab
  */
@@ -36,7 +37,7 @@ export class Link {
     /** @type {Listener} */
     this.listener = listener;
     socket.on('connect', () => void this.join());
-    socket.on('disconnect', () => listener.connection('reconnecting'));
+    socket.on('disconnect', () => { if (socket.active) listener.connection('reconnecting'); });
     socket.io.on('reconnect_attempt', () => listener.connection('reconnecting'));
     socket.on('tick', (tick) => {
       store.tick(tick, performance.now());
@@ -48,6 +49,7 @@ export class Link {
       socket.emit('ack', { tick });
     });
     socket.on('presence', ({ clients }) => listener.presence(clients));
+    socket.on('progress', ({ fraction }) => listener.progress(fraction));
     socket.on('notice', (notice) => listener.notice(notice));
     socket.connect();
   }
@@ -56,8 +58,8 @@ export class Link {
     /** @type {any} */
     const answer = await this.call('join', { lab: this.lab, protocol: PROTOCOL });
     if (!answer.ok) {
-      this.listener?.refused(answer.error);
       this.socket.disconnect();
+      this.listener?.refused(answer.error);
       return;
     }
     this.store.keyframe(answer.keyframe, answer.revision, performance.now());

@@ -15,12 +15,12 @@ import { viewColumns } from './protocol.js';
  * @typedef {import('./protocol.js').Notice} Notice
  * @typedef {import('./records.js').TrapRecord} TrapRecord
  *
- * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number,
+ * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number,
  *            exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
  *            rates: Rates, history: Window, last: TrapRecord | null}} GuestLive
- * Rates are over about the last second: `instructions` and `exits` per second of wall time, `perVirtualSecond` the same
- * exits over the host's own clock.
- * @typedef {{instructions: number, exits: number, perVirtualSecond: number}} Rates
+ * `exits` are VM exits only, so none on bare metal; `traps` is the exact number of records, on any host. Rates are over about
+ * the last second: `instructions` and `traps` per second of wall time, `perVirtualSecond` the same traps over the host's clock.
+ * @typedef {{instructions: number, traps: number, perVirtualSecond: number}} Rates
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
  * A flow is what passes along one path of one guest with one disposition: traps a second of wall time, and how many of
@@ -39,32 +39,32 @@ const WINDOW_MS = 1000;
 /** The samples of one guest's counters that lie within the window. */
 class Window {
   constructor() {
-    /** @type {{now: number, virtual: number, instructions: number, exits: number}[]} */
+    /** @type {{now: number, virtual: number, instructions: number, traps: number}[]} */
     this.samples = [];
   }
 
   /**
-   * @param {number} now wall ms @param {number} virtual ns @param {number} instructions @param {number} exits
+   * @param {number} now wall ms @param {number} virtual ns @param {number} instructions @param {number} traps
    * @param {Rates} rates receives the result
    */
-  push(now, virtual, instructions, exits, rates) {
+  push(now, virtual, instructions, traps, rates) {
     const { samples } = this;
-    samples.push({ now, virtual, instructions, exits });
+    samples.push({ now, virtual, instructions, traps });
     while (samples.length > 2 && samples[1].now <= now - WINDOW_MS) samples.shift();
     const first = samples[0];
     const elapsed = (now - first.now) / 1000;
     const virtualElapsed = (virtual - first.virtual) / 1e9;
     rates.instructions = elapsed > 0 ? Math.max(0, instructions - first.instructions) / elapsed : 0;
-    rates.exits = elapsed > 0 ? Math.max(0, exits - first.exits) / elapsed : 0;
-    rates.perVirtualSecond = virtualElapsed > 0 ? Math.max(0, exits - first.exits) / virtualElapsed : 0;
+    rates.traps = elapsed > 0 ? Math.max(0, traps - first.traps) / elapsed : 0;
+    rates.perVirtualSecond = virtualElapsed > 0 ? Math.max(0, traps - first.traps) / virtualElapsed : 0;
   }
 }
 
 /** @param {number} id @returns {GuestLive} */
 function newGuest(id) {
   return {
-    id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, exitStatus: null, failure: null,
-    rates: { instructions: 0, exits: 0, perVirtualSecond: 0 }, history: new Window(), last: null,
+    id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, traps: 0, exitStatus: null, failure: null,
+    rates: { instructions: 0, traps: 0, perVirtualSecond: 0 }, history: new Window(), last: null,
   };
 }
 
@@ -74,6 +74,7 @@ export class Store extends Emitter {
     super();
     /** @type {LabDocument | null} */
     this.document = null;
+    this.index = indexOf(null);
     /** @type {RecordReader | null} */
     this.reader = null;
     this.revision = 0;
@@ -104,22 +105,22 @@ export class Store extends Emitter {
 
   /** @param {number} id */
   host(id) {
-    return this.document?.hosts.find((host) => host.id === id);
+    return this.index.hosts.get(id);
   }
 
   /** @param {number} id */
   guest(id) {
-    return this.document?.guests.find((guest) => guest.id === id);
+    return this.index.guests.get(id);
   }
 
   /** @param {string} id */
   image(id) {
-    return this.document?.images.find((image) => image.id === id);
+    return this.index.images.get(id);
   }
 
   /** @param {number} host @returns {import('./protocol.js').Guest[]} */
   guestsOf(host) {
-    return this.document?.guests.filter((guest) => guest.host === host) ?? [];
+    return this.index.guestsOf.get(host) ?? [];
   }
 
   /** @param {number} id @returns {GuestLive} */
@@ -160,6 +161,7 @@ export class Store extends Emitter {
       live.failure = status.failure;
     }
     this.setDocument(keyframe.document, revision);
+    if (keyframe.hosts) this.setHosts(keyframe.hosts);
     this.addCounts(keyframe.totals, false);
     this.addTraps(keyframe.records);
     this.emit('keyframe', keyframe);
@@ -169,13 +171,13 @@ export class Store extends Emitter {
   /** @param {LabDocument} document @param {number} revision */
   setDocument(document, revision) {
     this.document = document;
+    this.index = indexOf(document);
     this.revision = revision;
     this.running = document.running;
-    const guests = new Set(document.guests.map((guest) => guest.id));
+    const { guests, hosts } = this.index;
     for (const id of this.guests.keys()) if (!guests.has(id)) this.guests.delete(id);
     for (const id of this.totals.keys()) if (!guests.has(id)) this.totals.delete(id);
     for (const [key, flow] of this.flows) if (!guests.has(flow.guest)) this.flows.delete(key);
-    const hosts = new Set(document.hosts.map((host) => host.id));
     for (const id of this.hosts.keys()) if (!hosts.has(id)) this.hosts.delete(id);
     this.emit('document', document);
   }
@@ -186,15 +188,8 @@ export class Store extends Emitter {
     this.time = tick.time;
     this.running = tick.running;
     this.history.end = Math.max(this.history.end, tick.position);
-    const hosts = viewColumns('hosts', tick.hosts);
-    for (let i = 0; i < hosts.length; i += 1) {
-      const id = hosts.id[i];
-      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0 };
-      live.time = Number(hosts.time[i]);
-      live.busy = hosts.busy_permille[i] / 1000;
-      live.memoryUsedMib = hosts.memory_used_mib[i];
-      this.hosts.set(id, live);
-    }
+    this.setHosts(tick.hosts);
+    this.addCounts(tick.counts, true);
     const guests = viewColumns('guests', tick.guests);
     for (let i = 0; i < guests.length; i += 1) {
       const live = this.live(guests.id[i]);
@@ -205,13 +200,12 @@ export class Store extends Emitter {
       live.exits = Number(guests.exits[i]);
       const host = this.guest(live.id)?.host;
       const virtual = (host === undefined ? undefined : this.hosts.get(host)?.time) ?? tick.time;
-      live.history.push(now, virtual, live.instructions, live.exits, live.rates);
+      live.history.push(now, virtual, live.instructions, live.traps, live.rates);
       if (live.state !== 3 && live.state !== 4) {
         live.exitStatus = null;
         live.failure = null;
       }
     }
-    this.addCounts(tick.counts, true);
     const traps = this.addTraps(tick.sample);
     for (const { guest, path, disposition } of traps) {
       const flow = this.flows.get((guest * 256 + path) * 256 + disposition);
@@ -237,8 +231,21 @@ export class Store extends Emitter {
   quiet() {
     this.flows.clear();
     for (const live of this.guests.values()) {
-      live.rates.instructions = live.rates.exits = live.rates.perVirtualSecond = 0;
+      live.rates.instructions = live.rates.traps = live.rates.perVirtualSecond = 0;
       live.history.samples.length = 0;
+    }
+  }
+
+  /** @param {import('./protocol.js').Columns} columns */
+  setHosts(columns) {
+    const hosts = viewColumns('hosts', columns);
+    for (let i = 0; i < hosts.length; i += 1) {
+      const id = hosts.id[i];
+      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0 };
+      live.time = Number(hosts.time[i]);
+      live.busy = hosts.busy_permille[i] / 1000;
+      live.memoryUsedMib = hosts.memory_used_mib[i];
+      this.hosts.set(id, live);
     }
   }
 
@@ -249,6 +256,7 @@ export class Store extends Emitter {
       const guest = counts.guest[i];
       const path = counts.path[i];
       const disposition = counts.disposition[i];
+      if (this.index.guests.has(guest)) this.live(guest).traps += counts.count[i];
       let byKey = this.totals.get(guest);
       if (!byKey) {
         byKey = new Map();
@@ -290,6 +298,23 @@ export class Store extends Emitter {
     }
     return traps;
   }
+}
+
+/** The document's rows by identifier. @param {LabDocument | null} document */
+function indexOf(document) {
+  /** @type {Map<number, import('./protocol.js').Guest[]>} */
+  const guestsOf = new Map();
+  for (const guest of document?.guests ?? []) {
+    const peers = guestsOf.get(guest.host);
+    if (peers) peers.push(guest);
+    else guestsOf.set(guest.host, [guest]);
+  }
+  return {
+    hosts: new Map(document?.hosts.map((host) => [host.id, host])),
+    guests: new Map(document?.guests.map((guest) => [guest.id, guest])),
+    images: new Map(document?.images.map((image) => [image.id, image])),
+    guestsOf,
+  };
 }
 
 /** @param {Notice} notice */

@@ -10,6 +10,7 @@ import { hexdump, moved, rowStart, sv39 } from '../../static/js/panels/hexdump.j
 import { PANEL_MESSAGES } from '../../static/js/panels/messages.js';
 import { BIN_MS, BINS, Rates } from '../../static/js/panels/rates.js';
 import { riscv } from '../../static/js/panels/riscv_mode.js';
+import { entryKind, whyUnmapped } from '../../static/js/panels/walk.js';
 import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from '../../static/js/panels/scale.js';
 
 /** @param {Partial<import('../../static/js/records.js').TrapRecord>} fields */
@@ -57,6 +58,7 @@ test('actions become sentences of their operands', () => {
   assert.equal(say('sret', { a: 0x80200040n, b: 0n }), 'sret → 0x80200040 (user)', 'a user address has no name without its address space');
   assert.equal(say('sret', { a: 0x80200040n, b: 1n }), 'sret → trap_entry (supervisor)');
   assert.equal(say('mmio_write', { a: 0x10000000n, b: 0x6bn }), "uart+0x0 ← 0x6b 'k'");
+  assert.equal(say('mmio_read', { a: 0x10000005n, b: 0x60n }), 'uart+0x5 read: 0x60', 'a status is no character');
   assert.equal(say('sbi_call', { a: 0x54494d45n, b: 0n }), 'SBI TIME set_timer');
   assert.equal(say('sbi_call', { a: 0x99n, b: 7n }), 'SBI 0x99 #7');
   assert.equal(say('inject_interrupt', { a: 5n, b: 0x80200040n }), 'supervisor timer interrupt: to the guest’s handler trap_entry');
@@ -254,4 +256,18 @@ test('assembly is taken apart by the shape of its lines', () => {
     ['lui', 'keyword'], ['t0', 'variableName'], ['%hi', 'meta'], ['j', 'keyword'], ['1b', 'labelName'],
   ]);
   assert.deepEqual(tokens(' amoswap.w.aq x31, s11, (t7)').slice(0, 3), [['amoswap.w.aq', 'keyword'], ['x31', 'variableName'], ['s11', 'variableName']]);
+});
+
+test('a walk without a mapping says why, by the rules of Sv39', () => {
+  const step = (/** @type {number} */ level, /** @type {bigint} */ pte) => ({ level, table: 0, index: 0, address: 0, pte, flags: '', leaf: false });
+  assert.equal(entryKind(step(2, 0x20000001n)), 'pointer');
+  assert.equal(entryKind(step(1, 0x200000cfn)), 'leaf');
+  assert.equal(entryKind(step(1, 0x200000cen)), 'invalid');
+  assert.equal(whyUnmapped([], 0x8000000000n), 'noncanonical');
+  assert.equal(whyUnmapped([], 0x1000n), 'outside');
+  assert.equal(whyUnmapped([step(2, 1n), step(1, 0n)], 0n), 'invalid');
+  assert.equal(whyUnmapped([step(2, 5n)], 0n), 'reserved');
+  assert.equal(whyUnmapped([step(0, 1n)], 0n), 'deep');
+  assert.equal(whyUnmapped([step(2, 1n)], 0n), 'outside');
+  assert.equal(whyUnmapped([step(2, 0x4cfn)], 0n), 'misaligned');
 });

@@ -26,19 +26,20 @@ test('ticks add to the exact totals and replace the status', () => {
   store.tick(tick({ exits: 15, counted: 5, sample: records([[15, 1, 0, 1]]) }), 100);
   assert.equal([...(store.totals.get(1)?.values() ?? [])][0].count, 15);
   assert.equal(store.guests.get(1)?.exits, 15);
+  assert.equal(store.guests.get(1)?.traps, 15);
   assert.equal(store.guests.get(1)?.pc, 2n ** 64n - 4n, 'all 64 bits of pc survive');
   assert.equal(store.guests.get(1)?.last?.sequence, 15);
   assert.deepEqual(store.hosts.get(1), { id: 1, time: 5000, busy: 0.25, memoryUsedMib: 24 });
 });
 
-test('rates are of wall time and of virtual time, apart', () => {
+test('traps are counted and timed where there are no VM exits; wall time and virtual time apart', () => {
   const store = joined();
   for (let n = 0; n <= 10; n += 1) {
-    store.tick(tick({ n, instructions: 1000 + n * 50, exits: 10 + n * 3, virtual: 5000 + n * 1_000_000 }), n * 100);
+    store.tick(tick({ n, instructions: 1000 + n * 50, exits: 0, counted: n ? 3 : 0, virtual: 5000 + n * 1_000_000 }), n * 100);
   }
   const rates = store.guests.get(1)?.rates;
   assert.equal(rates?.instructions, 500);
-  assert.equal(rates?.exits, 30);
+  assert.equal(rates?.traps, 30);
   assert.equal(rates?.perVirtualSecond, 3000);
 });
 
@@ -50,7 +51,7 @@ test('a flow knows how much of it the sample did not show, and dies when nothing
   assert.ok(Math.abs(flow.sampled - 20) < 1, `sampled ${flow.sampled}`);
   store.tick(tick({ n: 41, running: false }), 4100);
   assert.equal(store.flows.size, 0);
-  assert.equal(store.guests.get(1)?.rates.exits, 0);
+  assert.equal(store.guests.get(1)?.rates.traps, 0);
 });
 
 test('what left the document leaves the store', () => {

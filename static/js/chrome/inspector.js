@@ -7,6 +7,7 @@ import { causeName } from '../panels/describe.js';
 import { sessionOf } from '../panels/session.js';
 import { GUEST_STATES } from '../protocol.js';
 import { shownState } from '../marks.js';
+import { stackOf } from '../stacks.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -87,7 +88,7 @@ export class Inspector {
       setText(hosts.value, app.n(app.store.document?.hosts.length ?? 0));
       setText(guests.value, app.n(app.store.document?.guests.length ?? 0));
       let sum = 0;
-      for (const live of app.store.guests.values()) sum += live.exits;
+      for (const live of app.store.guests.values()) sum += live.traps;
       setText(exits.value, app.n(sum));
       setText(time.value, app.i18n.duration(app.store.time));
     };
@@ -135,7 +136,8 @@ export class Inspector {
     const vcpus = figure(app.t('figure.vcpus'));
     const memory = figure(app.t('figure.memory'));
     const instructions = figure(app.t('figure.instructions'));
-    const exits = figure(app.t('figure.exits-total'));
+    const traps = figure(app.t('figure.traps-total'));
+    const exits = stackOf(host?.stack ?? '').deprivileged ? figure(app.t('figure.exits-total')) : null;
     const rate = figure(app.t('figure.exits-wall'));
     const virtual = figure(app.t('figure.exits-virtual'));
     rate.element.title = app.t('figure.exits-wall.tip');
@@ -150,7 +152,7 @@ export class Inspector {
       failure,
       h('div.buttons', null, ...buttons),
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
-        exits.element, rate.element, virtual.element)),
+        traps.element, exits?.element ?? '', rate.element, virtual.element)),
       section(app, 'guest-where', app.t('inspector.where'), where.element),
       section(app, 'guest-causes', app.t('inspector.causes'), causes.element),
       guest.arguments ? section(app, 'guest-arguments', app.t('inspector.arguments'), h('p.text', null, h('code', null, guest.arguments))) : '',
@@ -162,8 +164,9 @@ export class Inspector {
       setText(vcpus.value, app.n(guest.vcpus));
       setText(memory.value, `${app.n(guest.memory_mib)} MiB`);
       setText(instructions.value, app.n(live.instructions));
-      setText(exits.value, app.n(live.exits));
-      setText(rate.value, `${app.i18n.compact(live.rates.exits)} ${app.t('unit.per-second')}`);
+      setText(traps.value, app.n(live.traps));
+      if (exits) setText(exits.value, app.n(live.exits));
+      setText(rate.value, `${app.i18n.compact(live.rates.traps)} ${app.t('unit.per-second')}`);
       setText(virtual.value, `${app.i18n.compact(live.rates.perVirtualSecond)} ${app.t('unit.per-second')}`);
       failure.hidden = live.state !== 4 && live.state !== 3;
       failure.classList.toggle('calm', live.state === 3);

@@ -11,6 +11,9 @@ import { stateBadge } from './parts.js';
 /** @typedef {import('../app.js').App} App */
 /** @typedef {{element: HTMLTableRowElement, badge: ReturnType<typeof stateBadge>, cells: HTMLTableCellElement[], selection: import('../app.js').Selection}} Row */
 
+/** A twin that nobody looks at takes the figures of every such tick only. */
+const UNSEEN_TICKS = 20;
+
 const COLUMNS = /** @type {const} */ (['name', 'state', 'what', 'memory', 'instructions', 'exits', 'rate']);
 
 export class Objects {
@@ -29,7 +32,13 @@ export class Objects {
       this.dirty = true;
       scheduler.invalidate();
     };
-    for (const event of /** @type {const} */ (['document', 'keyframe', 'tick'])) app.store.on(event, touch);
+    let figures = 0;
+    for (const event of /** @type {const} */ (['document', 'keyframe'])) app.store.on(event, touch);
+    app.store.on('tick', () => {
+      const seen = this.root.classList.contains('open') || this.root.contains(document.activeElement);
+      figures += 1;
+      if (seen || figures % UNSEEN_TICKS === 0) touch();
+    });
     app.on('selection', touch);
     app.on('language', () => {
       this.build();
@@ -133,8 +142,8 @@ export class Objects {
     setText(what, store.image(guest.image)?.name ?? guest.image);
     setText(memory, `${app.n(guest.memory_mib)} MiB`);
     setText(instructions, app.n(live.instructions));
-    setText(exits, app.n(live.exits));
-    setText(rate, app.i18n.compact(live.rates.exits));
+    setText(exits, app.n(live.traps));
+    setText(rate, app.i18n.compact(live.rates.traps));
   }
 
   /** @param {string} key */

@@ -39,16 +39,16 @@ export class Overlay {
     const { app } = this;
     const dispositions = app.store.reader ? app.store.schema.dispositions : [];
     const legend = h('details.legend', { open: app.preferences.get('legend', true) },
-      h('summary', null, app.t('legend.title')),
+      h('summary', null, h('span', null, app.t('legend.title'))),
       h('ul', null, dispositions.map((name) => h('li', { title: app.t(`disposition.${name}.detail`) }, dispositionMark(name), app.t(`disposition.${name}`)))));
     legend.addEventListener('toggle', () => app.preferences.set('legend', legend.open));
     this.levels = (/** @type {const} */ (['datacenter', 'host', 'stack'])).map((level) => ({ level, button: actionButton(app, `level-${level}`) }));
-    this.root.replaceChildren(this.banner, this.hint, this.middle, legend,
+    this.root.replaceChildren(this.banner, this.hint, this.middle, h('div.lower', null, legend,
       h('div.zoom', { role: 'group', 'aria-label': app.t('zoom.label') },
         h('div.segments', null, this.levels.map(({ button }) => button)),
         h('div.segments', null, actionButton(app, 'zoom-out', { icon: 'minus', text: false }), actionButton(app, 'zoom-in', { icon: 'plus', text: false }),
           actionButton(app, 'fit', { icon: 'fit', text: false })),
-        actionButton(app, 'toggle-objects', { icon: 'table', text: false })));
+        actionButton(app, 'toggle-objects', { icon: 'table', text: false }))));
     this.states();
   }
 
@@ -68,7 +68,8 @@ export class Overlay {
     if (app.connection === 'refused') {
       const problem = app.refusal;
       const text = problem ? app.problemText(problem) : '';
-      this.show(app.t('lab.refused'), text, h('a.button.primary', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
+      this.show(app.t('lab.refused'), text, h('button.primary', { type: 'button', onclick: () => location.reload() }, app.t('lab.retry')),
+        h('a.button', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
     } else if (!lab) this.show(app.t(app.connection === 'connecting' ? 'lab.loading' : 'connection.reconnecting'), app.t('lab.loading.detail'));
     else if (lab.hosts.length === 0) {
       this.show(app.t('lab.empty'), app.t('lab.empty.detail'), h('button.primary', { type: 'button', onclick: () => app.actions?.run('host-create') }, icon(ICONS.host), app.t('do.host-create')));

@@ -22,7 +22,7 @@ export class Palette {
     this.carry = carry;
     this.root = byId('palette');
     this.images = '';
-    this.file = h('input.visually-hidden', { type: 'file', tabindex: -1, 'aria-hidden': true });
+    this.file = h('input', { type: 'file', hidden: true });
     this.file.addEventListener('change', () => {
       const chosen = this.file.files?.[0];
       if (chosen) void this.upload(chosen);
@@ -86,7 +86,7 @@ export class Palette {
    */
   item(item, title, detail, group, badge) {
     const element = h('button.item', {
-      type: 'button', 'aria-describedby': 'palette-how', dataset: { item: item.kind, id: 'id' in item ? String(item.id) : '' },
+      type: 'button', dataset: { item: item.kind, id: 'id' in item ? String(item.id) : '' },
     }, h('span.badge', { style: { '--badge': `var(--level-${group})` }, 'aria-hidden': true }, badge),
     h('span.words', null, h('strong', null, title), h('small', null, detail)));
     element.addEventListener('pointerdown', (event) => this.press(event, element, item));

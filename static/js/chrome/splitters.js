@@ -3,11 +3,14 @@ import { byId, setAttribute } from '../dom.js';
 
 /** @typedef {'palette' | 'inspector' | 'dock'} Part */
 
-/** Sizes in CSS pixels; `direction` is the one in which the pointer makes the part larger. */
+/**
+ * Sizes in CSS pixels; `direction` is the one in which the pointer makes the part larger. A small window starts with small
+ * parts, so that the canvas has room.
+ */
 const PARTS = /** @type {const} */ ({
-  palette: { axis: 'x', direction: 1, start: 212, least: 160, most: 420 },
-  inspector: { axis: 'x', direction: -1, start: 300, least: 220, most: 520 },
-  dock: { axis: 'y', direction: -1, start: 270, least: 120, most: 700 },
+  palette: { axis: 'x', direction: 1, start: Math.min(212, Math.round(innerWidth * 0.17)), least: 160, most: 420 },
+  inspector: { axis: 'x', direction: -1, start: Math.min(300, Math.round(innerWidth * 0.22)), least: 220, most: 520 },
+  dock: { axis: 'y', direction: -1, start: Math.min(270, Math.round(innerHeight * 0.31)), least: 120, most: 700 },
 });
 
 export class Splitters {

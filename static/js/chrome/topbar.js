@@ -62,12 +62,12 @@ export class TopBar {
         button.setAttribute('lang', language);
         return button;
       }));
-    const themes = h('div.segments', { role: 'group', 'aria-label': app.t('topbar.theme') },
+    const themes = h('div.segments.themes', { role: 'group', 'aria-label': app.t('topbar.theme') },
       this.button('theme-system', { icon: 'system', text: false }), this.button('theme-dark', { icon: 'moon', text: false }),
       this.button('theme-light', { icon: 'sun', text: false }));
     this.root.replaceChildren(
       h('div.bar-group.identity', null,
-        h('a.brand', { href: '/labs', title: app.t('do.labs') }, 'ring', h('b', null, 'side')), this.name, this.connection, this.clients),
+        h('a.brand', { href: '/labs', title: app.t('do.labs') }, 'ring', h('b', null, 'side')), h('h1', null, this.name), this.connection, this.clients),
       h('div.bar-group.time', { role: 'group', 'aria-label': app.t('topbar.time') },
         this.button('back', { icon: 'back', showKey: true }), this.run, this.button('step', { icon: 'step', showKey: true }),
         speeds, units, this.button('reset', { icon: 'reset', text: false })),
@@ -96,7 +96,7 @@ export class TopBar {
     const busy = app.busy !== null;
     setText(this.name, app.store.document?.name ?? '…');
     document.title = app.store.document ? `${app.store.document.name} · Ringside` : 'Ringside';
-    setText(this.runLabel, app.t(busy ? 'topbar.working' : running ? 'topbar.pause' : 'topbar.run'));
+    setText(this.runLabel, busy ? app.t('topbar.working', { percent: Math.round(app.progress * 100) }) : app.t(running ? 'topbar.pause' : 'topbar.run'));
     setAttribute(this.run, 'title', app.t('do.run.hint'));
     setAttribute(this.run, 'aria-disabled', app.actions?.enabled('run') ? null : 'true');
     setAttribute(this.run, 'aria-busy', busy ? 'true' : null);
@@ -117,7 +117,8 @@ export class TopBar {
   rename() {
     const { app, name } = this;
     if (!name || app.connection !== 'live') return;
-    const input = h('input', { type: 'text', maxlength: 40, value: app.store.document?.name ?? '', 'aria-label': app.t('do.rename-lab') });
+    const before = app.store.document?.name ?? '';
+    const input = h('input', { type: 'text', maxlength: 40, value: before, 'aria-label': app.t('do.rename-lab') });
     let open = true;
     /** @param {boolean} keep */
     const close = (keep) => {
@@ -125,13 +126,14 @@ export class TopBar {
       open = false;
       input.replaceWith(name);
       const text = input.value.trim();
-      if (keep && text && text !== app.store.document?.name) void app.attempt({ type: 'lab.rename', name: text });
+      if (keep && text && text !== before) void app.attempt({ type: 'lab.rename', name: text });
       name.focus();
     };
     input.addEventListener('keydown', (event) => {
-      if (event.key === 'Enter') close(true);
-      if (event.key === 'Escape') close(false);
       event.stopPropagation();
+      if (event.key !== 'Enter' && event.key !== 'Escape') return;
+      event.preventDefault();
+      close(event.key === 'Enter');
     });
     input.addEventListener('blur', () => close(true));
     name.replaceWith(input);

@@ -109,7 +109,7 @@ export function mountCpu(root, app) {
         const valueElement = h('span.number');
         const list = h('dl.fields');
         const element = fields.length
-          ? h('details.csr', {}, h('summary', {}, h('span.csr-name', {}, name), valueElement), list)
+          ? h('details.csr', {}, h('summary', {}, h('span.csr-name', { title: name }, name), valueElement), list)
           : h('div.csr', {}, h('span.csr-name', {}, name), valueElement);
         row = { element, value: valueElement, fields: new Map(), list };
         csrRows.set(name, row);
@@ -156,6 +156,7 @@ export function mountCpu(root, app) {
       rows.push(row);
       if (here) current = row;
     }
+    if (rows.length === 0) rows.push(h('div', { role: 'row' }, h('span.dim', { role: 'cell' }, app.t('cpu.nocode'))));
     code.replaceChildren(...rows);
     if (pinned === null) centre(current);
     showSource(now.source);

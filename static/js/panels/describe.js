@@ -38,10 +38,14 @@ export function deviceRegister(context, address) {
   return hex(at);
 }
 
-/** A value written to a device, with its character when it is one. @param {Word} value */
-function deviceValue(value) {
+/**
+ * A value of a device's register; the UART's first register carries characters.
+ * @param {Context} context @param {Word} address @param {Word} value
+ */
+function deviceValue(context, address, value) {
   const number = word(value);
-  return number >= 0x21n && number < 0x7fn ? `${hex(number)} '${printable(Number(number))}'` : hex(number);
+  const carries = (context.schema.devices ?? []).some(([name, base]) => name === 'uart' && word(base) === word(address));
+  return carries && number >= 0x21n && number < 0x7fn ? `${hex(number)} '${printable(Number(number))}'` : hex(number);
 }
 
 /** @param {Context} context @param {Word} extension @param {Word} call */
@@ -83,8 +87,8 @@ export const ACTIONS = {
   shadow_fill: (r) => ['action.shadow_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
   inject_exception: (r, c) => inject(r, c, Number(r.a)),
   inject_interrupt: (r, c) => inject(r, c, Number(r.a) | INTERRUPT_BIT),
-  mmio_read: (r, c) => ['action.mmio_read', { register: deviceRegister(c, r.a), value: deviceValue(r.b) }],
-  mmio_write: (r, c) => ['action.mmio_write', { register: deviceRegister(c, r.a), value: deviceValue(r.b) }],
+  mmio_read: (r, c) => ['action.mmio_read', { register: deviceRegister(c, r.a), value: deviceValue(c, r.a, r.b) }],
+  mmio_write: (r, c) => ['action.mmio_write', { register: deviceRegister(c, r.a), value: deviceValue(c, r.a, r.b) }],
   sbi_call: (r, c) => ['action.sbi_call', sbi(c, r.a, r.b)],
   page_table_write: (r) => ['action.page_table_write', { gpa: hex(r.a), value: hex(r.b) }],
   timer: () => ['action.timer'],
@@ -93,6 +97,7 @@ export const ACTIONS = {
   shutdown: (r, c) => ['action.shutdown', { status: String(BigInt.asIntN(32, word(r.a))) }],
   address_space: (r) => [word(r.b) === 1n ? 'action.address_space.kept' : 'action.address_space.new', { value: hex(r.a) }],
   dirty: (r) => ['action.dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
+  emulate: () => ['action.emulate'],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */

@@ -14,6 +14,9 @@ import { hex, hexWord, word } from './format.js';
 import { memoryLink } from './links.js';
 import { sessionOf } from './session.js';
 
+/** They change with every instruction, whatever it does. */
+const CLOCKS = new Set(['mcycle', 'minstret', 'cycle', 'instret', 'time']);
+
 /** Kinds of trap that pass arguments in a0 to a7, x10 to x17. */
 const CALLS = new Set(['syscall', 'hypercall']);
 const FIRST_ARGUMENT = 10;
@@ -85,7 +88,7 @@ export function trapDetail(app, close) {
           h('span.visually-hidden', {}, app.t('detail.changed')))),
         h('td', {}, memoryLink(app, trap.guest, row.before, hexWord(row.before))),
         h('td', {}, memoryLink(app, trap.guest, row.after, hexWord(row.after)))))));
-    const changed = rows.filter((row) => row.changed);
+    const changed = rows.filter((row) => row.changed && !CLOCKS.has(row.name));
     const all = h('details', {}, h('summary', {}, app.t('detail.all')));
     all.addEventListener('toggle', () => {
       if (all.open && all.childElementCount === 1) all.append(table(rows));

@@ -3,9 +3,8 @@
  * Sv39 walk beside the walk that the hart really does over the shadow tables, every memory reference numbered and counted.
  * @typedef {import('../app.js').App} App
  * @typedef {import('./format.js').Word} Word
- * @typedef {{level: number, table: Word, index: number, address: Word, pte: Word, flags: string, leaf: boolean}} Step
- * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], hpa: Word | null, references: {guest: number, shadow: number},
- *            fault: string | null}} Walk
+ * @typedef {import('./walk.js').Step} Step
+ * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], hpa: Word | null, references: {guest: number, shadow: number}}} Walk
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { hex, hexWord, parseAddress, word } from './format.js';
@@ -13,6 +12,7 @@ import { hexdump, moved, ROW_BYTES, rowStart, sv39 } from './hexdump.js';
 import { takeWanted } from './links.js';
 import { button, guestPicker, stateLine, Undoing, vcpuPicker } from './parts.js';
 import { poller } from './poller.js';
+import { entryKind, whyUnmapped } from './walk.js';
 
 const EVERY_MS = 250;
 const ROW_PX = 20;
@@ -133,12 +133,10 @@ export function mountMemory(root, app) {
     title: app.t('memory.walk.step', { number: from + index, level: step.level, index: step.index, table: hex(step.table) }),
   },
   h('span.walk-number', {}, String(from + index)),
-  h('span', {}, app.t('memory.walk.level', { level: step.level })),
-  h('span.dim', {}, app.t('memory.walk.entry', { index: step.index })),
-  h('code', {}, hex(step.address)),
-  h('code.walk-pte', {}, hexWord(step.pte)),
-  h('span.walk-flags', { title: flagWords(step.flags) }, step.flags, h('span.visually-hidden', {}, ` ${flagWords(step.flags)}`)),
-  h('span.walk-kind', {}, app.t(step.leaf ? 'memory.walk.leaf' : step.flags.toLowerCase().includes('v') || word(step.pte) % 2n === 1n ? 'memory.walk.pointer' : 'memory.walk.invalid')))));
+  h('span.walk-place', {}, app.t('memory.walk.level', { level: step.level }), h('span.dim', {}, ` · ${app.t('memory.walk.entry', { index: step.index })}`)),
+  h('span.walk-kind', {}, app.t(`memory.walk.${entryKind(step)}`)),
+  h('code.walk-pte', {}, h('span.dim', {}, `${hex(step.address)}: `), hex(step.pte)),
+  h('span.walk-flags', { title: flagWords(step.flags) }, step.flags, h('span.visually-hidden', {}, ` ${flagWords(step.flags)}`)))));
 
   /** @param {string} title @param {Word | null} value @param {string} [group] */
   const addressBox = (title, value, group) => h('div.walk-address', { 'data-group': group ?? null }, h('span', {}, title),
@@ -154,16 +152,15 @@ export function mountMemory(root, app) {
     walk.replaceChildren(
       h('section', {}, addressBox(app.t('memory.walk.gva'), now.gva, 'user'),
         h('dl.walk-parts', {}, ...parts.vpn.flatMap((part, index) => [h('dt', {}, `VPN[${2 - index}]`), h('dd', {}, `${part}`)]),
-          h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3))),
-        !parts.canonical && now.guest.length > 0 && h('p.problem', {}, app.t('memory.walk.noncanonical'))),
-      h('section', {}, h('h3', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
-        now.guest.length > 0 ? stepList(now.guest, 1) : h('p.dim', {}, now.gpa === null ? '' : app.t('memory.walk.bare')),
-        now.fault !== null && h('p.problem', {}, app.t('memory.walk.fault', { reason: now.fault })),
-        addressBox(app.t('memory.walk.gpa'), now.gpa, 'kernel')),
-      h('section', {}, h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
+          h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3)))),
+      h('section', {}, addressBox(app.t('memory.walk.gpa'), now.gpa, 'kernel'),
+        h('h3', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
+        now.guest.length > 0 ? stepList(now.guest, 1) : now.gpa !== null && h('p.dim', {}, app.t('memory.walk.bare')),
+        now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`))),
+      h('section', {}, addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor'),
+        h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
         now.shadow.length > 0 ? stepList(now.shadow, 1)
-          : h('p.dim', {}, app.t(bareMetal ? 'memory.walk.baremetal' : 'memory.walk.noshadow')),
-        addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor')),
+          : h('p.dim', {}, app.t(bareMetal ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))),
     );
   }
 

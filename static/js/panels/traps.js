@@ -52,6 +52,9 @@ export function mountTraps(root, app) {
   /** @type {import('./filter.js').Filter | null} the filter that the bar shows */
   let barOf = null;
   let barAt = 0;
+  let shown = true;
+  const wide = root.clientWidth >= CHART_FROM_PX;
+  let height = 0;
 
   // -- the bar -------------------------------------------------------------------------------------
   const pills = h('div.pills', { role: 'group', 'aria-label': app.t('traps.what') });
@@ -78,7 +81,7 @@ export function mountTraps(root, app) {
 
   /** @param {string} value */
   const number = (value) => (value === '' ? null : Number(value));
-  const chartWanted = () => app.preferences.get('traps.chart', root.clientWidth >= CHART_FROM_PX);
+  const chartWanted = () => app.preferences.get('traps.chart', wide);
 
   /** @param {Partial<import('./filter.js').Filter>} change */
   function refine(change) {
@@ -172,8 +175,8 @@ export function mountTraps(root, app) {
   ].join(' ');
 
   // -- following and anchoring ---------------------------------------------------------------------
-  const viewHeight = () => grid.clientHeight - ROW_PX;
-  const atTail = () => grid.scrollTop + grid.clientHeight >= grid.scrollHeight - ROW_PX;
+  const viewHeight = () => height - ROW_PX;
+  const atTail = () => grid.scrollTop + height >= (items.length + 1) * ROW_PX - ROW_PX / 2;
 
   function follow() {
     following = true;
@@ -380,6 +383,7 @@ export function mountTraps(root, app) {
   }
 
   function update() {
+    if (!shown) return;
     if (!app.store.reader) {
       state.show(app.t('panel.loading'));
       return;
@@ -395,8 +399,9 @@ export function mountTraps(root, app) {
     chart.element.hidden = !chartWanted() || detail.trap !== null;
     setAttribute(chartToggle, 'aria-pressed', String(chartWanted()));
     refreshItems();
-    if (following && !holding) grid.scrollTop = grid.scrollHeight;
-    const { first, last } = visibleRows(grid.scrollTop, viewHeight(), ROW_PX, items.length);
+    if (following && !holding) grid.scrollTop = items.length * ROW_PX;
+    const scrolled = following && !holding ? Math.max(0, items.length * ROW_PX - viewHeight()) : grid.scrollTop;
+    const { first, last } = visibleRows(scrolled, viewHeight(), ROW_PX, items.length);
     const epoch = `${session.places.version} ${app.i18n.language}`;
     while (pool.length < last - first) pool.push(makeRow());
     pool.forEach((row, offset) => {
@@ -442,9 +447,22 @@ export function mountTraps(root, app) {
     }),
   );
   session.named.add(frame.request);
-  const sizes = new ResizeObserver(() => frame.request());
+  const sizes = new ResizeObserver(() => {
+    height = grid.clientHeight;
+    frame.request();
+  });
   sizes.observe(grid);
   undo.add(() => session.named.delete(frame.request), () => frame.cancel(), () => chart.destroy(), () => sizes.disconnect());
+  height = grid.clientHeight;
   restart();
-  return { update, show: update, destroy: () => undo.run() };
+  return {
+    update,
+    show: () => {
+      shown = true;
+    },
+    hide: () => {
+      shown = false;
+    },
+    destroy: () => undo.run(),
+  };
 }

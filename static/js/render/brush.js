@@ -131,6 +131,30 @@ export class Brush {
   }
 
   /**
+   * Write over several lines, broken between words. @param {string} text @param {number} x @param {number} baseline of the first line
+   * @param {number} width @param {number} step from line to line @param {number} lines at most @param {string} colour
+   * @param {CanvasTextAlign} [align]
+   */
+  wrapped(text, x, baseline, width, step, lines, colour, align = 'left') {
+    const words = text.split(' ');
+    let line = '';
+    let left = lines;
+    for (const [index, word] of words.entries()) {
+      const longer = line ? `${line} ${word}` : word;
+      if (!line || left === 1 || this.context.measureText(longer).width <= width) {
+        line = longer;
+        continue;
+      }
+      this.text(line, x, baseline, width, colour, align);
+      baseline += step;
+      left -= 1;
+      line = left === 1 ? words.slice(index).join(' ') : word;
+      if (left === 1) break;
+    }
+    this.text(line, x, baseline, width, colour, align);
+  }
+
+  /**
    * A bar with its filled part. @param {number} x @param {number} y @param {number} width @param {number} height
    * @param {number} fraction 0..1 @param {string} colour
    */

@@ -11,7 +11,7 @@ export const LARGEST = 2.5;
 const LEVELS = [['stack', 0.55], ['host', 0.21], ['datacenter', 0]];
 /** Room round what is fitted, CSS pixels. */
 const MARGIN = 20;
-const LOWER_MARGIN = 52;
+const LOWER_MARGIN = 72;
 /** Time in which the camera covers two thirds of the way, ms. */
 const EASE_MS = 90;
 

@@ -198,8 +198,11 @@ export class CanvasView {
   /** @param {import('./layout.js').Level} level */
   showLevel(level) {
     const { selection } = this.app;
+    const { bounds } = this.scene;
     const box = selection && this.scene.byKey.get(`${selection.kind}:${selection.id}`);
-    this.camera.showLevel(level, box ?? this.scene.bounds);
+    this.camera.showLevel(level, bounds);
+    const { scale } = this.camera.target;
+    if (box && (bounds.w * scale > this.camera.width || bounds.h * scale > this.camera.height)) this.camera.showLevel(level, box);
     this.scheduler.invalidate();
   }
 
@@ -314,8 +317,9 @@ export class CanvasView {
   }
 
   draw() {
-    if (!this.app.store.document || !this.app.parts) return;
+    if (!this.app.parts) return;
     if (this.dirty.ground) this.drawGround();
+    if (!this.app.store.document) return;
     if (this.dirty.live) this.drawLive();
     if (this.dirty.particles) this.drawParticles();
     this.dirty.ground = this.dirty.live = this.dirty.particles = false;
@@ -398,7 +402,7 @@ export class CanvasView {
     const size = brush.type('code', 10.5, 600);
     const text = this.app.t('figure.unseen', { rate: this.app.i18n.compact(unseen) });
     const width = Math.min(brush.w, brush.context.measureText(text).width + 10);
-    const left = brush.x + brush.w - width;
+    const left = brush.x + Math.round(8 * this.camera.scale);
     const top = brush.y + brush.h + 1;
     brush.context.fillStyle = brush.colour('--label');
     brush.context.beginPath();

@@ -50,7 +50,7 @@ export const band = {
     const lines = [app.t(titleKey(app, box)), app.t(`${titleKey(app, box)}.tip`)];
     if (box.guest) {
       const live = app.store.guests.get(box.guest);
-      if (live) lines.push(app.t('tip.rates', { rate: app.i18n.compact(live.rates.exits), virtual: app.i18n.compact(live.rates.perVirtualSecond) }));
+      if (live) lines.push(app.t('tip.rates', { rate: app.i18n.compact(live.rates.traps), virtual: app.i18n.compact(live.rates.perVirtualSecond) }));
     }
     return lines;
   },
@@ -97,13 +97,21 @@ function guestBand(brush, box, words) {
     write(brush, 'user', [at, `${app.i18n.compact(live.rates.instructions)} ${app.t('unit.instructions')}`]);
     return;
   }
-  const failure = live.state === 4 ? words.failure(box.guest) : null;
+  if (live.state === 4) {
+    const pad = 10 * brush.camera.scale;
+    const size = brush.type('text', 11.5, 600);
+    const first = brush.y + pad * 0.8 + size * 2.4;
+    const step = size * 1.3;
+    const lines = Math.max(1, Math.floor((brush.y + brush.h - 4 - first) / step) + 1);
+    brush.wrapped(words.failure(box.guest), brush.x + pad, first, brush.w - 2 * pad, step, lines, brush.colour('--state-failed'));
+    return;
+  }
   const stopped = live.state === 3 ? app.t('guest.stopped', { status: live.exitStatus ?? 0 }) : null;
   const off = live.state === 0 ? app.t('guest.off') : null;
   write(brush, 'kernel', [
-    failure ?? stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
-    `${app.i18n.compact(live.rates.exits)} ${app.t('unit.exits')}`,
-    `${app.n(live.exits)} ${app.t('unit.exits-total')}`,
+    stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
+    `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`,
+    `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
   ]);
 }
 
@@ -135,24 +143,36 @@ function hostBand(brush, box, words) {
   brush.text(last, brush.x + pad, baseline, brush.w - 2 * pad, ink);
 }
 
-/** @param {Brush} brush @param {Box} box */
-export function hardware(brush, box) {
-  const { app } = brush;
-  const host = app.store.host(box.host);
-  const live = app.store.hosts.get(box.host);
-  if (!host) return;
-  const pad = 10 * Math.max(brush.camera.scale, 0.6);
-  const step = Math.max(20 * brush.camera.scale, 15 * brush.size);
+/**
+ * How busy a host's harts are and how full its RAM is. @param {import('../app.js').App} app @param {number} id
+ * @returns {{label: string, fraction: number, value: string, colour: string}[]}
+ */
+export function hardwareFigures(app, id) {
+  const host = app.store.host(id);
+  const live = app.store.hosts.get(id);
+  if (!host) return [];
   const used = live?.memoryUsedMib ?? 0;
   const busy = live?.busy ?? 0;
-  const rows = /** @type {const} */ ([
-    [app.t('figure.harts', { harts: host.harts }), busy, `${Math.round(busy * 100)} %`, busy > 0.9 ? '--disposition-forwarded' : '--accent'],
-    [app.t('figure.ram'), used / host.memory_mib, `${app.n(used)} / ${app.n(host.memory_mib)} MiB`, '--disposition-hardware'],
-  ]);
+  return [
+    {
+      label: app.t('figure.harts', { harts: host.harts }), fraction: busy, value: `${Math.round(busy * 100)} %`,
+      colour: busy > 0.9 ? '--disposition-forwarded' : '--accent',
+    },
+    {
+      label: app.t('figure.ram'), fraction: used / host.memory_mib, value: `${app.n(used)} / ${app.n(host.memory_mib)} MiB`,
+      colour: '--disposition-hardware',
+    },
+  ];
+}
+
+/** @param {Brush} brush @param {Box} box */
+function hardware(brush, box) {
+  const pad = 10 * Math.max(brush.camera.scale, 0.6);
+  const step = Math.max(20 * brush.camera.scale, 15 * brush.size);
   let baseline = brush.y + pad * 0.8 + 11.5 * brush.size + step;
   const valueWidth = 96 * brush.size;
   const labelWidth = 62 * brush.size;
-  for (const [label, fraction, value, colour] of rows) {
+  for (const { label, fraction, value, colour } of hardwareFigures(brush.app, box.host)) {
     if (baseline > brush.y + brush.h - 3) return;
     brush.type('text', 11);
     brush.text(label, brush.x + pad, baseline, labelWidth, brush.colour('--band-hardware-ink'));

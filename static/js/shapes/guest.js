@@ -52,7 +52,7 @@ export const guest = {
     return [
       `${document.name} · ${app.t(`state.${shownState(GUEST_STATES[live.state], app.store.running)}`)}`,
       app.t('tip.guest', { image: app.store.image(document.image)?.name ?? document.image, memory: document.memory_mib, vcpus: document.vcpus }),
-      app.t('tip.rates', { rate: app.i18n.compact(live.rates.exits), virtual: app.i18n.compact(live.rates.perVirtualSecond) }),
+      app.t('tip.rates', { rate: app.i18n.compact(live.rates.traps), virtual: app.i18n.compact(live.rates.perVirtualSecond) }),
     ];
   },
 };
@@ -70,7 +70,7 @@ function tile(brush, box, live, words) {
   const line = brush.type('code', 11) * 1.5;
   const lines = live.state === 4
     ? [words.failure(box.guest)]
-    : [`${app.i18n.compact(live.rates.instructions)} ${app.t('unit.instructions')}`, `${app.i18n.compact(live.rates.exits)} ${app.t('unit.exits')}`];
+    : [`${app.i18n.compact(live.rates.instructions)} ${app.t('unit.instructions')}`, `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`];
   for (const text of lines) {
     y += line;
     if (y > brush.y + brush.h - pad) return;

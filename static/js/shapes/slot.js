@@ -24,18 +24,7 @@ export const slot = {
     const size = brush.type('text', 12, 600);
     brush.text(said.title, centre, middle - size * 0.4, room, colour, 'center');
     brush.type('text', 11);
-    const words = said.detail.split(' ');
-    let line = '';
-    let y = middle + size * 1.1;
-    for (const word of words) {
-      const longer = line ? `${line} ${word}` : word;
-      if (brush.context.measureText(longer).width > room && line) {
-        brush.text(line, centre, y, room, brush.colour('--soft'), 'center');
-        y += size * 1.25;
-        line = word;
-      } else line = longer;
-    }
-    brush.text(line, centre, y, room, brush.colour('--soft'), 'center');
+    brush.wrapped(said.detail, centre, middle + size * 1.1, room, size * 1.25, 4, brush.colour('--soft'), 'center');
   },
   tip: () => [],
 };
