@@ -31,6 +31,7 @@ export const ERROR_MESSAGES = {
   'error.lab-limit-memory': ['The hosts of this lab together have as much memory as they can.', '호스트들의 메모리 합계가 한도에 이르렀습니다.'],
   'error.lab-limit-ids': ['This lab has used up its identifiers; go on in a new lab.', '이 실험실의 식별자를 모두 썼습니다. 새 실험실에서 계속하세요.'],
   'error.server-limit-labs': ['This server keeps as many labs as it can.', '이 서버의 실험실 수가 한도에 이르렀습니다.'],
+  'error.elf-address': ['{image} is an ELF file, which says itself where it goes.', '{image:은} ELF 파일이라 놓일 자리를 스스로 정합니다.'],
   'error.host-memory': ['It needs {need_mib} MiB and the host has {free_mib} MiB free.', '{need_mib} MiB가 필요하지만 호스트에는 {free_mib} MiB만 남아 있습니다.'],
   'error.host-harts': ['It needs {need} harts and the host has {have}.', '하트가 {need}개 필요하지만 호스트에는 {have}개가 있습니다.'],
   'error.host-occupied': ['A bare-metal host runs one system, and this one has it.', '베어메탈 호스트는 시스템 하나만 실행하며, 이 호스트에는 이미 있습니다.'],

@@ -36,6 +36,7 @@ from engine.commands import (
     LabStep,
     LabUndo,
     MemoryQuery,
+    Stack,
 )
 from engine.document import TILE
 from engine.lab import Lab, Limits
@@ -434,3 +435,39 @@ def test_the_end_of_a_guest_is_told_once() -> None:
     assert (notice["guest"], notice["key"], notice["params"]["status"]) == (guest, "guest-stopped", 0)
     assert lab.drain()["notices"] == []
     assert lab.keyframe()["status"][str(guest)]["exit_status"] == 0
+
+
+FAULTS = {
+    "jump-to-nowhere": "_start: li t0, 0x1000\n jr t0\n",
+    "no-trap-handler": "_start: csrw stvec, zero\n .word 0\n",
+    "trap-loop": "_start: la t0, handler\n csrw stvec, t0\n .word 0\n .align 2\nhandler: .word 0\n",
+}
+
+
+@pytest.mark.parametrize("key", FAULTS)
+@pytest.mark.parametrize("stack", get_args(Stack))
+def test_a_guest_that_destroys_itself_says_why_and_the_others_go_on(key: str, stack: Stack) -> None:
+    lab = Lab.new("a")
+    for kind in (stack, "type1-trap-and-emulate"):
+        lab.apply(HostCreate(stack=kind))
+    image = lab.apply(ImageAssemble("bad.s", FAULTS[key]))["image"]
+    bad = lab.apply(GuestCreate(1, image))["guest"]
+    good = lab.apply(GuestCreate(2, "ringos", arguments="run=demo"))["guest"]
+    lab.run(100_000)
+    [notice] = lab.drain()["notices"]
+    assert (notice["guest"], notice["key"], notice["params"]["reason"]) == (bad, "guest-failed", key)
+    status = lab.keyframe()["status"]
+    assert (status[str(bad)]["state"], status[str(bad)]["failure"]["key"]) == (4, key)
+    assert status[str(good)]["instructions"] > 50_000
+    lab.apply(GuestPower(bad, "on"))
+    assert lab.keyframe()["status"][str(bad)]["failure"] is None
+
+
+def test_a_guest_that_spins_for_ever_leaves_time_to_the_others() -> None:
+    lab = Lab.new("a")
+    lab.apply(HostCreate())
+    image = lab.apply(ImageAssemble("spin.s", "_start: j _start\n"))["image"]
+    lab.apply(GuestCreate(1, image))
+    good = lab.apply(GuestCreate(1, "hello"))["guest"]
+    lab.run(400_000)
+    assert lab.keyframe()["status"][str(good)]["exit_status"] == 0
