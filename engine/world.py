@@ -12,8 +12,8 @@ inside an epoch, so their order inside it cannot be seen by a guest. The turn an
 the state and change only together with a step. So stopping, saving or looking at any position changes nothing
 that comes after it.
 
-A host on which nothing can ever happen again without input is idle: its clock stands still and it has no
-turns. When input reaches it, its clock first jumps to the lab's time.
+A host that sleeps, until its next timer event or for ever, has no turns and its clock stands still. When
+input reaches it, its clock first jumps to the lab's time. An epoch in which every host sleeps is left out.
 
 Structure (which hosts and guests exist) is not in `save()`: a world is built from the document's rows and
 then loaded. Everything here runs on one thread.
@@ -30,6 +30,7 @@ from engine.commands import LabError
 from engine.document import GuestRow, HostRow
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
+from engine.machine.hart import NEVER
 from engine.machine.loader import LoadedImage
 from engine.trace.rings import Trace
 
@@ -205,20 +206,22 @@ class World:
         """
         begin, began, recorded = self.position, self.time, self.trace.written
         turn, epoch_end = self._turn, self._epoch_end
+        busy_from = {host.id: host.busy_from for host in self.hosts.values()}
         while (left := begin + steps - self.position) > 0:
             traps = self.trace.written - recorded
             if stop_after_traps is not None and traps >= stop_after_traps:
                 break
-            ready = [host for host in self.hosts.values() if not host.idle]
-            if not ready:
-                break
-            host = next((host for host in ready if host.id >= turn and host.time < epoch_end), None)
-            if host is None:
-                turn, epoch_end = 0, (min(host.time for host in ready) // EPOCH_NS + 1) * EPOCH_NS
+            turn = next((host for host, at in busy_from.items() if host >= turn and at < epoch_end), 0)
+            if not turn:
+                soonest = min(busy_from.values(), default=NEVER)
+                if soonest >= NEVER:
+                    break
+                epoch_end = (soonest // EPOCH_NS + 1) * EPOCH_NS
                 continue
-            turn = host.id
+            host = self.hosts[turn]
             host.position_offset = self.position - host.position
             done = host.run(left, None if stop_after_traps is None else stop_after_traps - traps, epoch_end)
+            busy_from[turn] = host.busy_from
             if done:
                 self.position += done
                 self._turn, self._epoch_end = turn, epoch_end
@@ -238,8 +241,9 @@ class World:
 
     def _waken(self, host_id: int) -> Host:
         host = self.hosts[host_id]
-        if host.idle:
-            host.advance(self.time)
+        wakes = host.busy_from
+        if wakes > host.time:
+            host.advance(min(self.time, wakes))
         return host
 
     def _console(self, guest: int, data: bytes) -> None:

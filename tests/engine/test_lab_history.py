@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.commands import (
+    AnyCommand,
     ConsoleInput,
     GuestPower,
     HostCreate,
@@ -127,6 +128,50 @@ def test_inputs_happen_again_when_time_does() -> None:
     for back in (lab, again):
         back.run(end - back.position)
         assert (back.position, back.trace_hash(), console(back, guest)) == (end, digest, text)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_log_of_commands_is_the_lab(seed: int) -> None:
+    """Commands stamped with their positions, given again to a new lab that is run otherwise, make the same
+    lab.
+    """
+    chance = random.Random(seed)
+    stack: Stack = "bare-metal" if seed == 3 else "type1-trap-and-emulate"
+    hosts = [["run=demo"], ["run="]] if seed == 3 else [["run=demo", "run="], ["run="]]
+
+    def fresh() -> Lab:
+        return lab_of(*hosts, stack=stack, harts=1 + seed % 2)
+
+    lab, log = fresh(), []
+    for _ in range(60):
+        lab.run(chance.choice([1, 10, 300, 5_000, 40_000]), chance.choice([None, None, 1, 5]))
+        guest = chance.choice(guests_of(lab))
+        command: AnyCommand = ConsoleInput(
+            guest, chance.choice([b"ps\r", b"echo a\r", b"\x03", b"x", b"sleep 1\r"])
+        )
+        if chance.random() < 0.1:
+            command = GuestPower(guest, chance.choice(["off", "on", "reset"]))
+        try:
+            lab.apply(command)
+        except LabError:
+            continue
+        log.append((lab.position, command))
+    lab.run(50_000)
+    again = fresh()
+    for position, command in log:
+        while again.position < position:
+            again.run(min(position - again.position, chance.choice([7, 1_000, 100_000])))
+        again.apply(command)
+    run_to(again, lab.position)
+    assert again.trace_hash() == lab.trace_hash()
+    assert again.keyframe()["time"] == lab.keyframe()["time"]
+    assert [console(again, guest) for guest in guests_of(lab)] == [
+        console(lab, guest) for guest in guests_of(lab)
+    ]
+    begin = lab.keyframe()["history"]["begin"]
+    lab.apply(LabSeek(begin + (lab.position - begin) // 3))
+    run_to(lab, again.position)
+    assert again.trace_hash() == lab.trace_hash()
 
 
 def test_a_new_input_in_the_past_drops_what_came_after() -> None:
