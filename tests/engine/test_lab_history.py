@@ -130,14 +130,14 @@ def test_inputs_happen_again_when_time_does() -> None:
         assert (back.position, back.trace_hash(), console(back, guest)) == (end, digest, text)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 70, 73])
 def test_a_log_of_commands_is_the_lab(seed: int) -> None:
     """Commands stamped with their positions, given again to a new lab that is run otherwise, make the same
     lab.
     """
     chance = random.Random(seed)
-    stack: Stack = "bare-metal" if seed == 3 else "type1-trap-and-emulate"
-    hosts = [["run=demo"], ["run="]] if seed == 3 else [["run=demo", "run="], ["run="]]
+    stack: Stack = "bare-metal" if seed % 4 == 3 else "type1-trap-and-emulate"
+    hosts = [["run=demo"], ["run="]] if seed % 4 == 3 else [["run=demo", "run="], ["run="]]
 
     def fresh() -> Lab:
         return lab_of(*hosts, stack=stack, harts=1 + seed % 2)
