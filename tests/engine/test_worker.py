@@ -301,9 +301,18 @@ def test_checkpoint_and_log_give_the_same_lab(bench: Bench) -> None:
     guest = bench.guest()
     checkpoint = bench.until(wire.Checkpoint, lambda saved: saved.revision == 2)
     commands: list[AnyCommand] = [
-        LabSpeed("max"), LabRun(), ConsoleInput(guest, b"echo hello\n"), LabPause(), LabStep(),
-        LabStepBack(), LabStep("instruction"), LabRun(), ConsoleInput(guest, b"ls\n"), HostCreate(name="other"), LabPause(),
-    ]  # fmt: skip
+        LabSpeed("max"),
+        LabRun(),
+        ConsoleInput(guest, b"echo hello\n"),
+        LabPause(),
+        LabStep(),
+        LabStepBack(),
+        LabStep("instruction"),
+        LabRun(),
+        ConsoleInput(guest, b"ls\n"),
+        HostCreate(name="other"),
+        LabPause(),
+    ]
     entries = []
     for command in commands:
         bench.do(command)
