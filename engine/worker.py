@@ -59,6 +59,7 @@ from engine.lab import Lab, Limits
 NICENESS = 15
 SLICE_SECONDS = 0.02
 TICK_SECONDS = 0.1
+LONG_SECONDS = 0.3  # what takes longer has its progress told
 CHECKPOINT_SECONDS = 10.0
 CHECKPOINT_SHARE = 0.05  # of the time at most, spent on periodic checkpoints of one lab
 LONGEST_SLEEP_SECONDS = 0.5
@@ -148,6 +149,7 @@ class Seat:
     rate: float = RATE_AT_FIRST
     job: Job | None = None
     told: float = -1.0  # the fraction last reported
+    tell_at: float = 0.0  # when the next may be
     waiting: deque[wire.Do | wire.Ask | wire.Show | wire.Close] = field(default_factory=deque)
     dirty: bool = False  # something happened since the last tick
     next_tick: float = 0.0
@@ -379,7 +381,7 @@ class Worker:
     def _start(self, seat: Seat, work: Callable[[Job], None], *, cancellable: bool = False) -> None:
         seat.job = Job(work)
         seat.job.cancellable = cancellable
-        seat.told = -1.0
+        seat.told, seat.tell_at = -1.0, self._clock() + LONG_SECONDS
 
     def _advance(self, seat: Seat) -> None:
         """Run a seat's job to its next report."""
@@ -393,8 +395,8 @@ class Worker:
                 self.send(wire.Progress(seat.name, 1.0))
             if self._seats.get(seat.name) is seat:
                 self._serve(seat)
-        elif now >= seat.next_tick:
-            seat.next_tick = now + TICK_SECONDS
+        elif now >= seat.tell_at:
+            seat.tell_at = now + TICK_SECONDS
             if job.fraction != seat.told:
                 seat.told = job.fraction
                 self.send(wire.Progress(seat.name, job.fraction))

@@ -28,6 +28,10 @@ from webapp.config import Config
 from webapp.labs import Labs
 from webapp.store import Store
 
+UNKNOWN_NAME = (
+    "This Ringside is not known as “{name}”. Add the name to RINGSIDE_ALLOWED_HOSTS to use it.\n",
+    "이 Ringside는 “{name}”이라는 이름을 모릅니다. 쓰려면 RINGSIDE_ALLOWED_HOSTS에 추가하세요.\n",
+)
 FORM_BYTES = 64 << 10  # of a multipart form beside the file in it
 
 
@@ -44,10 +48,7 @@ class HostGuard:
         if name in self._names or "*" in self._names or is_address(name):
             return self._app(environ, start_response)
         start_response("421 Misdirected Request", [("Content-Type", "text/plain; charset=utf-8")])
-        sentence = (
-            f"This Ringside is not known as {name!r}. Add the name to RINGSIDE_ALLOWED_HOSTS to use it."
-        )
-        return [sentence.encode()]
+        return [line.format(name=name).encode() for line in UNKNOWN_NAME]
 
 
 def host_name(host: str) -> str:

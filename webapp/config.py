@@ -49,7 +49,7 @@ class Config:
         default=30, metadata={"variable": "RINGSIDE_COMMANDS_PER_SECOND", "least": 1, "most": 100_000}
     )
     queries_per_second: int = field(
-        default=60, metadata={"variable": "RINGSIDE_QUERIES_PER_SECOND", "least": 1, "most": 100_000}
+        default=100, metadata={"variable": "RINGSIDE_QUERIES_PER_SECOND", "least": 1, "most": 100_000}
     )
     #: what one lab may hold; None: engine.lab.Limits' own figure
     lab_hosts: int | None = field(

@@ -232,7 +232,7 @@ class Labs:
         return lab
 
     def _open(self, lab: Lab) -> None:
-        lab.state = State.OPENING
+        lab.state, lab.watched_at = State.OPENING, time.monotonic()
         lab.settled.clear()
         gevent.spawn(self._hand_over, lab)
 
@@ -248,7 +248,7 @@ class Labs:
         try:
             saved = self._kept(lambda: self._store.saved(lab.id))
         except StoreError as error:
-            self._unopened(lab, Problem("lab-damaged", str(error)))
+            self._unopened(lab, Problem("checkpoint-damaged", str(error), {"reason": str(error)}))
             return
         worker = self._pool.choose()
         lab.worker, lab.slot = worker, next(self._slots)

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 import numpy as np
 from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
-from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
 from engine.commands import ImageAdd, LabError, Problem, TraceQuery
 from engine.trace import record
 from engine.trace.export import to_lines
+from webapp.config import Config
 from webapp.labs import DEMO, Labs
 from webapp.store import LabRow
 
@@ -36,6 +37,11 @@ log = logging.getLogger(__name__)
 
 def _labs() -> Labs:
     found: Labs = current_app.extensions["ringside"]
+    return found
+
+
+def _config() -> Config:
+    found: Config = current_app.config["RINGSIDE"]
     return found
 
 
@@ -57,7 +63,7 @@ def check_csrf() -> None:
         return
     given = request.headers.get("X-CSRF-Token") or request.form.get("csrf", "")
     if not secrets.compare_digest(given.encode(), session.get("csrf", "").encode()) or not given:
-        raise Forbidden("This page is too old to change anything: reload it and try again.")
+        raise LabError("page-too-old", "This page is too old to change anything: reload it and try again.")
 
 
 @pages.after_app_request
@@ -103,6 +109,11 @@ def http_error(error: HTTPException) -> tuple[Response | str, int]:
     return _failure(error.code or 500, Problem(f"http.{error.code}", error.description or error.name))
 
 
+@pages.app_errorhandler(RequestEntityTooLarge)
+def too_large(_error: RequestEntityTooLarge) -> tuple[Response | str, int]:
+    return lab_error(_too_large())
+
+
 @pages.app_errorhandler(LabError)
 def lab_error(error: LabError) -> tuple[Response | str, int]:
     return _failure(_STATUS.get(error.problem.key, 422), error.problem)
@@ -116,7 +127,13 @@ def defect(_error: Exception) -> tuple[Response | str, int]:
     return _failure(500, Problem("internal", sentence, {"reference": reference}))
 
 
-_STATUS = {"lab-not-found": 404, "server-limit-labs": 409}
+_STATUS = {
+    "lab-not-found": 404,
+    "server-limit-labs": 409,
+    "page-too-old": 403,
+    "no-file": 400,
+    "upload-too-large": 413,
+}
 
 
 def _failure(status: int, problem: Problem) -> tuple[Response | str, int]:
@@ -159,14 +176,13 @@ def lab(name: str) -> str:
 def upload_image(name: str) -> Response:
     file = request.files.get("file")
     if file is None:
-        raise BadRequest("Send the image as the form's field “file”.")
+        raise LabError("no-file", "Send the image as the form's field “file”.")
     _labs().row(name)
     content = file.stream.read()
     if not content:
         raise LabError("image-empty", "The file is empty.")
-    limit = current_app.config["RINGSIDE"].max_upload_bytes
-    if len(content) > limit:
-        raise RequestEntityTooLarge(_too_large(limit))
+    if len(content) > _config().max_upload_bytes:
+        raise _too_large(file.filename or "file")
     accepted = _labs().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
     return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
 
@@ -235,8 +251,10 @@ def lab_name(text: str, otherwise: str) -> str:
     return name or otherwise
 
 
-def _too_large(limit: int) -> str:
-    return f"The file is larger than {limit >> 20} MiB, the largest image that this server takes."
+def _too_large(name: str = "file") -> LabError:
+    most = _config().max_upload_bytes >> 20
+    sentence = f"{name} is larger than {most} MiB, the most that can be uploaded."
+    return LabError("upload-too-large", sentence, name=name, most=most)
 
 
 @pages.get("/healthz")

@@ -97,8 +97,11 @@ class WholeSocket:
             socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # or ticks wait for acknowledgements
 
     def send(self, data: bytes) -> int:
-        with self._lock, gevent.Timeout(WRITE_SECONDS, OSError("the client does not read")):
-            self._socket.sendall(data)
+        try:
+            with self._lock, gevent.Timeout(WRITE_SECONDS, TimeoutError("the client does not read")):
+                self._socket.sendall(data)
+        except OSError as error:
+            raise BrokenPipeError(str(error)) from error  # what simple-websocket expects when it closes
         return len(data)
 
     def dup(self) -> WholeSocket:

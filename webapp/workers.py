@@ -31,8 +31,9 @@ import zmq.green as zmq
 import engine
 from engine import wire
 
-SILENT_SECONDS = 30.0
-STOP_SECONDS = 20.0
+SILENT_SECONDS = 60.0
+WATCH_SECONDS = 2.0
+STOP_SECONDS = 15.0
 MARKER_BYTES = 4
 
 log = logging.getLogger(__name__)
@@ -57,12 +58,12 @@ class WorkerProcess:
         self.ready = gevent.event.Event()  # set by its Hello, and by its death
         self.alive = True
         self.started = self.heard_at = time.monotonic()
-        self._marker = folder / identity
-        self._marker.write_bytes(bytes(MARKER_BYTES))
+        self.marker = folder / identity
+        self.marker.write_bytes(bytes(MARKER_BYTES))
         source = str(Path(engine.__file__).resolve().parent.parent)
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = gevent.subprocess.Popen(
-            [sys.executable, "-m", "engine.worker", endpoint, identity, str(self._marker)],
+            [sys.executable, "-m", "engine.worker", endpoint, identity, str(self.marker)],
             stdin=gevent.subprocess.PIPE,
             stdout=sys.stderr,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
@@ -70,7 +71,7 @@ class WorkerProcess:
 
     def culprit(self) -> str | None:
         """The lab that the worker was working for when it ended."""
-        return self.labs.get(int.from_bytes(self._marker.read_bytes(), "little"))
+        return self.labs.get(int.from_bytes(self.marker.read_bytes(), "little"))
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):
@@ -125,11 +126,16 @@ class Pool:
         ]
 
     def stop(self) -> None:
-        """Ask every worker to save and end, and wait for it."""
+        """Ask every worker to save and end, and wait for it. Once is enough."""
+        if self._stopping:
+            return
         self._stopping = True
         workers = list(self._workers.values())
         for worker in workers:
-            self.send(worker, wire.Stop())
+            if worker.ready.is_set():
+                self.send(worker, wire.Stop())
+            else:
+                worker.kill()  # it has no lab, and no socket yet to be asked on
         with gevent.Timeout(STOP_SECONDS, False):
             for worker in workers:
                 worker.process.wait()
@@ -179,7 +185,7 @@ class Pool:
 
     def _watch(self) -> None:
         while True:
-            gevent.sleep(SILENT_SECONDS / 10)
+            gevent.sleep(WATCH_SECONDS)
             for worker in list(self._workers.values()):
                 if time.monotonic() - worker.heard_at > SILENT_SECONDS:
                     log.error("%s has said nothing for %d s and is killed", worker.identity, SILENT_SECONDS)

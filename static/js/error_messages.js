@@ -10,6 +10,8 @@ export const ERROR_MESSAGES = {
   'error.no-answer': ['The server did not answer in time. Look whether the change has arrived.', '서버가 제때 응답하지 않았습니다. 변경이 적용되었는지 확인하세요.'],
   'error.not-connected': ['There is no connection to the server; nothing was sent.', '서버에 연결되어 있지 않아 아무것도 보내지 않았습니다.'],
   'error.upload-too-large': ['{name} is larger than {most} MiB, the most that can be uploaded.', '{name:은} 올릴 수 있는 최대 크기인 {most} MiB보다 큽니다.'],
+  'error.no-file': ['No file was sent.', '보낸 파일이 없습니다.'],
+  'error.page-too-old': ['This page is too old to change anything: reload it and try again.', '오래된 페이지라서 아무것도 바꿀 수 없습니다. 새로 고친 뒤 다시 시도하세요.'],
   'error.upload-failed': ['{name} could not be sent. Look at the connection and try again.', '{name:을} 보내지 못했습니다. 연결을 확인하고 다시 시도하세요.'],
   'error.bad-message': ['The server did not understand this: {detail}', '서버가 이해하지 못했습니다: {detail}'],
   'error.protocol-version': ['The server is newer than this page. Reload the page.', '서버가 이 페이지보다 새 버전입니다. 페이지를 새로 고치세요.'],

@@ -223,7 +223,7 @@ def test_a_picture_comes_after_a_tick_with_all_that_was_before(bench: Bench) -> 
 def test_labs_that_run_share_the_worker(bench: Bench) -> None:
     for name in ("one", "two", "three"):
         bench.open(name)
-        bench.guest(name)
+        spinning(bench, name)
         bench.done(LabSpeed("max"), name)
         bench.done(LabRun(), name)
     before = {name: bench.lab(name).position for name in ("one", "two", "three")}
@@ -301,9 +301,18 @@ def test_checkpoint_and_log_give_the_same_lab(bench: Bench) -> None:
     guest = bench.guest()
     checkpoint = bench.until(wire.Checkpoint, lambda saved: saved.revision == 2)
     commands: list[AnyCommand] = [
-        LabSpeed("max"), LabRun(), ConsoleInput(guest, b"echo hello\n"), LabPause(), LabStep(),
-        LabStepBack(), LabStep("instruction"), LabRun(), ConsoleInput(guest, b"ls\n"), HostCreate(name="other"), LabPause(),
-    ]  # fmt: skip
+        LabSpeed("max"),
+        LabRun(),
+        ConsoleInput(guest, b"echo hello\n"),
+        LabPause(),
+        LabStep(),
+        LabStepBack(),
+        LabStep("instruction"),
+        LabRun(),
+        ConsoleInput(guest, b"ls\n"),
+        HostCreate(name="other"),
+        LabPause(),
+    ]
     entries = []
     for command in commands:
         bench.do(command)

@@ -7,6 +7,8 @@ the server is compared with something that shares no code with it.
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import Callable
 from typing import Any, Self
@@ -50,6 +52,11 @@ class Page:
     def close(self) -> None:
         self._socket.shutdown()
 
+    def vanish(self) -> None:
+        """Go as a machine does whose cable is pulled: the connection is reset, nothing is said."""
+        self._socket.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.shutdown()
+
     # -- sending -------------------------------------------------------------------------------------
     def raw(self, content: bytes | str) -> None:
         if isinstance(content, bytes):
@@ -72,8 +79,9 @@ class Page:
 
     # -- receiving -----------------------------------------------------------------------------------
     def _receive(self, timeout: float = 20) -> Any:
-        self._socket.settimeout(timeout)
+        until = time.monotonic() + timeout
         while True:
+            self._socket.settimeout(max(0.001, until - time.monotonic()))
             content = self._socket.recv()
             if content == "2":
                 self._socket.send("3")

@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import websocket
 
 from tests.support.server import Server
 from tests.webapp.client import Page
-from tests.webapp.conftest import create_lab, workers_of
+from tests.webapp.conftest import create_lab, make_server, workers_of
 
 BROKEN = (ConnectionError, websocket.WebSocketException, OSError)
 
@@ -96,7 +97,8 @@ def test_what_was_typed_into_a_console_has_its_effect_after_a_kill(own: Server) 
     with Page(own.port) as page:
         page.join(lab)
         host = page.command("host.create")["result"]["host"]
-        guest = page.command("guest.create", host=host, image="ringos")["result"]["guest"]
+        created = page.command("guest.create", host=host, image="ringos", arguments="")
+        guest = created["result"]["guest"]
         page.command("lab.speed", speed="max")
         page.command("lab.run")
         _read_until(page, guest, b"$ ")
@@ -107,6 +109,14 @@ def test_what_was_typed_into_a_console_has_its_effect_after_a_kill(own: Server) 
         keyframe = page.join(lab)["keyframe"]
         shown = b"".join(data for number, data in keyframe["console"] if number == guest)
         _read_until(page, guest, b"\nkept-for-ever", shown.replace(b"\r", b""))
+
+
+def spin(page: Page) -> None:
+    """Give the page's lab a guest that runs for ever."""
+    host = page.command("host.create", stack="bare-metal")["result"]["host"]
+    source = ".globl _start\n_start:\n  addi x5, x5, 1\n  j _start\n"
+    image = page.command("image.assemble", name="spin", source=source)["result"]["image"]
+    page.command("guest.create", host=host, image=image)
 
 
 def _read_until(page: Page, guest: int, text: bytes, shown: bytes = b"") -> None:
@@ -189,6 +199,65 @@ def test_workers_are_killed_under_load(own: Server) -> None:
     assert set(found.values()) <= sent
     sure = {host: name for host, name in witness.hosts.items() if name not in witness.unsure}
     assert sum(found[host] != name for host, name in sure.items()) <= 1
+
+
+def test_a_lab_that_ends_its_worker_again_and_again_is_opened_paused(own: Server) -> None:
+    lab = create_lab(own)
+    with Page(own.port) as page:
+        page.join(lab)
+        spin(page)
+        page.command("lab.speed", speed="max")
+        page.command("lab.run")
+        kills = 0
+        while True:
+            page.until("tick")
+            for process in workers_of(own):
+                os.kill(process, signal.SIGKILL)
+            kills += 1
+            assert kills < 20, "the worker was at work for this lab nearly always"
+            while "keyframe" not in {event for event, _ in page.events}:
+                page.pump()
+            page.drain(0.5)
+            if "lab-quarantined" in [content["key"] for event, content in page.events if event == "notice"]:
+                break
+            page.events.clear()
+        assert kills >= 3
+        keyframe = page.join(lab)["keyframe"]
+        assert not keyframe["running"]
+        assert keyframe["document"]["guests"]
+        page.command("lab.step", unit="instruction")
+
+
+def test_a_lab_that_nobody_watches_is_put_aside_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RINGSIDE_UNWATCHED_SECONDS", "1")
+    with make_server(tmp_path / "data") as server:
+        lab = create_lab(server)
+        with Page(server.port) as page:
+            page.join(lab)
+            spin(page)
+            page.command("lab.speed", speed="25", unit="instruction")
+            page.command("lab.run")
+            tick = page.until("tick")
+        time.sleep(4)
+        with Page(server.port) as page:
+            joined = page.join(lab)
+            assert joined["tick"] >= tick["n"]
+            assert joined["keyframe"]["running"]
+            assert page.until("tick")["position"] >= tick["position"]
+
+
+def test_the_pages_are_told_when_the_server_ends(own: Server) -> None:
+    with Page(own.port) as page:
+        page.join("demo")
+        page.until("presence")
+        ending = threading.Thread(target=own.stop)
+        ending.start()
+        assert page.until("notice")["key"] == "server-stopping"
+        with pytest.raises(BROKEN):
+            page.drain(20)
+        ending.join()
 
 
 def test_workers_end_with_the_server(own: Server) -> None:

@@ -155,10 +155,10 @@ def test_uploads_that_cannot_be_taken_say_why(browser: Browser, upload: str, hel
         return key
 
     assert problem(422, "empty", b"") == "image-empty"
-    assert problem(413, "large", bytes((8 << 20) + 1)) == "http.413"
-    assert problem(413, "huge", bytes((8 << 20) + (128 << 10))) == "http.413"
+    assert problem(413, "large", bytes((8 << 20) + 1)) == "upload-too-large"
+    assert problem(413, "huge", bytes((8 << 20) + (128 << 10))) == "upload-too-large"
     assert problem(422, "cut.elf", hello_elf[:100])
-    assert problem(403, "hello.elf", hello_elf, X_CSRF_Token="wrong") == "http.403"
+    assert problem(403, "hello.elf", hello_elf, X_CSRF_Token="wrong") == "page-too-old"
     document = json.loads(browser.get(upload.replace("images", "export")).body)
     assert all(image["builtin"] for image in document["images"])
 

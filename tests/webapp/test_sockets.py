@@ -196,6 +196,18 @@ def test_a_message_that_is_too_large_ends_the_connection_and_nothing_else(page: 
     two.command("host.create")
 
 
+def test_pages_that_vanish_leave_no_trace(page: Pages, shared: Server) -> None:
+    witness = page()
+    witness.join("demo")
+    for _ in range(20):
+        one = Page(shared.port)
+        one.join("demo")
+        one.vanish()
+    witness.until("presence", lambda content: content["clients"] == 1)
+    for _ in range(5):
+        witness.until("tick")
+
+
 JSON_LIKE = st.recursive(
     st.none()
     | st.booleans()
