@@ -138,7 +138,8 @@ def test_a_guest_is_written_corrected_and_run(page: Page) -> None:
     page.keyboard.press("Control+Enter")
     expect(editor).to_be_hidden()
     console = page.locator("#panel-console")
-    expect(console.get_by_role("combobox", name="Guest").locator("option:checked")).to_have_text(re.compile("my-guest|vm-"))
+    chosen = console.get_by_role("combobox", name="Guest").locator("option:checked")
+    expect(chosen).to_have_text(re.compile("my-guest|vm-"))
     expect(console.locator(".console-screen:visible .xterm-rows")).to_contain_text(
         re.compile("hello", re.IGNORECASE)
     )

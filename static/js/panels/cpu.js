@@ -156,6 +156,7 @@ export function mountCpu(root, app) {
       rows.push(row);
       if (here) current = row;
     }
+    if (rows.length === 0) rows.push(h('div', { role: 'row' }, h('span.dim', { role: 'cell' }, app.t('cpu.nocode'))));
     code.replaceChildren(...rows);
     if (pinned === null) centre(current);
     showSource(now.source);

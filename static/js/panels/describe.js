@@ -97,6 +97,7 @@ export const ACTIONS = {
   shutdown: (r, c) => ['action.shutdown', { status: String(BigInt.asIntN(32, word(r.a))) }],
   address_space: (r) => [word(r.b) === 1n ? 'action.address_space.kept' : 'action.address_space.new', { value: hex(r.a) }],
   dirty: (r) => ['action.dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
+  emulate: () => ['action.emulate'],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */
