@@ -1,4 +1,4 @@
-"""The page's sentences for refusals against the assembler's own: the same English, every key, no parameter lost."""
+"""The page's sentences for refusals against the assembler's own: same English, every key, no parameter lost."""
 
 from __future__ import annotations
 
