@@ -179,7 +179,7 @@ class Document(Struct):
 
 
 #: Room that a host's tile takes on the canvas with its margin, in the canvas' own units.
-TILE = (360.0, 260.0)
+TILE = (510.0, 570.0)
 
 
 def plain(value: Any) -> Any:

@@ -205,7 +205,7 @@ def _reporting(
 def _say_problem(error: LabError) -> None:
     if isinstance(error, AssemblyError):
         for line, column, message in error.errors:
-            sys.stderr.write(f"{error.problem.params['name']}:{line}:{column}: {message}\n")
+            sys.stderr.write(f"{error.problem.params['source']}:{line}:{column}: {message}\n")
     else:
         _say(error.problem.message)
 

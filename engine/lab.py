@@ -78,7 +78,7 @@ from engine.document import (
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.hypervisor.guest import IDLE, RUNNING
 from engine.images import Images, builtin_rows, digest
-from engine.report import Report, status
+from engine.report import Report, host_columns, status
 from engine.structure import perform
 from engine.vocabulary import vocabulary
 from engine.world import Ran, World
@@ -460,6 +460,7 @@ class Lab:
         """
         world = self._world
         used = {row.image for row in self._document.guests.values()}
+        hosts = list(world.hosts.values())
         return {
             "schema": vocabulary(),
             "document": self.document(),
@@ -468,6 +469,7 @@ class Lab:
             "running": self._document.running,
             "history": {"begin": self._history.begin, "end": self._history.end},
             "status": {str(guest): status(world.guest(guest)) for guest in self._document.guests},
+            "hosts": host_columns(hosts, [0] * len(hosts)),
             "totals": world.trace.totals(),
             "console": [[guest, world.consoles[guest].content()] for guest in self._document.guests],
             "records": world.trace.latest(KEYFRAME_RECORDS).tobytes(),

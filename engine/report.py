@@ -7,11 +7,12 @@ A report is about one present. When the lab jumps to another moment, what was wa
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.document import Document
 from engine.hypervisor.guest import FAILED, STOPPED, Guest
+from engine.hypervisor.host import Host
 from engine.world import World
 
 SAMPLE_RECORDS = 48
@@ -64,12 +65,7 @@ class Report:
                 "instructions": _column("Q", (machine.instructions for _, machine in guests)),
                 "exits": _column("Q", (machine.exits for _, machine in guests)),
             },
-            "hosts": {
-                "id": _column("H", (host.id for host in hosts)),
-                "time": _column("Q", (host.time for host in hosts)),
-                "busy_permille": _column("H", busy),
-                "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
-            },
+            "hosts": host_columns(hosts, busy),
             "counts": world.trace.drain_counts(),
             "sample": world.trace.drain_sample(SAMPLE_RECORDS).tobytes(),
             "console": [[guest, bytes(data)] for guest, data in console.items()],
@@ -102,6 +98,16 @@ class Report:
                 }
             )
         return notices
+
+
+def host_columns(hosts: Sequence[Host], busy_permille: Sequence[int]) -> dict[str, bytes]:
+    """The hosts' figures, one column each. Busy is a share of virtual time since the last drain."""
+    return {
+        "id": _column("H", (host.id for host in hosts)),
+        "time": _column("Q", (host.time for host in hosts)),
+        "busy_permille": _column("H", busy_permille),
+        "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
+    }
 
 
 def status(machine: Guest) -> dict[str, Any]:

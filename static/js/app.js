@@ -168,11 +168,11 @@ export class App extends Emitter {
     this.toast({ text: this.problemText(error), level: 'error' });
   }
 
-  /** The sentence for a refusal, in the reader's language. @param {unknown} error @returns {string} */
+  /** The sentence for a refusal, in the reader's language; an assembler's error is told by its first diagnostic. @param {unknown} error */
   problemText(error) {
     if (error && typeof error === 'object' && 'key' in error) {
       const problem = /** @type {{key: string, message?: string, params?: Params}} */ (error);
-      const key = `error.${problem.key}`;
+      const key = `error.${problem.params?.diagnostic ?? problem.key}`;
       if (this.i18n.has(key)) return this.t(key, problem.params ?? {});
       if (problem.message) return problem.message;
     }

@@ -34,7 +34,7 @@ export const PROTOCOL = 1;
  *            exit_status: number | null, failure: {key: string, params: Record<string, string | number>} | null}} GuestStatus
  * @typedef {{schema: Schema, document: LabDocument, position: number, time: number, running: boolean,
  *            history: {begin: number, end: number}, status: Record<string, GuestStatus>, totals: Columns,
- *            console: [number, ArrayBuffer][], records: ArrayBuffer, symbols: Record<string, number>, hosts?: Columns}} Keyframe
+ *            console: [number, ArrayBuffer][], records: ArrayBuffer, symbols: Record<string, number>, hosts: Columns}} Keyframe
  */
 
 /** The states of a guest, in the order of the tick's `state` column. */

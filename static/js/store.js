@@ -161,7 +161,7 @@ export class Store extends Emitter {
       live.failure = status.failure;
     }
     this.setDocument(keyframe.document, revision);
-    if (keyframe.hosts) this.setHosts(keyframe.hosts);
+    this.setHosts(keyframe.hosts);
     this.addCounts(keyframe.totals, false);
     this.addTraps(keyframe.records);
     this.emit('keyframe', keyframe);

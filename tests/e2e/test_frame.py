@@ -1,4 +1,4 @@
-"""The page's frame on the demo lab of a real server: canvas, drag and drop, keyboard, time, history, words."""
+"""The page's frame on the demo lab of a real server: canvas, drag and drop, keyboard, time, history."""
 
 from __future__ import annotations
 

@@ -51,6 +51,12 @@ export function counts(rows) {
   };
 }
 
+/** @param {number} virtual ns @param {number} busy permille @param {number} used MiB; all of host 1 */
+const hosts = (virtual, busy, used) => ({
+  id: Uint16Array.of(1).buffer, time: BigUint64Array.of(BigInt(virtual)).buffer, busy_permille: Uint16Array.of(busy).buffer,
+  memory_used_mib: Uint32Array.of(used).buffer,
+});
+
 /** @param {Partial<import('../../static/js/protocol.js').Keyframe>} [change] @returns {import('../../static/js/protocol.js').Keyframe} */
 export function keyframe(change = {}) {
   return {
@@ -59,7 +65,7 @@ export function keyframe(change = {}) {
       1: { state: 1, level: 2, pc: 0xffffffff80200400n, instructions: 1000, exits: 10, exit_status: null, failure: null },
       2: { state: 4, level: 2, pc: 0, instructions: 5, exits: 1, exit_status: null, failure: { key: 'trap-loop', params: {} } },
     },
-    totals: counts([[1, 0, 2, 0, 1, 10]]), console: [], records: records([[9, 1, 0, 1], [10, 1, 0, 1]]), symbols: {},
+    totals: counts([[1, 0, 2, 0, 1, 10]]), hosts: hosts(5000, 0, 24), console: [], records: records([[9, 1, 0, 1], [10, 1, 0, 1]]), symbols: {},
     ...change,
   };
 }
@@ -76,10 +82,7 @@ export function tick({ n = 1, instructions = 1000, exits = 10, virtual = 5000, c
       id: Uint16Array.of(1).buffer, state: Uint8Array.of(state).buffer, level: Uint8Array.of(0).buffer, pc: BigUint64Array.of(2n ** 64n - 4n).buffer,
       instructions: BigUint64Array.of(BigInt(instructions)).buffer, exits: BigUint64Array.of(BigInt(exits)).buffer,
     },
-    hosts: {
-      id: Uint16Array.of(1).buffer, time: BigUint64Array.of(BigInt(virtual)).buffer, busy_permille: Uint16Array.of(250).buffer,
-      memory_used_mib: Uint32Array.of(24).buffer,
-    },
+    hosts: hosts(virtual, 250, 24),
     counts: counts(counted ? [[1, 0, 2, 0, 1, counted]] : []), sample, console: [], notices,
   };
 }

@@ -18,6 +18,7 @@ test('a keyframe says everything a joining page needs', () => {
   assert.equal(store.guests.get(2)?.failure?.key, 'trap-loop');
   assert.deepEqual([...store.traps].map((trap) => trap.sequence), [9, 10]);
   assert.equal(store.guests.get(1)?.last?.sequence, 10);
+  assert.equal(store.hosts.get(1)?.memoryUsedMib, 24);
   assert.deepEqual([...(store.totals.get(1)?.values() ?? [])].map(({ cause, count }) => [cause, count]), [[2, 10]]);
 });
 
