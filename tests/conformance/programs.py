@@ -746,7 +746,11 @@ SCENARIOS: dict[str, Scenario] = {
 
 def case(name: str, seed: int) -> Case:
     """The program of one scenario and seed."""
-    scenario = SCENARIOS[name]
+    return build(name, SCENARIOS[name], seed)
+
+
+def build(name: str, scenario: Scenario, seed: int) -> Case:
+    """A scenario's program for a seed."""
     rng = random.Random(f"{name} {seed}")
     mode = scenario.modes[seed % len(scenario.modes)]
     body = Body(rng, mode)
