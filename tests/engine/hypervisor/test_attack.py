@@ -28,7 +28,7 @@ from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, Trap
 from engine.trace.rings import Trace
 from tests.conformance.compare import differences
-from tests.conformance.programs import BASE, Body, Scenario, Step, build, entry_lines
+from tests.conformance.programs import BASE, Body, Scenario, Step, build
 from tests.conformance.sides import MEMORY_MIB, run_on_reference
 
 HOST_MIB = 64
@@ -46,7 +46,6 @@ class World:
     def __init__(self, program: Program, memory_mib: int = MEMORY_MIB, host_mib: int = HOST_MIB) -> None:
         self.shown = bytearray()
         self.host = Host(1, 1, host_mib, "type1-trap-and-emulate", Trace(), self._console)
-        self._leave_secrets_in_freed_frames()
         self.host.add_guest(2, inspect(assemble(IDLE_VICTIM).elf(), "victim"), 1, VICTIM_MIB, "")
         self.victim = self._guest(2)
         for page in range(RAM_BASE >> 12, (RAM_BASE >> 12) + VICTIM_MIB * 256):
@@ -56,6 +55,7 @@ class World:
         for page in range(self.host.frames.first):
             memory.write_bytes(page * PAGE, SECRET_PAGE)
         self.host.run(50)
+        self._leave_secrets_in_freed_frames()
         self.host.add_guest(1, inspect(program.elf(), program.name), 1, memory_mib, "")
         self.attacker = self._guest(1)
 
@@ -217,15 +217,6 @@ def wild_entry(body: Body) -> None:
         body.add("sfence.vma")
 
 
-def table_store_across(body: Body) -> None:
-    """A misaligned store over the halves of two entries."""
-    rng = body.rng
-    body.add(f"la s9, leaf_table + {8 * rng.randrange(15)}", *entry_lines(rng, "t6"))
-    body.add(
-        "ld t5, 8(s9)", "slli t5, t5, 32", "srli t6, t6, 32", "or t6, t6, t5", "sd t6, 4(s9)", "sfence.vma"
-    )
-
-
 def write_through_window(body: Body) -> None:
     """Page tables are also reached through whatever the window maps them to."""
     rng = body.rng
@@ -267,7 +258,7 @@ def wild_physical(body: Body) -> None:
 
 
 ACCESSES: dict[Step, float] = {Body.virtual_access: 6, Body.virtual_jump: 1, Body.status_bits: 1, wild_entry: 5,
-                               table_store_across: 1, write_through_window: 2}  # fmt: skip
+                               Body.change_entry: 1, write_through_window: 2}  # fmt: skip
 ATTACKS = {
     "supervisor": Scenario(ACCESSES, modes="s", paging=True, length=110, delegation=0xB1FF, status=0xC0000),
     "machine": Scenario(
@@ -277,7 +268,7 @@ ATTACKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attacker_stays_in_its_own_memory(name: str, seed: int) -> None:
     program = assemble(build(name, ATTACKS[name], seed).source, name)
