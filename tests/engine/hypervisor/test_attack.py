@@ -289,3 +289,131 @@ def test_most_attackers_come_to_their_end() -> None:
         world.run()
         ended += world.attacker.exit_status == 0
     assert ended >= 8
+
+
+# -- firmware calls --------------------------------------------------------------------------------------
+EXTENSIONS = (0x0, 0x1, 0x2, 0x10, 0x54494D45, 0x735049, 0x52464E43, 0x48534D, 0x4442434E, 0x53525354, 0xDEAD)
+#: What would end or stop the caller: legacy shutdown is not in EXTENSIONS, these are refused by their arguments.
+NEVER_CALLED = {(0x48534D, 1), (0x48534D, 3)}
+
+
+def sbi_program(seed: int) -> str:
+    """Firmware calls with wild pointers, lengths, hart numbers and masks; what they answer is kept in `answers`."""
+    rng = random.Random(f"sbi {seed}")
+    wild = (0, 1, 8, 4096, BASE, BASE - 1, BASE + (16 << 20) - 4, BASE + (16 << 20), BASE + (20 << 20), 0x8020_0000,
+            1 << 32, 1 << 63, (1 << 64) - 1, (1 << 64) - 8, 0x1000_0000)  # fmt: skip
+    lines = ["_start:", "la s0, answers"]
+    for _ in range(250):
+        extension, function = rng.choice(EXTENSIONS), rng.choice((0, 0, 1, 2, 3, 4, 7, 1 << 31))
+        if (extension, function) in NEVER_CALLED:
+            function = 2
+        lines += [f"li a7, {extension}", f"li a6, {function}"]
+        lines += [f"li a{index}, {rng.choice((*wild, rng.getrandbits(64)))}" for index in range(6)]
+        if extension == 0x53525354:
+            lines.append(f"li a0, {rng.choice((3, 9, 0x7FFFFFFF, 1 << 32))}")
+        lines += ["ecall", "sd a0, 0(s0)", "sd a1, 8(s0)", "addi s0, s0, 16"]
+    lines += ["li a7, 0x53525354", "li a6, 0", "li a0, 0", "li a1, 0", "ecall", "1: j 1b"]
+    return "\n".join([*lines, ".data", "answers: .zero 4096"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_firmware_calls_with_wild_arguments(seed: int) -> None:
+    program = assemble(sbi_program(seed), "sbi")
+    world = World(program)
+    world.run()
+    assert world.attacker.exit_status == 0, world.attacker.failure
+    host = Host(1, 1, 16, "bare-metal", Trace(), lambda _guest, _data: None)
+    host.add_guest(1, inspect(program.elf(), "sbi"), 1, MEMORY_MIB, "")
+    host.run(STEP_LIMIT)
+    assert host.guests[1].exit_status == 0
+    answers = program.symbols["answers"]
+    assert world.attacker.vm.ram.read(answers, 4096) == host.memory.read_bytes(answers - RAM_BASE, 4096)
+
+
+# -- the hypervisor's own memory -------------------------------------------------------------------------
+GREEDY = """
+# Every gigabyte of the address space is our RAM; a page in each of many 2 MiB regions costs the shadow two tables.
+_start:
+    la t0, table
+    li t1, 0x200000cf
+    li t2, 512
+1:  sd t1, 0(t0)
+    addi t0, t0, 8
+    addi t2, t2, -1
+    bnez t2, 1b
+    la t0, table
+    srli t0, t0, 12
+    li t1, 8
+    slli t1, t1, 60
+    or t0, t0, t1
+    csrw satp, t0
+    sfence.vma
+    li s0, 0                    # gigabyte
+    li s1, 0                    # sum of what was read
+2:  slli t0, s0, 30
+    slli t0, t0, 25
+    srai t0, t0, 25
+    li t1, 8
+3:  ld t2, 0(t0)
+    add s1, s1, t2
+    li t3, 0x200000
+    add t0, t0, t3
+    addi t1, t1, -1
+    bnez t1, 3b
+    addi s0, s0, 1
+    li t3, 512
+    bne s0, t3, 2b
+    sd s1, sum, t0
+    li a7, 0x53525354
+    li a6, 0
+    li a0, 0
+    li a1, 0
+    ecall
+.data
+.balign 4096
+table: .zero 4096
+sum: .dword 0
+"""
+
+
+def test_a_guest_cannot_exhaust_the_hypervisor() -> None:
+    program = assemble(GREEDY, "greedy")
+    world = World(program, host_mib=24)
+    world.run()
+    assert world.attacker.exit_status == 0, world.attacker.failure
+    words = [world.attacker.vm.ram.read(BASE + (megabyte << 20), 8) for megabyte in range(0, 16, 2)]
+    total = 512 * sum(int.from_bytes(word, "little") for word in words) & ((1 << 64) - 1)
+    assert int.from_bytes(world.attacker.vm.ram.read(program.symbols["sum"], 8), "little") == total
+
+
+def test_memory_that_a_guest_gave_back_is_empty_for_the_next() -> None:
+    """All of RAM read by the next guest: not one secret."""
+    scanner = assemble(
+        """
+_start:
+    li t0, 0x80000000
+    li t1, 0x81000000
+    la t2, _start
+    la t3, end
+1:  ld t4, 0(t0)
+    beqz t4, 2f
+    bltu t0, t2, 3f
+    bltu t0, t3, 2f
+    li t5, 0x80c00000           # the device tree lies above
+    bltu t0, t5, 3f
+2:  li t5, 4096
+    add t0, t0, t5
+    bltu t0, t1, 1b
+    li a1, 0
+    j 4f
+3:  li a1, 1
+4:  li a7, 0x53525354
+    li a6, 0
+    li a0, 0
+    ecall
+end:
+"""
+    )
+    world = World(scanner)
+    world.run()
+    assert world.attacker.exit_status == 0, world.attacker.failure
