@@ -71,13 +71,13 @@ class AssemblyError(LabError):
     """The source has errors: up to ERROR_LIMIT of them, by line. The problem, with key "assembly", is the
     first.
 
-    Its parameters: name (of the source), line, column, diagnostic (the first error's own key) and that
+    Its parameters: source (its name), line, column, diagnostic (the first error's own key) and that
     error's own.
     """
 
     def __init__(self, name: str, diagnostics: Sequence[Diagnostic]) -> None:
         first = diagnostics[0]
-        params: dict[str, str | int] = {"name": name, "diagnostic": first.key}
+        params: dict[str, str | int] = {"source": name, "diagnostic": first.key}
         params |= {"line": first.line, "column": first.column}
         super().__init__("assembly", first.message, **(first.params | params))
         self.diagnostics = tuple(diagnostics)

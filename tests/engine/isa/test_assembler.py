@@ -341,7 +341,7 @@ def test_an_error_points_at_its_cause_and_says_what_is_right(
     assert error.problem.message == error.errors[0][2]
     assert error.problem.params["line"] == line
     assert error.problem.params["column"] == column
-    assert error.problem.params["name"] == "file.s"
+    assert error.problem.params["source"] == "file.s"
 
 
 def test_every_message_is_one_that_some_source_causes() -> None:
