@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 Identifier = Annotated[int, Meta(ge=1, le=65535)]
 Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[\w][\w .\-]*$")]
 Coordinate = Annotated[float, Meta(ge=-100_000, le=100_000)]
-Address = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 - 1
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 Stack = Literal["bare-metal", "type1-trap-and-emulate"]
 Unit = Literal["trap", "instruction"]
@@ -150,7 +150,7 @@ class LabStepBack(Command, tag="lab.step_back", frozen=True):
 class LabSeek(Command, tag="lab.seek", frozen=True):
     """Pause and go to a position between the history's begin and its end."""
 
-    position: Annotated[int, Meta(ge=0, le=2**63)]
+    position: Annotated[int, Meta(ge=0, le=2**63 - 1)]
 
 
 class LabReset(Command, tag="lab.reset", frozen=True):
@@ -242,6 +242,17 @@ class CodeQuery(Query, tag="code", frozen=True):
     vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
+class SymbolsQuery(Query, tag="symbols", frozen=True):
+    """Names of guest virtual addresses, and the address of a name.
+
+    Result: {"places": ["trap_handler+0x3c" | None for each of `addresses`], "address": int|None}.
+    """
+
+    guest: Identifier
+    addresses: Annotated[list[Address], Meta(max_length=200)] = []
+    name: Annotated[str, Meta(max_length=256)] | None = None
+
+
 class TimelineQuery(Query, tag="timeline", frozen=True):
     """Result: {"begin", "end", "position", "marks": [[position, time, guest, kind, disposition, sequence], ...] (at most 2000)}."""
 
@@ -262,7 +273,8 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 
 AnyQuery = (
-    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TimelineQuery | FitsQuery | CostsQuery
+    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery | TimelineQuery
+    | FitsQuery | CostsQuery
 )  # fmt: skip
 
 

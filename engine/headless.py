@@ -17,25 +17,29 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine import guests
 from engine.commands import LabError
-from engine.hypervisor.host import Host
-from engine.isa.assembler import assemble
+from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.disassembler import disassemble
+from engine.isa.program import Program
 from engine.machine.loader import LoadedImage, check_fits, inspect
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
 
+if TYPE_CHECKING:
+    from engine.hypervisor.host import Host
+
 GUEST = 1
 STACKS = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
 SLICE_STEPS = 50_000
-#: A guest that polls never sleeps: it gets the next line of --input after this many steps without unread input.
+#: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
-HYPERVISOR_MEMORY_MIB = 64
+#: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
+HOST_MEMORY_FACTOR = 2
 QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
 
 
@@ -73,16 +77,6 @@ examples:
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
 """
 
-#: A sentence for each of `engine.trace.record.FAILURES`.
-DEATHS = {
-    "guest-failed": "the guest reported that it failed",
-    "trap-loop": "the guest's trap handler faults at once, for ever",
-    "jump-to-nowhere": "the guest jumped to an address where there is no memory",
-    "no-trap-handler": "the guest trapped, but its trap vector points to where there is no memory",
-    "bad-image": "the guest's image cannot be started",
-    "out-of-memory": "the host has no memory left for the guest",
-}
-
 
 def add_commands(subparsers: Any) -> None:
     """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned."""
@@ -90,8 +84,8 @@ def add_commands(subparsers: Any) -> None:
     run = subparsers.add_parser(
         "run",
         help="run a guest in this terminal",
-        description="Run a guest with its console on standard output and end with the guest's own exit status.\n"
-        "Virtual time does not wait for the wall clock: a sleeping guest wakes at once.",
+        description="Run a guest with its console on standard output and end with the guest's "
+        "own exit status.\nVirtual time does not wait for the wall clock: a sleeping guest wakes at once.",
         epilog=RUN_EPILOG,
         formatter_class=raw,
     )
@@ -107,7 +101,9 @@ def add_commands(subparsers: Any) -> None:
         default="trap-and-emulate",
         help="in a VM under trap-and-emulate (default), or on the bare machine",
     )
-    run.add_argument("--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)")
+    run.add_argument(
+        "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"
+    )
     run.add_argument(
         "--memory",
         type=_memory_mib,
@@ -121,11 +117,16 @@ def add_commands(subparsers: Any) -> None:
     )
     run.add_argument("--append", metavar="ARGS", help="the kernel's arguments (bootargs)")
     run.add_argument(
-        "--max-instructions", type=_count(1, 1 << 62), metavar="N", help="stop after so many guest instructions"
+        "--max-instructions",
+        type=_count(1, 1 << 62),
+        metavar="N",
+        help="stop after so many guest instructions",
     )
     run.add_argument("--trace", metavar="FILE", help="write every trap to FILE as JSON lines")
-    run.add_argument("--stats", action="store_true", help="at the end, count instructions and traps on standard error")
-    run.set_defaults(func=_reporting(run_command))
+    run.add_argument(
+        "--stats", action="store_true", help="at the end, count instructions and traps on standard error"
+    )
+    run.set_defaults(func=_reporting(run_command, Status.REFUSED))
 
     asm = subparsers.add_parser(
         "asm",
@@ -135,19 +136,21 @@ def add_commands(subparsers: Any) -> None:
         formatter_class=raw,
     )
     asm.add_argument("file", metavar="FILE", help="the source; - is standard input")
-    asm.add_argument("-o", "--output", metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)")
+    asm.add_argument(
+        "-o", "--output", metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)"
+    )
     asm.add_argument("--listing", action="store_true", help="print addresses and encodings beside the source")
-    asm.set_defaults(func=_reporting(asm_command))
+    asm.set_defaults(func=_reporting(asm_command, 1))
 
     disasm = subparsers.add_parser(
         "disasm",
         help="disassemble an image",
-        description="Disassemble the executable segments of an ELF file, or all of a RISC-V Image or flat binary.",
+        description="Disassemble the executable segments of an ELF file, or all of an Image or flat binary.",
         epilog="examples:\n  ringside disasm hello.elf\n  ringside disasm ringos | less\n",
         formatter_class=raw,
     )
     disasm.add_argument("file", metavar="FILE", help="the image, or a guest that comes with Ringside")
-    disasm.set_defaults(func=_reporting(disasm_command))
+    disasm.set_defaults(func=_reporting(disasm_command, 1))
 
 
 def _count(low: int, high: int) -> Callable[[str], int]:
@@ -176,21 +179,23 @@ def _say(text: str) -> None:
     sys.stderr.write(f"ringside: {text}\n")
 
 
-def _reporting(command: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
-    """`command`, with refusals said in a sentence instead of a traceback."""
+def _reporting(
+    command: Callable[[argparse.Namespace], int], refused: int
+) -> Callable[[argparse.Namespace], int]:
+    """`command`, with a refusal said in a sentence and ended by the status `refused`."""
 
     def run(arguments: argparse.Namespace) -> int:
         try:
             return command(arguments)
         except LabError as error:
             _say_problem(error)
-            return Status.REFUSED
+            return refused
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Status.QUIT
         except OSError as error:
             _say(f"{error.filename or 'output'}: {error.strerror}")
-            return Status.REFUSED
+            return refused
         except KeyboardInterrupt:
             return Status.QUIT
 
@@ -198,11 +203,9 @@ def _reporting(command: Callable[[argparse.Namespace], int]) -> Callable[[argpar
 
 
 def _say_problem(error: LabError) -> None:
-    errors = getattr(error, "errors", None)
-    if error.problem.key == "assembly" and errors:
-        name = error.problem.params.get("name", "source")
-        for line, column, message in errors:
-            sys.stderr.write(f"{name}:{line}:{column}: {message}\n")
+    if isinstance(error, AssemblyError):
+        for line, column, message in error.errors:
+            sys.stderr.write(f"{error.problem.params['name']}:{line}:{column}: {message}\n")
     else:
         _say(error.problem.message)
 
@@ -219,14 +222,22 @@ def _is_builtin(name: str) -> bool:
 def _load(name: str) -> LoadedImage:
     if _is_builtin(name):
         return inspect(guests.load_image(name), name)
-    content = _read(name)
+    try:
+        content = _read(name)
+    except FileNotFoundError:
+        names = ", ".join(guest.name for guest in guests.guests())
+        raise LabError(
+            "no-such-image",
+            f"There is no file {name}, and no such guest comes with Ringside (it has {names}).",
+            image=name,
+        ) from None
     short = Path(name).name
     if name.lower().endswith(".s"):
         content = _assemble(name, content).elf()
     return inspect(content, short)
 
 
-def _assemble(name: str, content: bytes) -> Any:
+def _assemble(name: str, content: bytes) -> Program:
     try:
         source = content.decode()
     except UnicodeDecodeError as error:
@@ -330,7 +341,9 @@ def _raw_terminal(descriptor: int) -> Iterator[None]:
 class _Run:
     """One guest on one host until it ends."""
 
-    def __init__(self, host: Host, output: BinaryIO, console: bytearray, max_instructions: int | None) -> None:
+    def __init__(
+        self, host: Host, output: BinaryIO, console: bytearray, max_instructions: int | None
+    ) -> None:
         self._host = host
         self._guest = host.guest(GUEST)
         self._output = output
@@ -356,7 +369,7 @@ class _Run:
         if guest.exit_status is not None:
             return min(int(guest.exit_status), 255)
         if guest.failure is not None:
-            _say(f"{DEATHS[guest.failure.key]} (pc {guest.failure.params['pc']})")
+            _say(f"the guest died: {guest.failure.message}")
             return Status.DIED
         if self._max_instructions is not None and guest.instructions >= self._max_instructions:
             _say(f"stopped after {guest.instructions} instructions (--max-instructions)")
@@ -390,6 +403,8 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
+    from engine.hypervisor.host import Host
+
     image = _load(arguments.image)
     defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
     memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
@@ -398,13 +413,13 @@ def run_command(arguments: argparse.Namespace) -> int:
     console = bytearray()
     trace = Trace()
     stack = STACKS[arguments.on]
-    host_memory = memory if arguments.on == "bare-metal" else memory + HYPERVISOR_MEMORY_MIB
+    host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
     host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     with ExitStack() as cleanup:
         if arguments.trace is not None:
             trace.sink = JsonLinesSink(
-                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))  # noqa: PTH123
+                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
             )
         host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)

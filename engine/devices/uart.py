@@ -113,6 +113,7 @@ class Uart16550:
         self._scr = 0
         self._transmitter_pending = False
         self._received = bytearray()
+        self._holding = 0
         self._queue = bytearray()
         self._level = False
 
@@ -123,6 +124,15 @@ class Uart16550:
         self._refill()
         self._update()
         return len(taken)
+
+    def take(self, length: int) -> bytes:
+        """Up to `length` waiting bytes, out of the guest's sight: firmware reads its console so."""
+        waiting = self._received + self._queue
+        self._received.clear()
+        self._queue = waiting[length:]
+        self._refill()
+        self._update()
+        return bytes(waiting[:length])
 
     @property
     def waiting(self) -> int:
@@ -141,7 +151,13 @@ class Uart16550:
         room = self._depth() - len(self._received)
         if room > 0 and self._queue and not self._mcr & Modem.LOOPBACK:
             self._received += self._queue[:room]
+            self._hold()
             del self._queue[:room]
+
+    def _hold(self) -> None:
+        """Without FIFOs the receiver buffer register keeps its byte after it was read."""
+        if not self._fcr & Fifo.ENABLE:
+            self._holding = self._received[0]
 
     def _line_status(self) -> int:
         status = Line.TRANSMITTER_EMPTY
@@ -175,6 +191,8 @@ class Uart16550:
         match offset:
             case 0:
                 value = self._received.pop(0) if self._received else 0
+                if not self._fcr & Fifo.ENABLE:
+                    value = self._holding
                 self._refill()
                 self._update()
                 return value
@@ -242,6 +260,7 @@ class Uart16550:
                 self._overrun = True
                 if not self._fcr & Fifo.ENABLE:
                     self._received[0] = value
+            self._hold()
         else:
             self._output(bytes((value,)))
         self._transmitter_pending = True
@@ -281,6 +300,7 @@ class Uart16550:
             "scr": self._scr,
             "transmitter_pending": self._transmitter_pending,
             "received": bytes(self._received),
+            "holding": self._holding,
             "queue": bytes(self._queue),
             "level": self._level,
         }
@@ -295,5 +315,6 @@ class Uart16550:
         self._scr = state["scr"]
         self._transmitter_pending = state["transmitter_pending"]
         self._received = bytearray(state["received"])
+        self._holding = state["holding"]
         self._queue = bytearray(state["queue"])
         self._level = state["level"]

@@ -4,8 +4,8 @@
 
 Virtio 1.2, 4.2.2; "a device id of 0 means that there is no device". QEMU's `virt` has eight such slots from
 0x10001000 with interrupts 1 to 8, and says version 1 there unless it runs with `-global
-virtio-mmio.force-legacy=false`. Registers below 0x100 are 4 bytes wide (another width reads 0); the register
-block is 0x200 bytes long.
+virtio-mmio.force-legacy=false`. As there, a narrower load gets the low bytes of the register at exactly its
+offset, and the block is 0x200 bytes long.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ MAGIC = 0x74726976
 VERSION = 2
 VENDOR = 0x554D4551
 REGISTERS_END = 0x200
+_REGISTERS = {0x0: MAGIC, 0x4: VERSION, 0xC: VENDOR}
 
 
 class EmptySlot:
@@ -32,9 +33,8 @@ class EmptySlot:
 
     def read(self, offset: int, size: int) -> int:
         check_access(self.name, offset, size, (1, 2, 4, 8), REGISTERS_END)
-        if size != 4:
-            return 0
-        return {0x0: MAGIC, 0x4: VERSION, 0xC: VENDOR}.get(offset, 0)
+        value = _REGISTERS.get(offset, 0) | _REGISTERS.get(offset + 4, 0) << 32
+        return value & ((1 << (8 * size)) - 1)
 
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002
         check_access(self.name, offset, size, (1, 2, 4, 8), REGISTERS_END)

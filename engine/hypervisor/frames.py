@@ -45,6 +45,7 @@ class Frames:
         if self.total - self.used <= self.promised:
             for give in self.reclaim:
                 give()
+            self._free.sort()  # in which order the caches were made is not part of a snapshot
             if self.total - self.used <= self.promised:
                 raise OutOfFramesError
         return self._take()

@@ -267,6 +267,7 @@ class VmGuest(Guest):
         kind, disposition, action, a, b, device = outcome
         hart = vcpu.hart
         assert hart is not None
+        path: tuple[Level, ...]
         if self.ended:
             path = (origin, Level.HYPERVISOR)
             if self.ended_as == FAILED:
@@ -448,7 +449,7 @@ class BareMetalGuest(Guest):
     ) -> None:  # fmt: skip
         begin, end = _BARE_LEVELS[origin], self.level_of(hart)
         disposition = Disposition.HARDWARE if through == Level.HARDWARE else Disposition.EMULATED
-        path = (begin, through, end)
+        path: tuple[Level, ...] = (begin, through, end)
         if self.ended:
             path, action, a, b = (begin, through), Action.SHUTDOWN, self.exit_status or 0, 0
         index = hart.number

@@ -157,71 +157,81 @@ class Host:
         return sum(hart.steps for hart in self.harts)
 
     def advance(self, time: int) -> None:
-        """Let an idle host's clock jump to `time`, if that lies ahead."""
+        """Let the clock of a host that has nothing to do before `time` jump there, if that lies ahead.
+
+        Whether the last `run` ended with its last step or went on to see that there is nothing to do cannot be told after this.
+        """
         for hart in self.harts:
             hart.extra += max(0, time - hart.clock)
+            if self.loaded[hart.number] is not None:
+                self._unload(hart)
+        self.active = self.harts[0]
         self._turn = 0
-        self._quantum_end = max(self._quantum_end, self.time + QUANTUM_NS)
+        self._quantum_end = self.time + QUANTUM_NS
+
+    @property
+    def busy_from(self) -> int:
+        """Clock from which there is something to do here: now, the next timer event, or NEVER (only input can help)."""
+        if any(self._can_run(hart) for hart in self.harts):
+            return self.time
+        return max(self.time, self._next_event())
 
     @property
     def idle(self) -> bool:
         """Can nothing ever happen here again without input?"""
-        return not any(self._can_run(hart) for hart in self.harts) and self._next_event() >= NEVER
+        return self.busy_from >= NEVER
 
-    def run(self, steps: int, stop_after_traps: int | None = None, until: int | None = None) -> int:
+    def run(self, steps: int, stop_after_traps: int | None = None, until: int = NEVER) -> int:
         """Execute up to `steps` steps; returns how many. Fewer when idle for ever, after `stop_after_traps` records, or when
-        every hart's clock has reached `until` (ns)."""
+        nothing is to be done before the clock `until` (ns); the clocks then stay where the last step left them."""
         begin = self.position
         end = begin + steps
         self._traps_left = _UNLIMITED if stop_after_traps is None else stop_after_traps
-        while (left := end - self.position) > 0 and self._traps_left > 0:
-            if until is not None and self.time >= until:
-                break
+        while (left := end - self.position) > 0 and self._traps_left > 0 and self.time < until:
             if self._turn >= len(self.harts):
-                self._turn = 0
-                self._quantum_end = max(self._quantum_end + QUANTUM_NS, self.time + QUANTUM_NS)
-                if not self._sleep_through(until):
+                if not self._next_quantum(until):
                     break
                 continue
             hart = self.active = self.harts[self._turn]
-            room = self._quantum_end - hart.clock
-            if room <= 0:
+            end_of_turn = min(self._quantum_end, until)
+            if hart.clock >= end_of_turn:
                 self._turn += 1
             elif self._dispatch(hart):
-                self._advance_hart(hart, min(left, room))
+                self._advance_hart(hart, left, end_of_turn)
+            elif self.busy_from >= until:
+                break
             else:
-                self._rest(hart)
+                self._rest(hart, end_of_turn)
         self._traps_left = _UNLIMITED
         return self.position - begin
 
-    def _advance_hart(self, hart: Hart, steps: int) -> None:
+    def _advance_hart(self, hart: Hart, steps: int, end_of_turn: int) -> None:
         began = hart.clock
         hart.leave = False
         vcpu = self.loaded[hart.number]
         if vcpu is None or not self._technique(vcpu).inject_pending(vcpu):
-            hart.run(steps)
+            hart.run(steps, end_of_turn)
         self.busy_ns += hart.clock - began
         for guest in self.guests.values():
             if guest.reboot_requested:
                 self._concrete(guest.id).restart()
 
-    def _rest(self, hart: Hart) -> None:
-        """Nothing to run on this hart: its clock goes to its next event inside the quantum, or to the quantum's end."""
+    def _rest(self, hart: Hart, end_of_turn: int) -> None:
+        """Nothing to run on this hart: its clock goes to its next event inside its turn, or to the turn's end."""
         wakes = self._wakes_at(hart)
-        hart.extra += min(max(wakes, hart.clock + 1), self._quantum_end) - hart.clock
+        hart.extra += min(max(wakes, hart.clock + 1), end_of_turn) - hart.clock
 
-    def _sleep_through(self, until: int | None) -> bool:
-        """At the begin of a quantum: if every hart rests, skip to the quantum of the next event. False: there is none."""
-        if any(self._can_run(hart) for hart in self.harts):
-            return True
-        event = self._next_event()
-        if event >= NEVER:
+    def _next_quantum(self, until: int) -> bool:
+        """Begin a quantum; if every hart rests, that of the next event. False: there is none before `until`."""
+        wakes = self.busy_from
+        if wakes >= until:
             return False
-        target = event if until is None else min(event, until)
-        if target > self._quantum_end:
+        self._turn = 0
+        self._quantum_end = max(self._quantum_end, self.time) + QUANTUM_NS
+        if wakes > self._quantum_end:
             for hart in self.harts:
-                hart.extra += max(0, target - hart.clock)
-            self._quantum_end = target + QUANTUM_NS
+                hart.extra += max(0, wakes - hart.clock)
+            self._quantum_end = wakes + QUANTUM_NS
         return True
 
     def interrupt_all(self) -> None:
@@ -362,7 +372,14 @@ class Host:
     def _wakes_at(self, hart: Hart) -> int:
         """Clock of the next timer event that could give this hart something to do."""
         if self.bare_metal:
-            return hart.next_event if any(not guest.ended for guest in self.guests.values()) else NEVER
+            return min(
+                (
+                    guest.board.deadline(hart.number) + guest.started
+                    for guest in self.guests.values()
+                    if not guest.ended and guest.board.timer_wakes(hart.number)
+                ),
+                default=NEVER,
+            )
         return self._next_event()
 
     def _next_event(self) -> int:
@@ -375,7 +392,7 @@ class Host:
                 for guest in self.guests.values()
                 if isinstance(guest, VmGuest) and not guest.ended
                 for vcpu in guest.vcpus
-                if vcpu.hart is None
+                if (vcpu.hart is None or not vcpu.runnable) and guest.board.timer_wakes(vcpu.number)
             ),
             default=NEVER,
         )

@@ -73,10 +73,10 @@ class GuestRam:
         self.stored(address, len(data))
 
     def release(self) -> None:
-        """Give every frame back."""
+        """Give every frame back, in the order of guest pages: that of first use is not part of a snapshot."""
         if self.watched is not None and self.watched[0] in self.map:
             self.memory.watch(self.map[self.watched[0]], None)
-        for frame in self.map.values():
+        for _, frame in sorted(self.map.items()):
             self.frames.give_back(frame)
         self.frames.promised -= self.size // PAGE - len(self.map)
         self.map = {}

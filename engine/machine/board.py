@@ -121,10 +121,15 @@ class Board:
         """Bring MTIP in line with mtime and mtimecmp."""
         self.harts[number].set_line(Interrupt.MACHINE_TIMER, self.clint.timer(number))
 
+    def timer_wakes(self, number: int) -> bool:
+        """Would the machine timer end this hart's wfi?"""
+        hart = self.harts[number]
+        return not hart.stopped and bool(hart.csrs.words["mie"] >> Interrupt.MACHINE_TIMER & 1)
+
     def deadline(self, number: int) -> int:
-        """Board time (ns) at which the hart's timer will next raise its line; NEVER if it will not."""
+        """Board time (ns) at which the hart's timer line is to rise (that may have passed); NEVER if it will not."""
         ticks = self.clint.deadline(number)
-        if ticks is None or self.clint.timer(number):
+        if ticks is None or self.harts[number].csrs.lines >> Interrupt.MACHINE_TIMER & 1:
             return NEVER
         return min(ticks * TICK_NS, NEVER)
 

@@ -133,10 +133,7 @@ class Firmware:
         self.board.owner.output(data)
 
     def console_read(self, length: int) -> bytes:
-        taken = bytearray()
-        while len(taken) < length and self.board.uart.waiting:
-            taken.append(self.board.uart.read(0, 1))
-        return bytes(taken)
+        return self.board.uart.take(length)
 
     def read_memory(self, address: int, length: int) -> bytes | None:
         return self.board.ram.read(address, length) if self._within(address, length) else None

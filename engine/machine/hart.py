@@ -400,11 +400,14 @@ class Hart:
             self.waiting = False
 
     # -- execution -----------------------------------------------------------------------------------
-    def run(self, steps: int) -> int:
-        """Execute up to `steps` steps; returns how many were. Fewer only while waiting or stopped, or on `leave`."""
+    def run(self, steps: int, until: int = NEVER) -> int:
+        """Execute up to `steps` steps; returns how many were.
+
+        Fewer only when the clock has reached `until`, while waiting or stopped, or on `leave`.
+        """
         begin = self.steps
         end = begin + steps
-        while self.steps < end and not self.leave:
+        while self.steps < end and self.steps + self.extra < until and not self.leave:
             if self.steps + self.extra >= self.next_event:
                 self.on_event()
                 if self.leave:
@@ -419,7 +422,7 @@ class Hart:
                 self.unretired += 1
                 self.trap(interrupt, 0, interrupt=True)
                 continue
-            self.limit = min(end, self.next_event - self.extra)
+            self.limit = min(end, min(self.next_event, until) - self.extra)
             self._execute()
         return self.steps - begin
 

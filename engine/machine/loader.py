@@ -239,15 +239,11 @@ _EXECUTE = 1
 _SYMTAB, _STRTAB = 2, 3
 _UNDEFINED = 0
 _SYMBOL_TYPES = (0, 1, 2)  # NOTYPE, OBJECT, FUNC
-_ELF_TYPES = {0: "no file type", 1: "an object file", _DYN: "a position-independent file", 4: "a core dump"}
+_ELF_TYPES = {0: "ET_NONE", 1: "ET_REL", _DYN: "ET_DYN", 4: "ET_CORE"}
 _MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "Arm", 62: "x86-64",
              183: "AArch64", 258: "LoongArch"}  # fmt: skip
-#: e_flags (psABI, chapter 8.1) of code that this machine cannot execute, and what the compiler calls it.
-_UNSUPPORTED_FLAGS = (
-    (0x1, "compressed instructions (C)"),
-    (0x6, "floating-point registers (F, D)"),
-    (0x8, "the small register file (E)"),
-)
+#: e_flags (psABI, chapter 8.1) of code that this machine cannot execute, by the extension's letters.
+_UNSUPPORTED_FLAGS = ((0x1, "C"), (0x6, "F/D"), (0x8, "E"))
 
 
 class _Elf:
@@ -322,7 +318,7 @@ class _Elf:
         header = _ELF_HEADER.unpack_from(content)
         machine = header[2]
         if machine != _RISCV:
-            found = _MACHINES.get(machine, f"machine {machine}")
+            found = _MACHINES.get(machine, f"e_machine {machine}")
             raise self._error(
                 "machine",
                 f"it is made for {found}, not for RISC-V (offset 18). Use a riscv64 compiler.",
@@ -336,7 +332,7 @@ class _Elf:
             needs = ", ".join(found)
             raise self._error(
                 "extensions",
-                f"it was compiled for a machine with {needs}, which this one lacks. "
+                f"it was compiled for RISC-V extensions that this machine lacks: {needs}. "
                 "Compile it with -march=rv64ima_zicsr_zifencei -mabi=lp64.",
                 needs=needs,
             )
@@ -357,15 +353,20 @@ class _Elf:
         return range(count)
 
     def _check_static(self, file_type: int, headers: Iterable[tuple[int, ...]]) -> None:
-        if file_type == _EXEC and not any(header[0] in (_INTERP, _DYNAMIC) for header in headers):
-            return
-        found = _ELF_TYPES.get(file_type, f"type {file_type}") if file_type != _EXEC else "dynamically linked"
-        raise self._error(
-            "type",
-            f"it is {found} (type {file_type} at offset 16); a machine without an "
-            "operating system needs a static executable for fixed addresses. Link it with -static -no-pie.",
-            found=found,
-        )
+        if file_type != _EXEC:
+            found = _ELF_TYPES.get(file_type, f"e_type {file_type}")
+            raise self._error(
+                "type",
+                f"it is not an executable for fixed addresses but {found} (offset 16). "
+                "Link it with -static -no-pie.",
+                found=found,
+            )
+        if any(header[0] in (_INTERP, _DYNAMIC) for header in headers):
+            raise self._error(
+                "dynamic",
+                "it is dynamically linked, and here is no system that could load its libraries. "
+                "Link it with -static -no-pie.",
+            )
 
     def _segments(self, loads: list[tuple[int, ...]]) -> tuple[Segment, ...]:
         if not loads:

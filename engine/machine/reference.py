@@ -135,12 +135,15 @@ class _Substitute(ast.NodeTransformer):
         return self.values.get(node.id, node)
 
 
-def _statement(text: str, **values: ast.expr) -> Any:
-    return _Substitute(values).visit(ast.parse(text).body[0])
+def _statement(text: str, **values: ast.expr) -> ast.stmt:
+    found: ast.stmt = _Substitute(values).visit(ast.parse(text).body[0])
+    return found
 
 
-def _expression(text: str, **values: ast.expr) -> Any:
-    return _statement(text, **values).value
+def _expression(text: str, **values: ast.expr) -> ast.expr:
+    statement = _statement(text, **values)
+    assert isinstance(statement, ast.Expr)
+    return statement.value
 
 
 _TEMPLATE = """

@@ -112,8 +112,8 @@ class Action(enum.IntEnum):
     KILL = 16  # a: index into FAILURES
     SHUTDOWN = 17  # a: the guest's exit status
     ADDRESS_SPACE = 18  # satp written. a: new satp, b: 1 when its shadow tables were still there
-    EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
     DIRTY = 19  # first write to a clean page: a: guest physical address, b: host physical address
+    EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
 
 
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.

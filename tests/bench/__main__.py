@@ -16,14 +16,10 @@ import tests.bench
 from tests.bench import Figure
 
 
-def modules(names: list[str]) -> list[str]:
-    """The measuring modules, by name without prefix: all, or the ones asked for."""
-    found = [
-        module.name
-        for module in pkgutil.iter_modules(tests.bench.__path__)
-        if module.name.startswith("bench_")
-    ]
-    return [name for name in sorted(found) if not names or name.removeprefix("bench_") in names]
+def modules() -> list[str]:
+    """What can be measured: the modules of this folder, without their `bench_`."""
+    found = (module.name for module in pkgutil.iter_modules(tests.bench.__path__))
+    return sorted(name.removeprefix("bench_") for name in found if name.startswith("bench_"))
 
 
 def table(figures: list[Figure]) -> str:
@@ -39,13 +35,19 @@ def table(figures: list[Figure]) -> str:
 
 
 def main(names: list[str]) -> int:
-    """Measure and print; 1 when a module failed to measure."""
+    """Measure and print; 1 when a module failed to measure, 2 when there is no such module."""
+    unknown = [name for name in names if name not in modules()]
+    if unknown:
+        print(f"No such figures: {', '.join(unknown)}. There are: {', '.join(modules())}", file=sys.stderr)
+        return 2
     print(f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}\n")
     status = 0
-    for name in modules(names):
-        print(f"-- {name.removeprefix('bench_')}", flush=True)
+    for name in names or modules():
+        print(f"-- {name}", flush=True)
         try:
-            print(table(importlib.import_module(f"tests.bench.{name}").figures()), end="\n\n", flush=True)
+            print(
+                table(importlib.import_module(f"tests.bench.bench_{name}").figures()), end="\n\n", flush=True
+            )
         except Exception:  # noqa: BLE001  (one failing measurement must not hide the others)
             traceback.print_exc()
             status = 1

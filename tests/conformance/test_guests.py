@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.guests.build import IMAGES
-from tests.support.board import STACKS, run_guest
+from tests.support.run import STACKS, run_guest
 from tests.support.qemu import run_qemu
 
 RINGOS = IMAGES / "ringos.elf"

@@ -1,4 +1,4 @@
-"""Guests that share a host's harts and memory end as they would alone on a machine, however they are interleaved."""
+"""Guests that share a host end as they would alone on a machine, however they are interleaved."""
 
 from __future__ import annotations
 

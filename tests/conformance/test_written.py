@@ -1,4 +1,4 @@
-"""Programs written for one question each, on QEMU, on our machine and in our VM: corners that chance seldom meets."""
+"""Programs for one question each, on QEMU, on our machine and in our VM: corners that chance seldom meets."""
 
 from __future__ import annotations
 
@@ -104,6 +104,20 @@ def test_changes_of_page_tables_are_seen_after_the_fence(change: str, delegation
     same_everywhere(program_case.source, change)
 
 
+DIVISIONS = (
+    "div",
+    "divu",
+    "rem",
+    "remu",
+    "divw",
+    "divuw",
+    "remw",
+    "remuw",
+    "mulh",
+    "mulhsu",
+    "mulhu",
+    "mulw",
+)
 MACHINE = {
     "self-modifying code": """
     la t0, 1f
@@ -167,11 +181,9 @@ MACHINE = {
     bne s3, t5, 1b
 3:""",
     "division's corners": "\n".join(
-        f"    li t0, {a}\n    li t1, {b}\n" + "\n".join(
-            f"    {name} t2, t0, t1\n    sd t2, 0(gp)\n    addi gp, gp, 8"
-            for name in ("div", "divu", "rem", "remu", "divw", "divuw", "remw", "remuw", "mulh", "mulhsu", "mulhu", "mulw")
-        )
-        for a, b in ((1 << 63, -1), (-(1 << 31), -1), (5, 0), (-5, 0), (1 << 31, 0), (7, -2), (-7, 2), (1 << 63, 1 << 31))
+        f"    li t0, {a}\n    li t1, {b}\n    {name} t2, t0, t1\n    sd t2, 0(gp)\n    addi gp, gp, 8"
+        for name in DIVISIONS
+        for a, b in ((1 << 63, -1), (-(1 << 31), -1), (5, 0), (-5, 0), (1 << 31, 0), (7, -2), (-7, 2))
     ),
 }  # fmt: skip
 

@@ -1,62 +1,44 @@
-"""Run a guest on our own host and talk to its console: the counterpart of tests.support.qemu.
-
-Why: the same script on QEMU, on our bare metal and in our VM must show the same. Input is sent only after the
-console has shown what it answers to; a run ends after `steps` at the latest.
-"""
+"""All devices of a board without a machine around them; the test is the hart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from engine.hypervisor.host import Host
-from engine.machine.loader import inspect
-from engine.trace.rings import Trace
-
-SLICE_STEPS = 2000
-STACKS = ("bare-metal", "type1-trap-and-emulate")
+from engine.devices import Device
+from engine.devices.clint import Clint
+from engine.devices.finisher import Finisher
+from engine.devices.plic import Plic
+from engine.devices.uart import Uart16550
+from engine.devices.virtio import SLOTS, EmptySlot
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """`output`: the console, with plain newlines; `status`: the guest's exit status, None if it did not
-    end by itself.
-    """
+class Devices:
+    """`events` has what left the devices, in order; `now` is the 10 MHz counter."""
 
-    output: str
-    status: int | None
-    failure: str | None
-    steps: int
-    trace_hash: str
+    def __init__(self, harts: int = 1) -> None:
+        self.now = 0
+        self.events: list[tuple[object, ...]] = []
+        self.output = bytearray()
+        self.clint = Clint(harts, lambda: self.now, lambda hart: self.events.append(("clint", hart)))
+        self.plic = Plic(harts, lambda context, level: self.events.append(("plic", context, level)))
+        self.uart = Uart16550(self._uart_line, self.output.extend)
+        self.finisher = Finisher(
+            lambda status: self.events.append(("finish", status)), lambda: self.events.append(("reset",))
+        )
+        self.all: list[Device] = [
+            self.clint, self.plic, self.uart, self.finisher, *(EmptySlot(index) for index in range(SLOTS)),
+        ]  # fmt: skip
 
+    def _uart_line(self, level: bool) -> None:
+        self.events.append(("uart", level))
+        self.plic.set_level(self.uart.irq, level)
 
-def run_guest(
-    image: bytes,
-    script: Sequence[tuple[str, str]] = (),
-    *,
-    stack: str,
-    memory_mib: int = 16,
-    arguments: str = "",
-    steps: int = 20_000_000,
-) -> Outcome:
-    """Start `image` and play the script: pairs of what to wait for (behind the previous one) and what to
-    type then.
-    """
-    shown = bytearray()
-    trace = Trace()
-    host = Host(1, 1, 4 * memory_mib, stack, trace, lambda _guest, data: shown.extend(data))
-    host.add_guest(1, inspect(image, "guest"), 1, memory_mib, arguments)
-    guest = host.guests[1]
-    waiting = list(script)
-    seen = ran = 0
-    while not guest.ended and ran < steps:
-        ran += host.run(SLICE_STEPS)
-        while waiting and (at := shown.find(waiting[0][0].encode(), seen)) >= 0:
-            marker, text = waiting.pop(0)
-            seen = at + len(marker)
-            guest.receive(text.encode())
-        if host.idle and not waiting:
-            break
-    failure = guest.failure.key if guest.failure else None
-    output = shown.decode(errors="replace").replace("\r\n", "\n")
-    return Outcome(output, guest.exit_status, failure, ran, trace.hash())
+    def _at(self, address: int) -> tuple[Device, int]:
+        device = next(device for device in self.all if device.base <= address < device.base + device.size)
+        return device, address - device.base
+
+    def read(self, address: int, size: int) -> int:
+        device, offset = self._at(address)
+        return device.read(offset, size)
+
+    def write(self, address: int, size: int, value: int) -> None:
+        device, offset = self._at(address)
+        device.write(offset, size, value)

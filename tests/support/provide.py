@@ -31,19 +31,32 @@ class Missing(Exception):  # noqa: N818  (reads as what it says: a program is mi
 
 @dataclass(frozen=True)
 class Program:
-    """One thing the tests need: how it is found (a path, or None) and which Debian package brings it."""
+    """One thing the tests need: how it is found (a path, or None) and which Debian packages bring it.
+
+    `packages` are what to install, newest release's names first: the first choice whose packages apt knows is
+    taken.
+    """
 
     name: str
     purpose: str
     find: Callable[[], str | None]
-    package: str
+    packages: tuple[str, ...]
     elsewhere: str = ""
 
     def advice(self) -> str:
         """The command that brings the program, as one would type it."""
         sudo = "" if _is_root() else "sudo "
-        command = f"{sudo}apt-get install -y {self.package}"
+        command = f"{sudo}apt-get install -y {' '.join(self.chosen())}"
         return f"{command}    ({self.elsewhere})" if self.elsewhere else command
+
+    def chosen(self) -> list[str]:
+        """The packages to install on this release."""
+        known = (choice.split() for choice in self.packages if _apt_knows(choice.split()))
+        return next(known, self.packages[-1].split())
+
+
+def _apt_knows(packages: list[str]) -> bool:
+    return all(_runs("apt-cache", "show", "--no-all-versions", package) for package in packages)
 
 
 def _is_root() -> bool:
@@ -119,28 +132,28 @@ _PROGRAMS = {
             "venv",
             "Python's venv module",
             _find_venv,
-            f"python{sys.version_info.major}.{sys.version_info.minor}-venv",
+            (f"python{sys.version_info.major}.{sys.version_info.minor}-venv",),
         ),
         Program(
             "chromium",
             "a Chromium browser for the end-to-end tests",
             _find_chromium,
-            "chromium",
+            ("chromium",),
             "or: .venv/bin/python -m playwright install --with-deps chromium",
         ),
-        Program("node", f"node {NODE_OLDEST} or newer for the JavaScript checks", _find_node, "nodejs"),
-        Program("npm", "npm for the JavaScript checks", lambda: _on_path("npm"), "npm"),
+        Program("node", f"node {NODE_OLDEST} or newer for the JavaScript checks", _find_node, ("nodejs",)),
+        Program("npm", "npm for the JavaScript checks", lambda: _on_path("npm"), ("npm",)),
         Program(
             "qemu",
             "QEMU for RISC-V, which the machine is compared with",
             lambda: _on_path("qemu-system-riscv64"),
-            "qemu-system-misc",
+            ("qemu-system-riscv opensbi", "qemu-system-misc"),
         ),
         Program(
             "cross-gcc",
             "the RISC-V compiler that rebuilds the guests",
             lambda: _on_path("riscv64-linux-gnu-gcc"),
-            "gcc-riscv64-linux-gnu",
+            ("gcc-riscv64-linux-gnu",),
         ),
     )
 }
@@ -160,15 +173,19 @@ def _missing(names: Iterable[str]) -> list[Program]:
 
 
 def _apt_install(programs: list[Program]) -> None:
-    packages = [program.package for program in programs]
+    _apt_get("update", "-q")
+    packages = [package for program in programs for package in program.chosen()]
     print(f"Installing with apt-get: {' '.join(packages)} ...", flush=True)
+    _apt_get("install", "-y", "-q", "--no-install-recommends", *packages)
+
+
+def _apt_get(*arguments: str) -> None:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *packages]):
-        done = subprocess.run(
-            ["apt-get", *command], env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            print(f"apt-get {command[0]} failed:\n{done.stdout}{done.stderr}", file=sys.stderr)
+    done = subprocess.run(
+        ["apt-get", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        print(f"apt-get {arguments[0]} failed:\n{done.stdout}{done.stderr}", file=sys.stderr)
 
 
 def main(names: list[str]) -> int:

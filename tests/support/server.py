@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
+from tests.support.checks import ROOT
+
 TRACEBACK = "Traceback (most recent call last)"
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -34,17 +36,19 @@ def free_port() -> int:
 class Server:
     """`ringside serve` on a free port of 127.0.0.1 with `data` as its data folder.
 
-    `command` starts the program (default: this interpreter's `ringside`), `folder` is where it is started
-    from.
+    `command` starts the program (default: the checkout's code, by this interpreter) from `folder`.
     """
 
     def __init__(
-        self, data: Path, command: Sequence[str | Path] | None = None, folder: Path | None = None
+        self,
+        data: Path,
+        command: Sequence[str | Path] = (sys.executable, "-m", "webapp.cli"),
+        folder: Path = ROOT,
     ) -> None:
         self.data = data
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._command = [str(part) for part in command or (Path(sys.executable).parent / "ringside",)]
+        self._command = [str(part) for part in command]
         self._folder = folder
         self._log_path = data.with_name(f"{data.name}.log")
         self._process: subprocess.Popen[bytes] | None = None

@@ -90,6 +90,14 @@ def test_root_installs_what_is_missing(programs: Path, monkeypatch: pytest.Monke
     assert asked.read_text().splitlines()[-1].endswith(" chromium")
 
 
+def test_the_names_of_this_release_are_taken(programs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert provide.main(["qemu"]) == 1
+    assert "qemu-system-misc" in capsys.readouterr().err
+    install(programs / "apt-cache", "Package: known")
+    assert provide.main(["qemu"]) == 1
+    assert "qemu-system-riscv opensbi" in capsys.readouterr().err
+
+
 def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert provide.main(["chromum"]) == 2
     assert "chromium" in capsys.readouterr().err

@@ -18,5 +18,3 @@ export { StreamLanguage, syntaxHighlighting, HighlightStyle, foldGutter, indentU
 export { defaultKeymap, history, historyKeymap, indentWithTab } from '@codemirror/commands';
 export { lintGutter, linter, setDiagnostics, forEachDiagnostic, nextDiagnostic } from '@codemirror/lint';
 export { classHighlighter, tags } from '@lezer/highlight';
-export { gas } from '@codemirror/legacy-modes/mode/gas';
-export { c, java } from '@codemirror/legacy-modes/mode/clike';

@@ -1,13 +1,13 @@
-"""A guest can never read or write outside its own memory: guests that try everything, and what must hold meanwhile.
+"""A guest can never read or write outside its own memory: guests that try it, and what must hold meanwhile.
 
-The attackers are random programs in M, S and U mode with write access to their own page tables, which they point at
-host frames, at other guests' memory, at themselves and at nothing, change between walk and use, and use without fences.
-While they run:
+The attackers are random programs in M, S and U mode with write access to their own page tables, which they point
+at host frames, at other guests' memory, at themselves and at nothing, change between walk and use, and use
+without fences. While they run:
 
-    confinement   every leaf of every shadow table leads to a frame that the guest owns, every inner entry to a table that
-                  its shadow owns, and no leaf permits more than the guest's tables permit at this moment
+    confinement   every leaf of every shadow table leads to a frame that the guest owns, every inner entry to a
+                  table that its shadow owns, and no leaf permits more than the guest's tables permit right now
     integrity     no byte of host memory outside the attacker's frames and its shadow tables changes
-    secrecy       the attacker never sees a secret that fills another guest, the hypervisor's own memory and freed frames
+    secrecy       the attacker never sees a secret that fills another guest, the hypervisor's memory, freed frames
     equivalence   its memory ends as on the bare machine
 """
 
@@ -45,7 +45,9 @@ class World:
 
     def __init__(self, program: Program, memory_mib: int = MEMORY_MIB, host_mib: int = HOST_MIB) -> None:
         self.shown = bytearray()
-        self.host = Host(1, 1, host_mib, "type1-trap-and-emulate", Trace(), self._console)
+        self.host = Host(
+            1, 1, host_mib, "type1-trap-and-emulate", Trace(), lambda _guest, data: self.shown.extend(data)
+        )
         self.host.add_guest(2, inspect(assemble(IDLE_VICTIM).elf(), "victim"), 1, VICTIM_MIB, "")
         self.victim = self._guest(2)
         for page in range(RAM_BASE >> 12, (RAM_BASE >> 12) + VICTIM_MIB * 256):
@@ -58,9 +60,6 @@ class World:
         self._leave_secrets_in_freed_frames()
         self.host.add_guest(1, inspect(program.elf(), program.name), 1, memory_mib, "")
         self.attacker = self._guest(1)
-
-    def _console(self, guest: int, data: bytes) -> None:
-        self.shown += data
 
     def _guest(self, number: int) -> VmGuest:
         guest = self.host.guests[number]
@@ -127,7 +126,7 @@ def check_confinement(guest: VmGuest) -> None:
 
 
 def leaves(guest: VmGuest, table: int, level: int, begin: int, tables: set[int]) -> list[tuple[int, int]]:
-    """(virtual address, entry) of every leaf below a shadow table, all of whose inner entries stay in `tables`."""
+    """(virtual address, entry) of every leaf below a shadow table; inner entries must stay in `tables`."""
     found: list[tuple[int, int]] = []
     memory = guest.host.memory
     for index in range(512):
@@ -257,15 +256,24 @@ def wild_physical(body: Body) -> None:
     )
 
 
-ACCESSES: dict[Step, float] = {Body.virtual_access: 6, Body.virtual_jump: 1, Body.status_bits: 1, wild_entry: 5,
-                               Body.change_entry: 1, write_through_window: 2}  # fmt: skip
+ACCESSES: dict[Step, float] = {
+    Body.virtual_access: 6,
+    Body.virtual_jump: 1,
+    Body.status_bits: 1,
+    wild_entry: 5,
+    Body.change_entry: 1,
+    write_through_window: 2,
+}
 ATTACKS = {
     "supervisor": Scenario(ACCESSES, modes="s", paging=True, length=110, delegation=0xB1FF, status=0xC0000),
     "machine": Scenario(
-        {Body.modify_privilege: 5, wild_satp: 3, wild_entry: 4, wild_physical: 2}, modes="m", paging=True, length=90
+        {Body.modify_privilege: 5, wild_satp: 3, wild_entry: 4, wild_physical: 2},
+        modes="m",
+        paging=True,
+        length=90,
     ),
     "bare": Scenario({wild_physical: 3, Body.bad_access: 1, Body.bad_jump: 1}, modes="msu", length=120),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -293,15 +301,30 @@ def test_most_attackers_come_to_their_end() -> None:
 
 # -- firmware calls --------------------------------------------------------------------------------------
 EXTENSIONS = (0x0, 0x1, 0x2, 0x10, 0x54494D45, 0x735049, 0x52464E43, 0x48534D, 0x4442434E, 0x53525354, 0xDEAD)
-#: What would end or stop the caller: legacy shutdown is not in EXTENSIONS, these are refused by their arguments.
+#: What would stop the caller. Legacy shutdown is not in EXTENSIONS.
 NEVER_CALLED = {(0x48534D, 1), (0x48534D, 3)}
 
 
 def sbi_program(seed: int) -> str:
-    """Firmware calls with wild pointers, lengths, hart numbers and masks; what they answer is kept in `answers`."""
+    """Firmware calls with wild pointers, lengths, hart numbers and masks; the answers are kept in `answers`."""
     rng = random.Random(f"sbi {seed}")
-    wild = (0, 1, 8, 4096, BASE, BASE - 1, BASE + (16 << 20) - 4, BASE + (16 << 20), BASE + (20 << 20), 0x8020_0000,
-            1 << 32, 1 << 63, (1 << 64) - 1, (1 << 64) - 8, 0x1000_0000)  # fmt: skip
+    wild = (
+        0,
+        1,
+        8,
+        4096,
+        BASE,
+        BASE - 1,
+        BASE + (16 << 20) - 4,
+        BASE + (16 << 20),
+        BASE + (20 << 20),
+        0x8020_0000,
+        1 << 32,
+        1 << 63,
+        (1 << 64) - 1,
+        (1 << 64) - 8,
+        0x1000_0000,
+    )
     lines = ["_start:", "la s0, answers"]
     for _ in range(250):
         extension, function = rng.choice(EXTENSIONS), rng.choice((0, 0, 1, 2, 3, 4, 7, 1 << 31))
@@ -332,7 +355,7 @@ def test_firmware_calls_with_wild_arguments(seed: int) -> None:
 
 # -- the hypervisor's own memory -------------------------------------------------------------------------
 GREEDY = """
-# Every gigabyte of the address space is our RAM; a page in each of many 2 MiB regions costs the shadow two tables.
+# Every gigabyte of the address space is our RAM; a page in each of many 2 MiB regions costs tables.
 _start:
     la t0, table
     li t1, 0x200000cf

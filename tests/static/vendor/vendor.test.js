@@ -5,13 +5,14 @@
 import assert from 'node:assert/strict';
 import test from 'node:test';
 import {
-  EditorState, EditorView, StreamLanguage, basicSetup, gas, lintGutter, setDiagnostics,
+  EditorState, EditorView, StreamLanguage, basicSetup, lintGutter, setDiagnostics,
 } from '../../../static/vendor/codemirror/codemirror.js';
+import { riscv } from '../../../static/js/panels/riscv_mode.js';
 import { io } from '../../../static/vendor/socket.io/socket.io.js';
 import { FitAddon } from '../../../static/vendor/xterm/addon-fit.mjs';
 
 test('CodeMirror holds a document, its parts agreeing on one EditorState', () => {
-  const extensions = [basicSetup, lintGutter(), StreamLanguage.define(gas)];
+  const extensions = [basicSetup, lintGutter(), StreamLanguage.define(riscv)];
   const state = EditorState.create({ doc: '_start:\n  li a0, 1\n', extensions });
   assert.equal(state.doc.lines, 3);
   assert.equal(state.doc.line(2).text, '  li a0, 1');

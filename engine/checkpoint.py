@@ -1,0 +1,111 @@
+"""A lab as bytes: the container of a checkpoint, complete, compact and safe to read from anybody.
+
+    magic (8) | version (u32 LE) | sha256 of what follows (32) | zstandard frame of msgpack {"pool", "root"}
+
+`root` is any tree of maps, lists, numbers, strings and bytes. A byte string of `POOLED` bytes or more is kept
+once in `pool`, however often it occurs (pages shared by several snapshots, images shared by guests), and
+comes back as one shared object. The digest finds damage (a flipped bit, a truncated file); it does not prove
+who wrote the file, so whoever interprets `root` still validates it.
+
+Invariants: `pack` is a function of its argument alone (same tree, same bytes); `unpack` raises nothing but
+LabError, and never allocates more than `LIMIT_BYTES` for a frame that claims less.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Any
+
+import msgspec
+import zstandard
+
+from engine.commands import LabError
+
+MAGIC = b"RINGSIDE"
+VERSION = 1
+POOLED = 256
+LIMIT_BYTES = 1 << 30
+
+_HEADER = struct.Struct("<8sI32s")
+_POOL_REFERENCE = 1
+_LEVEL = 1
+
+
+def pack(root: Any) -> bytes:
+    """`root` (maps, lists, tuples, numbers, strings, bytes, None, booleans) as a checkpoint."""
+    pool: dict[bytes, int] = {}
+    known: dict[int, msgspec.msgpack.Ext] = {}
+
+    def pooled(value: Any) -> Any:
+        kind = type(value)
+        if kind is dict:
+            return {key: pooled(item) for key, item in value.items()}
+        if kind is list or kind is tuple:
+            return [pooled(item) for item in value]
+        if kind in (bytes, bytearray) and len(value) >= POOLED:
+            reference = known.get(id(value))
+            if reference is None:
+                index = pool.setdefault(bytes(value), len(pool))
+                reference = msgspec.msgpack.Ext(_POOL_REFERENCE, index.to_bytes(4, "little"))
+                known[id(value)] = reference
+            return reference
+        return value
+
+    tree = pooled(root)
+    plain = msgspec.msgpack.encode({"pool": list(pool), "root": msgspec.Raw(msgspec.msgpack.encode(tree))})
+    body = zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
+    return _HEADER.pack(MAGIC, VERSION, hashlib.sha256(body).digest()) + body
+
+
+def unpack(content: bytes) -> Any:
+    """The tree of `pack`; tuples come back as lists. Raises LabError "checkpoint-damaged" or "checkpoint-
+    newer".
+    """
+    if len(content) < _HEADER.size:
+        raise damaged(f"it has {len(content)} bytes, fewer than its header")
+    magic, version, digest = _HEADER.unpack_from(content)
+    if magic != MAGIC:
+        raise damaged("it does not begin as a checkpoint does")
+    if version > VERSION:
+        raise LabError(
+            "checkpoint-newer",
+            f"This lab was saved by a newer Ringside (format {version}; this one reads up to {VERSION}).",
+            version=version,
+            supported=VERSION,
+        )
+    body = content[_HEADER.size :]
+    if hashlib.sha256(body).digest() != digest:
+        raise damaged("its checksum does not match its content")
+    try:
+        size = zstandard.frame_content_size(body)
+        if not 0 <= size <= LIMIT_BYTES:
+            raise damaged("it claims an impossible size")
+        plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=LIMIT_BYTES)
+        outer = msgspec.msgpack.decode(plain, type=_Outer)
+        pool = outer.pool
+
+        def resolve(code: int, data: memoryview) -> bytes:
+            if code != _POOL_REFERENCE:
+                raise damaged(f"it uses the unknown extension {code}")
+            return pool[int.from_bytes(data, "little")]
+
+        return msgspec.msgpack.decode(outer.root, ext_hook=resolve)
+    except (
+        zstandard.ZstdError,
+        msgspec.MsgspecError,
+        IndexError,
+        RecursionError,
+        UnicodeDecodeError,
+    ) as error:
+        raise damaged(str(error) or type(error).__name__) from error
+
+
+def damaged(reason: str) -> LabError:
+    """The refusal of a checkpoint that cannot be this lab's."""
+    return LabError("checkpoint-damaged", f"The saved state of this lab is damaged: {reason}.", reason=reason)
+
+
+class _Outer(msgspec.Struct):
+    pool: list[bytes]
+    root: msgspec.Raw

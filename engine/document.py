@@ -1,0 +1,187 @@
+"""What a lab is made of, as rows: the part of a lab that every client sees, that the server stores and that
+undo changes.
+
+An edit is one reversible change of structure, as plain data; carrying it out yields its inverse, which holds
+whatever was taken away (a removed guest with its registers, memory and clock), so that undo brings it back
+exactly as it was. Bounds of the fields are those of the commands: one definition.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from engine import commands
+
+
+class HostRow(Struct, frozen=True):
+    id: commands.Identifier
+    name: commands.Name
+    x: commands.Coordinate
+    y: commands.Coordinate
+    harts: Annotated[int, Meta(ge=1, le=8)]
+    memory_mib: Annotated[int, Meta(ge=16, le=1024)]
+    stack: commands.Stack
+
+
+class GuestRow(Struct, frozen=True):
+    id: commands.Identifier
+    name: commands.Name
+    host: commands.Identifier
+    image: commands.ImageId
+    vcpus: Annotated[int, Meta(ge=1, le=4)]
+    memory_mib: Annotated[int, Meta(ge=4, le=512)]
+    arguments: Annotated[str, Meta(max_length=512)]
+
+
+ImageKind = Literal["elf", "flat", "image", "assembly"]
+
+
+class ImageRow(Struct, frozen=True):
+    """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image
+    was made from.
+    """
+
+    id: commands.ImageId
+    name: Annotated[str, Meta(max_length=40)]
+    builtin: bool
+    size: int
+    default_memory_mib: Annotated[int, Meta(ge=4, le=512)]
+    kind: ImageKind
+    title_key: str | None = None
+    source: Annotated[str, Meta(max_length=256 << 10)] | None = None
+
+
+class HostAdd(Struct, tag="host.add", tag_field="edit", frozen=True):
+    """`state` None: a new host; otherwise one that comes back with its guests."""
+
+    row: HostRow
+    guests: list[GuestRow] = []
+    state: dict[str, Any] | None = None
+
+
+class HostDrop(Struct, tag="host.drop", tag_field="edit", frozen=True):
+    host: int
+
+
+class HostChange(Struct, tag="host.change", tag_field="edit", frozen=True):
+    """Another name or place on the canvas; the machine is the same."""
+
+    row: HostRow
+
+
+class HostRestack(Struct, tag="host.restack", tag_field="edit", frozen=True):
+    host: int
+    stack: commands.Stack
+
+
+class GuestAdd(Struct, tag="guest.add", tag_field="edit", frozen=True):
+    """`state` None: start it from its image; otherwise it goes on where it was."""
+
+    row: GuestRow
+    state: dict[str, Any] | None = None
+
+
+class GuestDrop(Struct, tag="guest.drop", tag_field="edit", frozen=True):
+    guest: int
+
+
+class GuestRelabel(Struct, tag="guest.relabel", tag_field="edit", frozen=True):
+    guest: int
+    name: commands.Name
+
+
+class GuestTransfer(Struct, tag="guest.transfer", tag_field="edit", frozen=True):
+    guest: int
+    host: int
+
+
+class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
+    name: commands.Name
+
+
+Edit = (
+    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestDrop | GuestRelabel | GuestTransfer |
+LabRelabel )  # fmt: skip
+
+#: Edits after which the machine is the same as before: they leave the history alone.
+COSMETIC = (HostChange, GuestRelabel, LabRelabel)
+
+
+class Undoable(Struct, frozen=True):
+    """An edit that would take a command back (or bring it again), with the command's tag."""
+
+    tag: str
+    edit: Edit
+
+
+class Document(Struct):
+    """The rows of one lab and how it is being watched. `images` are the uploaded and assembled ones, without
+    their content.
+    """
+
+    name: commands.Name
+    hosts: dict[int, HostRow] = {}
+    guests: dict[int, GuestRow] = {}
+    images: dict[str, ImageRow] = {}
+    speed: commands.Speed = "10"
+    unit: commands.Unit = "trap"
+    running: bool = False
+
+    def host_of(self, host: int) -> HostRow:
+        row = self.hosts.get(host)
+        if row is None:
+            raise commands.LabError("no-such-host", f"This lab has no host {host}.", host=host)
+        return row
+
+    def guest_of(self, guest: int) -> GuestRow:
+        row = self.guests.get(guest)
+        if row is None:
+            raise commands.LabError("no-such-guest", f"This lab has no guest {guest}.", guest=guest)
+        return row
+
+    def guests_on(self, host: int) -> list[GuestRow]:
+        return [row for row in self.guests.values() if row.host == host]
+
+    def free_name(self, wanted: str | None, stem: str) -> str:
+        """`wanted` if nothing else has that name; without a wish the first free of `stem`-1, `stem`-2 ...
+
+        Hosts and guests share one space of names. Raises LabError "name-taken".
+        """
+        taken = {row.name for row in self.hosts.values()} | {row.name for row in self.guests.values()}
+        if wanted is None:
+            number = 1
+            while f"{stem}-{number}" in taken:
+                number += 1
+            return f"{stem}-{number}"
+        if wanted in taken:
+            raise commands.LabError(
+                "name-taken", f"Another host or guest is already named {wanted}.", name=wanted
+            )
+        return wanted
+
+    def free_place(self, x: float, y: float) -> tuple[float, float]:
+        """The place nearest to right of and below (`x`, `y`) where a host's tile overlaps no other."""
+        size = len(self.hosts) + 1
+        cells = sorted(
+            ((i, j) for i in range(size) for j in range(size)), key=lambda cell: (sum(cell), cell[1])
+        )
+        for i, j in cells:
+            place = x + i * TILE[0], y + j * TILE[1]
+            if all(
+                abs(row.x - place[0]) >= TILE[0] or abs(row.y - place[1]) >= TILE[1]
+                for row in self.hosts.values()
+            ):
+                break
+        return place
+
+
+#: Room that a host's tile takes on the canvas with its margin, in the canvas' own units.
+TILE = (360.0, 260.0)
+
+
+def plain(value: Any) -> Any:
+    """Rows, edits and documents as maps and lists; byte strings stay what they are."""
+    return msgspec.to_builtins(value, builtin_types=(bytes,))

@@ -1,0 +1,350 @@
+"""Going back and forth in time. One mechanism for all of it: restore the nearest checkpoint, run again.
+
+    begin ●───●────────●──────●────●──●─●○─ ─ ─ ─ ─ end     ● checkpoint   ○ now   ▲ stamped input
+          │      ▲          ▲      ▲          ▲
+          └ base: taken at the last change of structure
+
+A world is a function of its state and its inputs. So the history is a few checkpoints and every input with
+the position at which it took effect; whatever lies between is computed again when somebody asks.
+
+Invariants
+- `checkpoints` ascend by position; the first is the base, at `begin`. `begin <= position <= end`.
+- The state at a position has had every input that is stamped with that position or an earlier one, and no
+  other.
+- Running from a past position meets the same inputs again. A new input there drops everything after it.
+- Checkpoints are thinned so that their distances grow with the distance from now: going back is cheap nearby
+  and never impossible. `MAX_CHECKPOINTS` and `memory_bytes` bound them.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from engine.trace.record import RECORD
+from engine.trace.rings import Records
+from engine.world import Ran, World
+
+INTERVAL_STEPS = 100_000
+MAX_CHECKPOINTS = 24
+MEMORY_BYTES = 96 << 20
+#: Between two questions to the caller whether to go on.
+SLICE_STEPS = 20_000
+#: Checkpoints left behind before a past position that was asked for, so that the next step back finds one
+#: near.
+APPROACH_STEPS = (8_192, 1_024)
+MAX_FUTURE_RECORDS = 4_000
+
+#: Told how far a long replay is (0 to 1); returns False to give it up where it is.
+Progress = Callable[[float], bool]
+
+
+class Input(msgspec.Struct, frozen=True):
+    """What came from outside: `data` was typed on the guest's console, or (if empty) `power` was switched."""
+
+    position: int
+    guest: int
+    data: bytes = b""
+    power: str = ""
+
+    def apply(self, world: World) -> None:
+        if self.data:
+            world.receive(self.guest, self.data)
+        else:
+            world.power(self.guest, self.power)
+
+
+class Checkpoint(msgspec.Struct):
+    """A world's state at `position`, after the first `inputs` inputs of the log."""
+
+    position: int
+    inputs: int
+    state: dict[str, Any]
+    own_bytes: int = 0  # an upper bound of what would be freed with it
+
+    def __lt__(self, other: Checkpoint) -> bool:
+        return self.position < other.position
+
+
+@dataclass(slots=True)
+class Player:
+    """A world that runs along a log of inputs; `applied` of them have taken effect."""
+
+    world: World
+    inputs: list[Input]
+    applied: int
+
+    def run(self, steps: int, stop_after_traps: int | None = None) -> Ran:
+        """As `World.run`; every input takes effect at its position, also those at the one where this ends."""
+        world = self.world
+        done = traps = virtual_ns = 0
+        while True:
+            while self.applied < len(self.inputs) and self.inputs[self.applied].position <= world.position:
+                self.inputs[self.applied].apply(world)
+                self.applied += 1
+            if done >= steps or (stop_after_traps is not None and traps >= stop_after_traps):
+                break
+            limit = steps - done
+            if self.applied < len(self.inputs):
+                limit = min(limit, self.inputs[self.applied].position - world.position)
+            ran = world.run(limit, None if stop_after_traps is None else stop_after_traps - traps)
+            if not ran.steps:
+                break
+            done += ran.steps
+            traps += ran.traps
+            virtual_ns += ran.virtual_ns
+        return Ran(done, traps, world.idle, virtual_ns)
+
+    def restore(self, point: Checkpoint) -> None:
+        self.world.load(point.state)
+        self.applied = point.inputs
+
+
+class History:
+    """The past (and, after going back, the future) of `world`."""
+
+    def __init__(self, world: World, memory_bytes: int = MEMORY_BYTES) -> None:
+        self.world = world
+        self.memory_bytes = memory_bytes
+        self.rebase()
+
+    def rebase(self) -> None:
+        """Forget past and future: history begins here. After every change of structure."""
+        self._now = Player(self.world, [], 0)
+        self.checkpoints: list[Checkpoint] = []
+        self.end = self.world.position
+        self._future = np.empty(0, RECORD)
+        self._checkpoint()
+
+    @property
+    def begin(self) -> int:
+        return self.checkpoints[0].position
+
+    # -- forward -------------------------------------------------------------------------------------
+    def run(self, steps: int, stop_after_traps: int | None = None) -> Ran:
+        """As `World.run`, meeting stamped inputs and leaving checkpoints on the way."""
+        done = traps = virtual_ns = 0
+        while True:
+            due = self._before(self.world.position).position + INTERVAL_STEPS
+            if self.world.position >= due:
+                self._checkpoint()
+                continue
+            limit = min(steps - done, due - self.world.position)
+            ran = self._now.run(limit, None if stop_after_traps is None else stop_after_traps - traps)
+            done += ran.steps
+            traps += ran.traps
+            virtual_ns += ran.virtual_ns
+            stopped = stop_after_traps is not None and traps >= stop_after_traps
+            if done >= steps or stopped or not ran.steps:
+                break
+        self.end = max(self.end, self.world.position)
+        return Ran(done, traps, self.world.idle, virtual_ns)
+
+    def submit(self, guest: int, *, data: bytes = b"", power: str = "") -> None:
+        """Let an input take effect now. What was known of the time after now is dropped."""
+        item = Input(self.world.position, guest, data, power)
+        item.apply(self.world)
+        self.drop_future()
+        self._now.inputs.append(item)
+        self._now.applied += 1
+
+    def drop_future(self) -> None:
+        """Now becomes the end of history."""
+        position = self.world.position
+        del self._now.inputs[self._now.applied :]
+        self.checkpoints = [point for point in self.checkpoints if point.position <= position]
+        self.end = position
+        self._future = np.empty(0, RECORD)
+
+    # -- anywhere ------------------------------------------------------------------------------------
+    def seek(self, position: int, progress: Progress | None = None) -> bool:
+        """Go to `position` (begin .. end). False when `progress` gave up; the world is then somewhere on the
+        way.
+        """
+        assert self.begin <= position <= self.end
+        point = self._before(position)
+        if position < self.world.position:
+            self._keep_future()
+        if not point.position <= self.world.position <= position:
+            self._now.restore(point)
+        origin = self.world.position
+        stops = sorted({position, *(position - near for near in APPROACH_STEPS if position - near > origin)})
+        for stop in stops:
+            while self.world.position < stop:
+                if progress is not None and not progress(
+                    (self.world.position - origin) / (position - origin)
+                ):
+                    return False
+                if not self.run(min(SLICE_STEPS, stop - self.world.position)).steps:
+                    break
+            if stop != position:
+                self._checkpoint()
+        self._now.run(0)
+        return True
+
+    def scratch(self, position: int, blank: World, progress: Progress | None = None) -> Player | None:
+        """`blank` (a world of the same structure) brought to `position`, this history undisturbed. None when
+        given up.
+        """
+        assert self.begin <= position <= self.end
+        point = self._before(position)
+        player = Player(blank, self._now.inputs, 0)
+        player.restore(point)
+        while blank.position < position:
+            done = (blank.position - point.position) / (position - point.position)
+            if progress is not None and not progress(done):
+                return None
+            if not player.run(min(SLICE_STEPS, position - blank.position)).steps:
+                break
+        player.run(0)
+        return player
+
+    def replay_steps(self, position: int) -> int:
+        """How many steps `scratch` would have to run."""
+        return position - self._before(position).position
+
+    def before_instruction(self, guest: int, blank: World, progress: Progress | None = None) -> int | None:
+        """The position just before the latest instruction that `guest` retired, None when there is none in
+        this history.
+
+        Its instruction count never falls along the history while its power is untouched, so the place is
+        found
+        by widening the window to the past and then narrowing it, on a scratch world. A count that was reset
+        inside the window only makes the answer come from this side of the reset.
+        """
+        count = self.world.guest(guest).instructions
+        high, width = self.world.position, 1
+        while True:
+            low = max(self.begin, high - width)
+            player = self.scratch(low, blank, progress)
+            if player is None:
+                return None
+            if blank.guest(guest).instructions != count:
+                break
+            if low == self.begin:
+                return None
+            high, width = low, width * 8
+        state, applied = blank.save(), player.applied
+        while high - low > 1:
+            middle = (low + high) // 2
+            player.run(middle - low)
+            if blank.guest(guest).instructions != count:
+                low, state, applied = middle, blank.save(), player.applied
+            else:
+                high = middle
+                blank.load(state)
+                player.applied = applied
+        return low
+
+    def future(self) -> Records:
+        """Records known from before going back, of the time after now; ascending by position, sampled when
+        many.
+        """
+        return self._future[self._future["position"] >= self.world.position]
+
+    # -- state ---------------------------------------------------------------------------------------
+    def save(self) -> dict[str, Any]:
+        """The present, the base, the checkpoint before now, and the log of inputs."""
+        near = self._before(self.world.position)
+        kept = [self.checkpoints[0]] if near is self.checkpoints[0] else [self.checkpoints[0], near]
+        present = Checkpoint(self.world.position, self._now.applied, self.world.save())
+        return {
+            "end": self.end,
+            "inputs": [msgspec.to_builtins(item, builtin_types=(bytes,)) for item in self._now.inputs],
+            "checkpoints": [[point.position, point.inputs, point.state] for point in (*kept, present)],
+        }
+
+    @classmethod
+    def load(cls, saved: dict[str, Any], world: World, memory_bytes: int = MEMORY_BYTES) -> History:
+        """The history of `save`, with `world` (blank, of the same structure) brought to its present.
+
+        Raises whatever the mistakes in a damaged `saved` lead to; the caller turns them into one refusal.
+        """
+        inputs = msgspec.convert(saved["inputs"], list[Input])
+        points = [Checkpoint(position, count, state) for position, count, state in saved["checkpoints"]]
+        self = cls.__new__(cls)
+        self.world, self.memory_bytes = world, memory_bytes
+        self._now = Player(world, inputs, 0)
+        self._now.restore(points[-1])
+        self.checkpoints = points[:-1]
+        self.end = saved["end"]
+        self._future = np.empty(0, RECORD)
+        places = [point.position for point in points]
+        stamps = [item.position for item in inputs]
+        if places != sorted(places) or stamps != sorted(stamps) or world.position != places[-1]:
+            raise ValueError("the positions of its history are out of order")
+        if not places[-1] <= self.end or not all(0 <= point.inputs <= len(inputs) for point in points):
+            raise ValueError("its history does not fit its log of inputs")
+        return self
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+    def _before(self, position: int) -> Checkpoint:
+        """The last checkpoint at or before `position`."""
+        return self.checkpoints[
+            bisect_right(self.checkpoints, position, key=lambda point: point.position) - 1
+        ]
+
+    def _checkpoint(self) -> None:
+        position = self.world.position
+        before = self._before(position) if self.checkpoints else None
+        if before is not None and before.position == position:
+            return
+        point = Checkpoint(position, self._now.applied, self.world.save())
+        point.own_bytes = _not_shared(point, before)
+        insort(self.checkpoints, point)
+        self._thin()
+
+    def _thin(self) -> None:
+        points, now = self.checkpoints, self.world.position
+
+        def worth(index: int) -> float:
+            gap = points[index + 1].position - points[index - 1].position
+            return gap / (abs(points[index].position - now) + 1)
+
+        while len(points) > 2 and (
+            len(points) > MAX_CHECKPOINTS or sum(point.own_bytes for point in points) > self.memory_bytes
+        ):
+            index = min(range(1, len(points) - 1), key=worth)
+            del points[index]
+            points[index].own_bytes = _not_shared(points[index], points[index - 1])
+
+    def _keep_future(self) -> None:
+        latest = self.world.trace.latest(MAX_FUTURE_RECORDS)
+        later = self._future[self._future["position"] > self.world.position]
+        self._future = sampled(np.concatenate((latest, later)), MAX_FUTURE_RECORDS)
+
+
+def sampled(records: Records, limit: int) -> Records:
+    """At most `limit` of `records`, evenly spread, always with the last one."""
+    if len(records) <= limit:
+        return records
+    return records[np.linspace(0, len(records) - 1, limit).astype(np.intp)]
+
+
+def _not_shared(point: Checkpoint, before: Checkpoint | None) -> int:
+    """Bytes that `point` holds and `before` does not. What two states share, they share as the same object.
+    """
+    known = dict(_byte_strings(before.state)) if before is not None else {}
+    return sum(size for identity, size in dict(_byte_strings(point.state)).items() if identity not in known)
+
+
+def held_bytes(state: Any) -> int:
+    """How much memory the byte strings in a state take, shared ones counted once."""
+    return sum(dict(_byte_strings(state)).values())
+
+
+def _byte_strings(value: Any) -> Iterator[tuple[int, int]]:
+    """Identity and size of every byte string in a state."""
+    if isinstance(value, bytes):
+        yield id(value), len(value)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _byte_strings(item)
+    elif isinstance(value, (list, tuple)) and value and not isinstance(value[-1], (int, str)):
+        for item in value:
+            yield from _byte_strings(item)

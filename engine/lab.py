@@ -1,0 +1,660 @@
+"""One lab: its hosts, guests, images, history and undo behind one small, pure, synchronous interface.
+
+    apply(command) ─┬─ structure   document + world change by one edit; its inverse goes on the undo stack;
+                    │              the history begins anew
+                    ├─ input       stamped with the position, takes effect now, kept in the history's log
+                    └─ time        run further, or go back by restoring a checkpoint and running again
+    query(query)       looks, and changes nothing
+    run(budget)        executes steps; the caller owns the wall clock and the pace
+    drain(), keyframe()  what a client must hear, ready for the wire
+    save(), load()     the whole lab as bytes
+
+No clock, no random number, no file, no socket: a lab is a function of its commands and of how many steps it
+ran. The
+same commands at the same positions give the same trace, bit for bit, however the running was cut into pieces.
+
+A refused command or query raises LabError and has changed nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from engine import checkpoint, queries
+from engine.commands import (
+    AnyCommand,
+    AnyQuery,
+    ConsoleInput,
+    FitsQuery,
+    GuestCreate,
+    GuestMove,
+    GuestPower,
+    GuestRemove,
+    GuestRename,
+    HostCreate,
+    HostRemove,
+    HostStack,
+    HostUpdate,
+    ImageAdd,
+    ImageAssemble,
+    LabError,
+    LabPause,
+    LabRedo,
+    LabRename,
+    LabReset,
+    LabRun,
+    LabSeek,
+    LabSpeed,
+    LabStep,
+    LabStepBack,
+    LabUndo,
+    Problem,
+)
+from engine.document import (
+    COSMETIC,
+    Document,
+    Edit,
+    GuestAdd,
+    GuestDrop,
+    GuestRelabel,
+    GuestRow,
+    GuestTransfer,
+    HostAdd,
+    HostChange,
+    HostDrop,
+    HostRestack,
+    HostRow,
+    ImageRow,
+    LabRelabel,
+    Undoable,
+    plain,
+)
+from engine.history import SLICE_STEPS, History, Progress, held_bytes
+from engine.hypervisor.guest import IDLE, RUNNING
+from engine.images import Images, builtin_rows, digest
+from engine.report import Report, status
+from engine.structure import perform
+from engine.vocabulary import vocabulary
+from engine.world import Ran, World
+
+#: A step that meets no trap gives up after this many steps.
+STEP_BUDGET = 5_000_000
+MAX_UNDO = 64
+UNDO_BYTES = 32 << 20
+KEYFRAME_RECORDS = 200
+MAX_ID = 65_535
+
+_LIVING = (RUNNING, IDLE)
+
+
+def _unheard(_guest: int, _data: bytes) -> None:
+    """Where a scratch world prints to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one lab may hold. The server's configuration sets them."""
+
+    hosts: int = 16
+    guests: int = 64
+    memory_mib: int = 4096  # of all hosts together
+    images: int = 32  # uploaded and assembled ones
+    images_mib: int = 64
+
+
+class Lab:
+    """See the module. Made by `new`, `demo` or `load`."""
+
+    def __init__(self, document: Document, images: Images, limits: Limits) -> None:
+        self.limits = limits
+        self._document = document
+        self._images = images
+        self._next_id = 1
+        self._undo: deque[Undoable] = deque()
+        self._redo: list[Undoable] = []
+        self._report = Report()
+        self._world = self._blank_world(self._report.hear)
+        self._start_world()
+
+    @classmethod
+    def new(cls, name: str, limits: Limits = Limits()) -> Lab:
+        """An empty, paused lab."""
+        return cls(Document(name), Images(), limits)
+
+    @classmethod
+    def demo(cls, limits: Limits = Limits()) -> Lab:
+        """What a newcomer sees first: one host with a hypervisor, on it the teaching kernel, running."""
+        lab = cls.new("demo", limits)
+        host = lab.apply(HostCreate())["host"]
+        lab.apply(GuestCreate(host, "ringos", arguments="run=demo"))
+        lab.apply(LabSpeed("10"))
+        lab.apply(LabRun())
+        lab._undo.clear()
+        return lab
+
+    # -- commands --------------------------------------------------------------------------------
+    def apply(self, command: AnyCommand, progress: Progress | None = None) -> dict[str, Any]:
+        """Carry out a command; the result is what its class in `engine.commands` says.
+
+        `progress` is asked now and then during a long step or seek, with how far it is (0 to 1), and may end
+        it by
+        returning False; the result then has "reached": False. Raises LabError; nothing has changed then.
+        """
+        handler = _HANDLERS.get(type(command))
+        if handler is not None:
+            return handler(self, command)
+        match command:
+            case LabStep():
+                return self._step(command, progress)
+            case LabStepBack():
+                return self._step_back(command, progress)
+            case LabSeek():
+                return self._seek(command, progress)
+        raise LabError("unknown-command", f"A lab knows no command {type(command).__name__}.")
+
+    @staticmethod
+    def structural(command: AnyCommand) -> bool:
+        """Must the lab be saved at once after this command?"""
+        return isinstance(command, _STRUCTURAL)
+
+    def _host_create(self, command: HostCreate) -> dict[str, Any]:
+        if len(self._document.hosts) >= self.limits.hosts:
+            raise LabError(
+                "lab-limit-hosts",
+                f"A lab can have {self.limits.hosts} hosts; remove one first.",
+                limit=self.limits.hosts,
+            )
+        used = sum(row.memory_mib for row in self._document.hosts.values())
+        if used + command.memory_mib > self.limits.memory_mib:
+            raise LabError(
+                "lab-limit-memory",
+                f"The hosts of a lab can have {self.limits.memory_mib} MiB together; {used} MiB are in use.",
+                limit_mib=self.limits.memory_mib,
+                used_mib=used,
+                need_mib=command.memory_mib,
+            )
+        name = self._document.free_name(command.name, "host")
+        x, y = self._document.free_place(command.x, command.y)
+        row = HostRow(self._new_id(), name, x, y, command.harts, command.memory_mib, command.stack)
+        self._edit(command, HostAdd(row))
+        self._next_id = row.id + 1
+        return {"host": row.id}
+
+    def _host_update(self, command: HostUpdate) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        changes: dict[str, Any] = {
+            key: value
+            for key, value in (("name", command.name), ("x", command.x), ("y", command.y))
+            if value is not None and value != getattr(row, key)
+        }
+        if "name" in changes:
+            self._document.free_name(changes["name"], "host")
+        if changes:
+            self._edit(command, HostChange(msgspec.structs.replace(row, **changes)))
+        return {}
+
+    def _host_stack(self, command: HostStack) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        count = len(self._document.guests_on(row.id))
+        if count:
+            raise LabError(
+                "host-has-guests",
+                f"{row.name} still has guests; move or remove them before changing its stack.",
+                host=row.name,
+                count=count,
+            )
+        if row.stack != command.stack:
+            self._edit(command, HostRestack(row.id, command.stack))
+        return {}
+
+    def _host_remove(self, command: HostRemove) -> dict[str, Any]:
+        self._document.host_of(command.host)
+        self._edit(command, HostDrop(command.host))
+        return {}
+
+    def _guest_create(self, command: GuestCreate) -> dict[str, Any]:
+        if len(self._document.guests) >= self.limits.guests:
+            raise LabError(
+                "lab-limit-guests",
+                f"A lab can have {self.limits.guests} guests; remove one first.",
+                limit=self.limits.guests,
+            )
+        host = self._document.host_of(command.host)
+        image = self._image_row(command.image)
+        memory = command.memory_mib or image.default_memory_mib
+        arguments = (
+            command.arguments if command.arguments is not None else queries.default_arguments(image.id)
+        )
+        self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
+        name = self._document.free_name(command.name, "vm")
+        row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
+        self._edit(command, GuestAdd(row))
+        self._next_id = row.id + 1
+        return {"guest": row.id}
+
+    def _guest_rename(self, command: GuestRename) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        if command.name != row.name:
+            self._document.free_name(command.name, "vm")
+            self._edit(command, GuestRelabel(row.id, command.name))
+        return {}
+
+    def _guest_move(self, command: GuestMove) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        self._document.host_of(command.host)
+        self._refuse(self._move_problem(row, command.host))
+        self._edit(command, GuestTransfer(row.id, command.host))
+        return {}
+
+    def _guest_remove(self, command: GuestRemove) -> dict[str, Any]:
+        self._document.guest_of(command.guest)
+        self._edit(command, GuestDrop(command.guest))
+        return {}
+
+    def _lab_rename(self, command: LabRename) -> dict[str, Any]:
+        if command.name != self._document.name:
+            self._edit(command, LabRelabel(command.name))
+        return {}
+
+    def _image_add(self, command: ImageAdd) -> dict[str, Any]:
+        self._check_image_room(len(command.content))
+        return self._keep_image(self._images.upload(command.name, command.content))
+
+    def _image_assemble(self, command: ImageAssemble) -> dict[str, Any]:
+        self._check_image_room(len(command.source))
+        return self._keep_image(self._images.assemble(command.name, command.source))
+
+    def _console_input(self, command: ConsoleInput) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        if self._world.guest(row.id).state not in _LIVING:
+            raise LabError(
+                "guest-not-running",
+                f"{row.name} is not running, so nobody reads its console.",
+                guest=row.name,
+            )
+        self._history.submit(row.id, data=command.data)
+        return {}
+
+    def _guest_power(self, command: GuestPower) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        living = self._world.guest(row.id).state in _LIVING
+        if command.action == "reset" or living == (command.action == "off"):
+            self._history.submit(row.id, power=command.action)
+        return {}
+
+    def _lab_run(self, _: LabRun) -> dict[str, Any]:
+        self._document.running = True
+        return {}
+
+    def _lab_pause(self, _: LabPause) -> dict[str, Any]:
+        self._document.running = False
+        return {}
+
+    def _lab_speed(self, command: LabSpeed) -> dict[str, Any]:
+        self._document.speed, self._document.unit = command.speed, command.unit
+        return {}
+
+    def _lab_reset(self, _: LabReset) -> dict[str, Any]:
+        self._start_world()
+        return {}
+
+    def _lab_undo(self, _: LabUndo) -> dict[str, Any]:
+        if not self._undo:
+            raise LabError("nothing-to-undo", "There is nothing to undo.")
+        entry = self._undo[-1]
+        inverse = self._perform(entry.edit)
+        self._undo.pop()
+        self._redo.append(Undoable(entry.tag, inverse))
+        return {}
+
+    def _lab_redo(self, _: LabRedo) -> dict[str, Any]:
+        if not self._redo:
+            raise LabError("nothing-to-redo", "There is nothing to redo.")
+        entry = self._redo[-1]
+        inverse = self._perform(entry.edit)
+        self._redo.pop()
+        self._undo.append(Undoable(entry.tag, inverse))
+        return {}
+
+    # -- time --------------------------------------------------------------------------------------
+    @property
+    def position(self) -> int:
+        """Steps executed so far; going back in time takes it back."""
+        return self._world.position
+
+    def run(self, budget_steps: int, stop_after_traps: int | None = None) -> Ran:
+        """Execute up to `budget_steps`; fewer when everything is idle or so many records were written."""
+        return self._history.run(budget_steps, stop_after_traps)
+
+    def _step(self, command: LabStep, progress: Progress | None) -> dict[str, Any]:
+        if command.guest is not None:
+            self._document.guest_of(command.guest)
+        self._document.running = False
+        count = self._counter(command)
+        before, left = count(), STEP_BUDGET
+        by_trap = command.unit == "trap"
+        while left and count() == before:
+            if progress is not None and left % SLICE_STEPS == 0 and not progress(1 - left / STEP_BUDGET):
+                break
+            ran = self._history.run(min(left, SLICE_STEPS) if by_trap else 1, 1 if by_trap else None)
+            if not ran.steps:
+                break
+            left -= ran.steps
+        return {"position": self._world.position, "reached": count() != before}
+
+    def _counter(self, command: LabStep) -> Callable[[], int]:
+        """What grows when the step has been made."""
+        world, guest = self._world, command.guest
+        if command.unit == "trap":
+            return (lambda: world.trace.written) if guest is None else (lambda: world.trace.total(guest))
+        return (lambda: world.position) if guest is None else (lambda: world.guest(guest).instructions)
+
+    def _step_back(self, command: LabStepBack, progress: Progress | None) -> dict[str, Any]:
+        if command.guest is not None:
+            self._document.guest_of(command.guest)
+        self._document.running = False
+        now, history = self._world.position, self._history
+        if command.unit == "trap":
+            target = self._world.trace.last_position(command.guest, now)
+        elif command.guest is None:
+            target = now - 1
+        else:
+            target = history.before_instruction(command.guest, self._blank_world(), progress)
+        if target is None or target < history.begin:
+            return {"position": now, "reached": False}
+        return self._travel(target, progress)
+
+    def _seek(self, command: LabSeek, progress: Progress | None) -> dict[str, Any]:
+        begin, end = self._history.begin, self._history.end
+        if not begin <= command.position <= end:
+            raise LabError(
+                "seek-outside-history",
+                f"Position {command.position} is outside of the history, which goes from {begin} to {end}.",
+                position=command.position,
+                begin=begin,
+                end=end,
+            )
+        self._document.running = False
+        return self._travel(command.position, progress)
+
+    def _travel(self, position: int, progress: Progress | None) -> dict[str, Any]:
+        reached = self._history.seek(position, progress)
+        self._report.forget(self._document, self._world)
+        return {"position": self._world.position, "reached": reached}
+
+    # -- queries -----------------------------------------------------------------------------------
+    def query(self, query: AnyQuery, progress: Progress | None = None) -> dict[str, Any]:
+        """The answer, as its class in `engine.commands` says. Raises LabError."""
+        if isinstance(query, FitsQuery):
+            return self._fits(query)
+        return queries.answer(query, self._document, self._history, self._images, self._blank_world, progress)
+
+    def _fits(self, query: FitsQuery) -> dict[str, Any]:
+        host = self._document.host_of(query.host)
+        machine = self._world.hosts[host.id]
+        problem: Problem | None
+        if query.guest is not None:
+            row = self._document.guest_of(query.guest)
+            need, problem = row.memory_mib, self._move_problem(row, host.id)
+        else:
+            image = self._image_row(query.image) if query.image is not None else None
+            need = query.memory_mib or (image.default_memory_mib if image else 0)
+            problem = machine.fits(1, need)
+            if len(self._document.guests) >= self.limits.guests:
+                limit = self.limits.guests
+                problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
+        return {
+            "fits": problem is None,
+            "error": None if problem is None else msgspec.to_builtins(problem),
+            "free_mib": max(0, host.memory_mib - machine.memory_used_mib),
+            "need_mib": need,
+        }
+
+    def _move_problem(self, row: GuestRow, host: int) -> Problem | None:
+        source, target = self._document.hosts[row.host], self._document.hosts[host]
+        if source.id == target.id:
+            return Problem(
+                "move-same-host",
+                f"{row.name} is already on {target.name}.",
+                {"guest": row.name, "host": target.name},
+            )
+        if source.stack != target.stack:
+            return Problem(
+                "move-other-stack",
+                f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
+                {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
+            )
+        return self._world.hosts[host].fits(row.vcpus, row.memory_mib)
+
+    # -- what clients hear -------------------------------------------------------------------------
+    def document(self) -> dict[str, Any]:
+        """What the server stores and every client sees."""
+        document = self._document
+        return {
+            "name": document.name,
+            "hosts": [msgspec.to_builtins(row) for row in document.hosts.values()],
+            "guests": [msgspec.to_builtins(row) for row in document.guests.values()],
+            "images": [
+                msgspec.to_builtins(row) for row in (*builtin_rows().values(), *document.images.values())
+            ],
+            "speed": document.speed,
+            "unit": document.unit,
+            "running": document.running,
+            "undo": self._undo[-1].tag if self._undo else None,
+            "redo": self._redo[-1].tag if self._redo else None,
+        }
+
+    def drain(self) -> dict[str, Any]:
+        """What happened since the last drain (or the last jump in time): the engine's part of a tick."""
+        return self._report.drain(self._document, self._world)
+
+    def keyframe(self) -> dict[str, Any]:
+        """Everything a client needs that knows nothing yet. It includes what the next drain will tell, so
+        drain first.
+        """
+        world = self._world
+        used = {row.image for row in self._document.guests.values()}
+        return {
+            "schema": vocabulary(),
+            "document": self.document(),
+            "position": world.position,
+            "time": world.time,
+            "running": self._document.running,
+            "history": {"begin": self._history.begin, "end": self._history.end},
+            "status": {str(guest): status(world.guest(guest)) for guest in self._document.guests},
+            "totals": world.trace.totals(),
+            "console": [[guest, world.consoles[guest].content()] for guest in self._document.guests],
+            "records": world.trace.latest(KEYFRAME_RECORDS).tobytes(),
+            "symbols": {image: len(self._images.loaded(image).symbols) for image in sorted(used)},
+        }
+
+    def trace_hash(self) -> str:
+        """A digest of every record written so far."""
+        return self._world.trace.hash()
+
+    # -- structure -----------------------------------------------------------------------------------
+    def _edit(self, command: AnyCommand, edit: Edit) -> None:
+        inverse = self._perform(edit)
+        self._undo.append(Undoable(str(command.__struct_config__.tag), inverse))
+        self._redo.clear()
+        while len(self._undo) > 1 and (len(self._undo) > MAX_UNDO or self._undo_bytes() > UNDO_BYTES):
+            self._undo.popleft()
+
+    def _perform(self, edit: Edit) -> Edit:
+        """Change document and world by one edit; returns the edit that takes it back."""
+        inverse = perform(edit, self._document, self._world)
+        if not isinstance(edit, COSMETIC):
+            self._history.rebase()
+        return inverse
+
+    def _undo_bytes(self) -> int:
+        """What the undo stack holds: of everything that it takes away or would bring back, each page once."""
+        return held_bytes([msgspec.structs.astuple(entry.edit) for entry in self._undo])
+
+    def _new_id(self) -> int:
+        if self._next_id > MAX_ID:
+            raise LabError(
+                "lab-limit-ids",
+                f"This lab has used up its {MAX_ID} identifiers; go on in a new lab.",
+                limit=MAX_ID,
+            )
+        return self._next_id
+
+    def _image_row(self, image: str) -> ImageRow:
+        row = builtin_rows().get(image) or self._document.images.get(image)
+        if row is None:
+            raise LabError("no-such-image", f"This lab has no image {image}.", image=image)
+        return row
+
+    def _check_image_room(self, size: int) -> None:
+        limits = self.limits
+        if (
+            len(self._document.images) >= limits.images
+            or self._images.total_bytes + size > limits.images_mib << 20
+        ):
+            raise LabError(
+                "lab-limit-images",
+                f"A lab can keep {limits.images} images of {limits.images_mib} MiB together.",
+                limit=limits.images,
+                limit_mib=limits.images_mib,
+            )
+
+    def _keep_image(self, row: ImageRow) -> dict[str, Any]:
+        self._document.images[row.id] = row
+        return {"image": row.id}
+
+    @staticmethod
+    def _refuse(problem: Problem | None) -> None:
+        if problem is not None:
+            raise LabError(problem.key, problem.message, **problem.params)
+
+    def _start_world(self) -> None:
+        """Every guest is about to start from its image; the hosts' clocks are at 0. Positions go on."""
+        position = self._world.position
+        self._world = self._blank_world(self._report.hear)
+        self._world.position = position
+        self._history = History(self._world)
+        self._report.forget(self._document, self._world)
+
+    def _blank_world(self, output: Callable[[int, bytes], None] = _unheard) -> World:
+        document = self._document
+        return World.build(
+            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output
+        )
+
+    # -- state -------------------------------------------------------------------------------------
+    def save(self) -> bytes:
+        """The complete lab; `load` goes on with the same trace. Of the history: its base, its log and its
+        near past.
+        """
+        return checkpoint.pack(
+            {
+                "document": plain(self._document),
+                "images": self._images.contents,
+                "next_id": self._next_id,
+                "undo": [plain(entry) for entry in self._undo],
+                "redo": [plain(entry) for entry in self._redo],
+                "history": self._history.save(),
+            }
+        )
+
+    @classmethod
+    def load(cls, content: bytes, limits: Limits = Limits()) -> Lab:
+        """The lab of `save`. Raises LabError "checkpoint-damaged" or "checkpoint-newer", and nothing else."""
+        root = checkpoint.unpack(content)
+        try:
+            saved = msgspec.convert(root, _Saved)
+            _check(saved)
+            lab = cls(Document(saved.document.name), Images(saved.images), limits)
+            lab._document = saved.document
+            lab._next_id = saved.next_id
+            lab._undo = deque(saved.undo)
+            lab._redo = saved.redo
+            lab._world = lab._blank_world(lab._report.hear)
+            lab._history = History.load(saved.history, lab._world)
+            lab._report.forget(lab._document, lab._world)
+        except LabError as error:
+            raise checkpoint.damaged(str(error)) from error
+        except _DAMAGE as error:
+            raise checkpoint.damaged(f"{type(error).__name__} {error}") from error
+        return lab
+
+
+class _Saved(msgspec.Struct):
+    document: Document
+    images: dict[str, bytes]
+    next_id: int
+    undo: list[Undoable]
+    redo: list[Undoable]
+    history: dict[str, Any]
+
+
+#: What meeting nonsense in a saved state can lead to.
+_DAMAGE = (
+    msgspec.MsgspecError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    struct.error,
+    TypeError,
+    ValueError,
+)
+
+
+def _check(saved: _Saved) -> None:
+    """The references inside a saved document, which its types cannot express. Raises ValueError."""
+    document = saved.document
+    filed = [*document.hosts, *document.guests, *document.images]
+    named = [host.id for host in document.hosts.values()] + [guest.id for guest in document.guests.values()]
+    if filed != [*named, *(image.id for image in document.images.values())]:
+        raise ValueError("its rows are filed under other ids")
+    for guest in document.guests.values():
+        if guest.host not in document.hosts:
+            raise ValueError(f"the guest {guest.id} is on no host")
+        if guest.image not in builtin_rows() and guest.image not in document.images:
+            raise ValueError(f"the guest {guest.id} has no image")
+    if set(document.images) != set(saved.images):
+        raise ValueError("images and their contents do not match")
+    for image, content in saved.images.items():
+        if digest(content) != image:
+            raise ValueError(f"the content of {image} is another one")
+    if max([0, *document.hosts, *document.guests]) >= saved.next_id:
+        raise ValueError("an identifier was given twice")
+
+
+_HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
+    HostCreate: Lab._host_create,
+    HostUpdate: Lab._host_update,
+    HostStack: Lab._host_stack,
+    HostRemove: Lab._host_remove,
+    GuestCreate: Lab._guest_create,
+    GuestRename: Lab._guest_rename,
+    GuestMove: Lab._guest_move,
+    GuestRemove: Lab._guest_remove,
+    LabRename: Lab._lab_rename,
+    ImageAdd: Lab._image_add,
+    ImageAssemble: Lab._image_assemble,
+    ConsoleInput: Lab._console_input,
+    GuestPower: Lab._guest_power,
+    LabRun: Lab._lab_run,
+    LabPause: Lab._lab_pause,
+    LabSpeed: Lab._lab_speed,
+    LabReset: Lab._lab_reset,
+    LabUndo: Lab._lab_undo,
+    LabRedo: Lab._lab_redo,
+}
+
+_STRUCTURAL = (
+    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestRemove,
+    LabRename, ImageAdd, ImageAssemble, LabReset, LabUndo, LabRedo,
+)  # fmt: skip

@@ -1,0 +1,325 @@
+"""Answers to the queries of `engine.commands`: looking at a lab without changing it.
+
+What was true at a past moment (the registers before and after a record) is found by running a scratch world
+to that moment from the nearest checkpoint; the lab itself does not move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine import guests
+from engine.commands import (
+    AnyQuery,
+    CodeQuery,
+    CostsQuery,
+    LabError,
+    MemoryQuery,
+    RegistersQuery,
+    SymbolsQuery,
+    TimelineQuery,
+    TraceDetailQuery,
+    TraceQuery,
+    WalkQuery,
+)
+from engine.document import Document, GuestRow
+from engine.history import History, Progress, sampled
+from engine.hypervisor.costs import COSTS, crossings
+from engine.hypervisor.guest import Guest
+from engine.images import Images, builtin_rows
+from engine.isa.csrs import csr_fields
+from engine.isa.decoder import decode
+from engine.isa.disassembler import disassemble
+from engine.sources import SourceMap, source_map
+from engine.trace.record import PATHS
+from engine.world import World
+
+MAX_MARKS = 2_000
+MAX_REPLAY_STEPS = 500_000
+#: Lines of source around the current one.
+SOURCE_LINES = 40
+_PAGE = 4096
+_WORD_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Lens:
+    """What a query may look at."""
+
+    document: Document
+    history: History
+    images: Images
+    blank_world: Callable[[], World]
+    progress: Progress | None
+
+    @property
+    def world(self) -> World:
+        return self.history.world
+
+    def guest(self, guest: int, vcpu: int = 0) -> Guest:
+        row = self.document.guest_of(guest)
+        if vcpu >= row.vcpus:
+            raise LabError(
+                "no-such-vcpu",
+                f"{row.name} has no vCPU {vcpu}; it has {row.vcpus}, counted from 0.",
+                guest=row.name,
+                vcpu=vcpu,
+                count=row.vcpus,
+            )
+        return self.world.guest(guest)
+
+    def sources(self, row: GuestRow) -> SourceMap:
+        image = self.document.images.get(row.image) or builtin_rows()[row.image]
+        return source_map(image, self.images.loaded(row.image))
+
+
+def answer(
+    query: AnyQuery,
+    document: Document,
+    history: History,
+    images: Images,
+    blank_world: Callable[[], World],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The result that the query's class describes. Raises LabError."""
+    lens = Lens(document, history, images, blank_world, progress)
+    match query:
+        case TraceQuery():
+            return _trace(lens, query)
+        case TraceDetailQuery():
+            return _detail(lens, query)
+        case RegistersQuery():
+            return _registers(lens, query)
+        case MemoryQuery():
+            return _memory(lens, query)
+        case WalkQuery():
+            walk: dict[str, Any] = lens.guest(query.guest, query.vcpu).walk(query.vcpu, query.address)
+            return walk
+        case CodeQuery():
+            return _code(lens, query)
+        case SymbolsQuery():
+            return _symbols(lens, query)
+        case TimelineQuery():
+            return _timeline(lens, query)
+        case CostsQuery():
+            return {
+                "rows": [
+                    {"path": [*map(int, row.path)], "cycles": row.cycles, "source": row.source}
+                    for row in COSTS
+                ]
+            }
+    raise LabError("unknown-query", f"A lab knows no query {type(query).__name__}.")
+
+
+def default_arguments(image: str) -> str:
+    """The boot arguments of an image when nobody gives any."""
+    return guests.guest(image).arguments if image in builtin_rows() else ""
+
+
+# -- the trace -------------------------------------------------------------------------------------
+def _trace(lens: Lens, query: TraceQuery) -> dict[str, Any]:
+    trace = lens.world.trace
+    if query.guest is None:
+        if query.before is not None:
+            raise LabError(
+                "trace-needs-guest", "Records before a sequence number can only be asked of one guest."
+            )
+        records, first = trace.latest(query.limit), 0
+    else:
+        lens.document.guest_of(query.guest)
+        records, first = trace.records(query.guest, query.before, query.limit), trace.first(query.guest)
+    totals = {str(guest): trace.total(guest) for guest in lens.document.guests}
+    return {"records": records.tobytes(), "first": first, "total": totals}
+
+
+def _detail(lens: Lens, query: TraceDetailQuery) -> dict[str, Any]:
+    """Registers are None for a record that nothing is left to derive from, or only with a long replay.
+
+    A query must not hold up the other labs; going there (`lab.seek`) shows them however far it is.
+    """
+    record = _record(lens, query.guest, query.sequence)
+    row = lens.document.guest_of(query.guest)
+    position, vcpu, pc = int(record["position"]), int(record["vcpu"]), int(record["pc"])
+    before = after = physical = None
+    history = lens.history
+    if history.begin <= position < history.end and history.replay_steps(position) <= MAX_REPLAY_STEPS:
+        player = history.scratch(position, lens.blank_world(), lens.progress)
+        if player is None:
+            raise LabError("cancelled", "The replay was cancelled.")
+        machine = player.world.guest(query.guest)
+        before = machine.registers(vcpu)
+        physical = _physical(machine, vcpu, pc)
+        player.run(1)
+        after = machine.registers(vcpu)
+    word = int(record["instruction"])
+    sources = lens.sources(row)
+    path = PATHS[int(record["path"])]
+    return {
+        "instruction": disassemble(word, pc) if word else "",
+        "symbol": _symbol(sources, pc, physical),
+        "source": _source_line(sources, pc, physical),
+        "before": before,
+        "after": after,
+        "changed": [] if before is None or after is None else _changed(before, after),
+        "crossings": [
+            {"from": int(row.path[0]), "to": int(row.path[-1]), "cycles": row.cycles, "source": row.source}
+            for row in crossings(path)
+        ],
+    }
+
+
+def _record(lens: Lens, guest: int, sequence: int) -> np.void:
+    lens.document.guest_of(guest)
+    ahead = lens.history.future()
+    for records in (lens.world.trace.records(guest, sequence + 1, 1), ahead[ahead["guest"] == guest]):
+        found = records[records["sequence"] == sequence]
+        if len(found):
+            record: np.void = found[-1]
+            return record
+    raise LabError(
+        "record-gone",
+        f"Record {sequence} of this guest is not held any more (or not yet written).",
+        guest=guest,
+        sequence=sequence,
+    )
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    names = ["pc"] if before["pc"] != after["pc"] else []
+    names += [f"x{index}" for index in range(32) if before["x"][index] != after["x"][index]]
+    return names + [name for name, value in before["csrs"].items() if after["csrs"].get(name) != value]
+
+
+def _timeline(lens: Lens, query: TimelineQuery) -> dict[str, Any]:
+    world, history = lens.world, lens.history
+    if query.guest is not None:
+        lens.document.guest_of(query.guest)
+    chosen = list(lens.document.guests) if query.guest is None else [query.guest]
+    past = [world.trace.records(guest, None, MAX_MARKS) for guest in chosen]
+    ahead = history.future()
+    marks = np.concatenate([*past, ahead[np.isin(ahead["guest"], chosen)]])
+    marks = marks[marks["position"] >= history.begin]
+    marks = sampled(marks[np.argsort(marks["position"], kind="stable")], MAX_MARKS)
+    columns = [
+        marks[name].tolist() for name in ("position", "time", "guest", "kind", "disposition", "sequence")
+    ]
+    return {
+        "begin": history.begin,
+        "end": history.end,
+        "position": world.position,
+        "marks": [list(mark) for mark in zip(*columns, strict=True)],
+    }
+
+
+# -- registers, memory, code -----------------------------------------------------------------------
+def _registers(lens: Lens, query: RegistersQuery) -> dict[str, Any]:
+    machine = lens.guest(query.guest, query.vcpu)
+    registers = machine.registers(query.vcpu)
+    word = _word(machine, query.vcpu, registers["pc"])
+    instruction = None if word is None else decode(word)
+    operands = {} if word is None or instruction is None else instruction.operands(word)
+    return {
+        **registers,
+        "fields": {
+            name: [list(field) for field in csr_fields(name, value)]
+            for name, value in registers["csrs"].items()
+        },
+        "written": [operands["rd"]] if operands.get("rd") else [],
+        "read": sorted({operands[name] for name in ("rs1", "rs2") if operands.get(name)}),
+        "instruction": "" if word is None else disassemble(word, registers["pc"]),
+    }
+
+
+def _memory(lens: Lens, query: MemoryQuery) -> dict[str, Any]:
+    """Unmapped pages read as zeros; `mapped` tells which they are."""
+    machine = lens.guest(query.guest, query.vcpu)
+    end = min(query.address + query.length, 1 << 64)
+    content, mapped = bytearray(), []
+    address = query.address
+    while address < end:
+        length = min(end, (address | (_PAGE - 1)) + 1) - address
+        part = machine.read(query.vcpu, address, length, query.physical)
+        mapped.append(part is not None)
+        content += bytes(length) if part is None else part
+        address += length
+    return {"address": query.address, "bytes": bytes(content), "mapped": mapped}
+
+
+def _code(lens: Lens, query: CodeQuery) -> dict[str, Any]:
+    machine = lens.guest(query.guest, query.vcpu)
+    sources = lens.sources(lens.document.guest_of(query.guest))
+    pc = machine.registers(query.vcpu)["pc"]
+    centre = pc if query.address is None else query.address & ~(_WORD_BYTES - 1)
+    first = max(0, centre - query.rows // 4 * _WORD_BYTES) if query.address is None else centre
+    rows = []
+    for address in range(first, min(first + query.rows * _WORD_BYTES, 1 << 64), _WORD_BYTES):
+        word = _word(machine, query.vcpu, address)
+        if word is None:
+            continue
+        physical = _physical(machine, query.vcpu, address)
+        place = sources.place(address, physical)
+        rows.append(
+            {
+                "address": address,
+                "encoding": word,
+                "text": disassemble(word, address),
+                "symbol": _symbol(sources, address, physical),
+                "file": place.file if place else None,
+                "line": place.line if place else None,
+            }
+        )
+    return {
+        "pc": pc,
+        "rows": rows,
+        "source": _source_around(sources, centre, _physical(machine, query.vcpu, centre)),
+    }
+
+
+def _symbols(lens: Lens, query: SymbolsQuery) -> dict[str, Any]:
+    machine = lens.guest(query.guest)
+    sources = lens.sources(lens.document.guest_of(query.guest))
+    return {
+        "places": [_symbol(sources, address, _physical(machine, 0, address)) for address in query.addresses],
+        "address": None if query.name is None else sources.address(query.name),
+    }
+
+
+def _word(machine: Guest, vcpu: int, address: int) -> int | None:
+    content = machine.read(vcpu, address, _WORD_BYTES, False)
+    return None if content is None else int.from_bytes(content, "little")
+
+
+def _physical(machine: Guest, vcpu: int, address: int) -> int | None:
+    gpa: int | None = machine.walk(vcpu, address)["gpa"]
+    return gpa
+
+
+def _symbol(sources: SourceMap, address: int, physical: int | None) -> str | None:
+    found = sources.symbol(address, physical)
+    if found is None:
+        return None
+    name, offset = found
+    return f"{name}+{offset:#x}" if offset else name
+
+
+def _source_line(sources: SourceMap, address: int, physical: int | None) -> dict[str, Any] | None:
+    place = sources.place(address, physical)
+    if place is None:
+        return None
+    text = sources.text(place.file)
+    if not 1 <= place.line <= len(text):
+        return None
+    return {"file": place.file, "line": place.line, "text": text[place.line - 1]}
+
+
+def _source_around(sources: SourceMap, address: int, physical: int | None) -> dict[str, Any] | None:
+    line = _source_line(sources, address, physical)
+    if line is None:
+        return None
+    first = max(1, line["line"] - SOURCE_LINES // 2)
+    lines = sources.text(line["file"])[first - 1 : first - 1 + SOURCE_LINES]
+    return {"file": line["file"], "line": line["line"], "first": first, "lines": lines}

@@ -1,0 +1,124 @@
+"""What clients hear of a lab: ticks (what happened since the last one) and the status of its guests.
+
+A report is about one present. When the lab jumps to another moment, what was waiting to be told is void
+(`forget`), and clients get a keyframe instead.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+from engine.document import Document
+from engine.hypervisor.guest import FAILED, STOPPED, Guest
+from engine.world import World
+
+SAMPLE_RECORDS = 48
+#: Console output that nobody drains is kept up to this much for each guest.
+PENDING_BYTES = 64 << 10
+
+
+class Report:
+    """Collects between drains; `hear` is where the world's guests print to."""
+
+    def __init__(self) -> None:
+        self._console: dict[int, bytearray] = {}
+        self._hosts: dict[int, tuple[int, int]] = {}  # time and busy time at the last drain
+        self._states: dict[int, int] = {}
+
+    def hear(self, guest: int, data: bytes) -> None:
+        pending = self._console.setdefault(guest, bytearray())
+        pending += data
+        if len(pending) > PENDING_BYTES:
+            del pending[:-PENDING_BYTES]
+
+    def forget(self, document: Document, world: World) -> None:
+        """The present is now another one: nothing of the old one is told any more."""
+        world.trace.drain_counts()
+        world.trace.drain_sample(SAMPLE_RECORDS)
+        self._console = {}
+        self._hosts = {host.id: (host.time, host.busy_ns) for host in world.hosts.values()}
+        self._states = {guest: world.guest(guest).state for guest in document.guests}
+
+    def drain(self, document: Document, world: World) -> dict[str, Any]:
+        """What happened since the last drain (or since `forget`)."""
+        guests = [(guest, world.guest(guest)) for guest in document.guests]
+        hosts = list(world.hosts.values())
+        busy = []
+        for host in hosts:
+            time, busy_ns = self._hosts.get(host.id, (host.time, host.busy_ns))
+            passed = host.time - time
+            busy.append(min(1000, (host.busy_ns - busy_ns) * 1000 // passed) if passed > 0 else 0)
+        self._hosts = {host.id: (host.time, host.busy_ns) for host in hosts}
+        console, self._console = self._console, {}
+        return {
+            "position": world.position,
+            "time": world.time,
+            "running": document.running,
+            "guests": {
+                "id": _column("H", (guest for guest, _ in guests)),
+                "state": bytes(machine.state for _, machine in guests),
+                "level": bytes(machine.level for _, machine in guests),
+                "pc": _column("Q", (machine.pc for _, machine in guests)),
+                "instructions": _column("Q", (machine.instructions for _, machine in guests)),
+                "exits": _column("Q", (machine.exits for _, machine in guests)),
+            },
+            "hosts": {
+                "id": _column("H", (host.id for host in hosts)),
+                "time": _column("Q", (host.time for host in hosts)),
+                "busy_permille": _column("H", busy),
+                "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
+            },
+            "counts": world.trace.drain_counts(),
+            "sample": world.trace.drain_sample(SAMPLE_RECORDS).tobytes(),
+            "console": [[guest, bytes(data)] for guest, data in console.items()],
+            "notices": self._notices(document, world),
+        }
+
+    def _notices(self, document: Document, world: World) -> list[dict[str, Any]]:
+        notices = []
+        for guest, row in document.guests.items():
+            machine = world.guest(guest)
+            state, before = machine.state, self._states.get(guest)
+            self._states[guest] = state
+            if state == before or state not in (STOPPED, FAILED):
+                continue
+            if state == FAILED and machine.failure is not None:
+                key, params, level = (
+                    "guest-failed",
+                    {"reason": machine.failure.key, **machine.failure.params},
+                    "error",
+                )
+            else:
+                key, params, level = "guest-stopped", {"status": machine.exit_status or 0}, "info"
+            notices.append(
+                {
+                    "guest": guest,
+                    "host": row.host,
+                    "key": key,
+                    "params": {**params, "guest": row.name},
+                    "level": level,
+                }
+            )
+        return notices
+
+
+def status(machine: Guest) -> dict[str, Any]:
+    """One guest as a keyframe shows it."""
+    failure = machine.failure
+    return {
+        "state": machine.state,
+        "level": machine.level,
+        "pc": machine.pc,
+        "instructions": machine.instructions,
+        "exits": machine.exits,
+        "exit_status": machine.exit_status,
+        "failure": None if failure is None else {"key": failure.key, "params": failure.params},
+    }
+
+
+def _column(code: str, values: Iterable[int]) -> bytes:
+    """Little-endian numbers side by side; `code` as in `struct`."""
+    numbers = [*values]
+    return struct.pack(f"<{len(numbers)}{code}", *numbers)

@@ -1,0 +1,79 @@
+"""Carrying out an edit: document and world change together, and what would take it back is the answer.
+
+An edit is checked before it gets here (or was undone here, so that it fits where it was): only starting or
+bringing back a guest may still be refused by its host, and then nothing has changed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.document import (
+    Document,
+    Edit,
+    GuestAdd,
+    GuestDrop,
+    GuestRelabel,
+    GuestTransfer,
+    HostAdd,
+    HostChange,
+    HostDrop,
+    HostRestack,
+    LabRelabel,
+)
+from engine.world import World
+
+
+def perform(edit: Edit, document: Document, world: World) -> Edit:
+    """Change document and world by one edit; returns the edit that takes it back."""
+    inverse: Edit
+    match edit:
+        case HostAdd(row, guests, state):
+            if state is None:
+                world.add_host(row)
+            else:
+                world.import_host(row, guests, state)
+            document.hosts[row.id] = row
+            document.guests.update((guest.id, guest) for guest in guests)
+            inverse = HostDrop(row.id)
+        case HostDrop(host):
+            guests = document.guests_on(host)
+            inverse = HostAdd(document.hosts[host], guests, world.export_host(host))
+            world.remove_host(host)
+            del document.hosts[host]
+            for guest in guests:
+                del document.guests[guest.id]
+        case HostChange(row):
+            inverse = HostChange(document.hosts[row.id])
+            document.hosts[row.id] = row
+        case HostRestack(host, stack):
+            before = document.hosts[host]
+            inverse = HostRestack(host, before.stack)
+            document.hosts[host] = row = msgspec.structs.replace(before, stack=stack)
+            world.replace_host(row)
+        case GuestAdd(row, state):
+            if state is None:
+                world.add_guest(row)
+            else:
+                world.import_guest(row, state)
+            document.guests[row.id] = row
+            inverse = GuestDrop(row.id)
+        case GuestDrop(guest):
+            inverse = GuestAdd(document.guests[guest], world.export_guest(guest))
+            world.remove_guest(guest)
+            del document.guests[guest]
+        case GuestTransfer(guest, host):
+            row = document.guests[guest]
+            inverse = GuestTransfer(guest, row.host)
+            moved = msgspec.structs.replace(row, host=host)
+            world.move_guest(moved)
+            document.guests[guest] = moved
+        case GuestRelabel(guest, name):
+            inverse = GuestRelabel(guest, document.guests[guest].name)
+            document.guests[guest] = msgspec.structs.replace(document.guests[guest], name=name)
+        case LabRelabel(name):
+            inverse = LabRelabel(document.name)
+            document.name = name
+    document.hosts = dict(sorted(document.hosts.items()))
+    document.guests = dict(sorted(document.guests.items()))
+    return inverse

@@ -1,0 +1,57 @@
+"""Every name that the page needs to say what a record means, gathered from the tables that own them.
+
+The trace's schema names its own enumerations; the operands of its actions are numbers of other tables (CSRs,
+SBI calls, device registers), which sit above it in the layers. So that no number is typed a second time in
+JavaScript, a keyframe carries them all.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from engine.isa.csrs import CSRS
+from engine.isa.table import REGISTERS
+from engine.machine import sbi
+from engine.machine.board import Board
+from engine.trace import record
+
+
+class _Nowhere:
+    """A board's surroundings when only its memory map is wanted: no RAM, nobody to tell."""
+
+    size = 0
+
+    def read(self, address: int, length: int) -> bytes:
+        raise IndexError(f"there is no RAM for {length} bytes at {address:#x}")
+
+    def write(self, address: int, data: bytes) -> None: ...
+
+    def output(self, data: bytes) -> None: ...
+
+    def finish(self, status: int) -> None: ...
+
+    def reboot(self) -> None: ...
+
+    def wake(self, hart: int) -> None: ...
+
+
+@cache
+def vocabulary() -> dict[str, Any]:
+    """`record.schema()` and, beside it:
+
+    registers: [32 names of x0..x31]; csrs: {"384": "satp"}; devices: [[name, base, size]] of the board;
+    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}. Keys are decimal numbers.
+    """
+    calls: dict[str, dict[str, Any]] = {}
+    for row in sbi.TABLE:
+        extension = calls.setdefault(str(row.extension.value), {"name": row.extension.name, "functions": {}})
+        extension["functions"][str(row.function)] = row.name.removeprefix("sbi_")
+    board = Board(1, _Nowhere(), lambda: 0, _Nowhere())
+    return {
+        **record.schema(),
+        "registers": list(REGISTERS),
+        "csrs": {str(number): row.name for number, row in CSRS.items()},
+        "sbi": calls,
+        "devices": [[device.name, device.base, device.size] for device in board.devices.all],
+    }

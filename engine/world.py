@@ -1,0 +1,274 @@
+"""The hosts of a lab as one deterministic machine: state plus inputs give the next state, and nothing else
+does.
+
+    World ── position (steps so far), whose turn it is, when the epoch ends
+      ├─ Host 1 ── guests ...        one step: an instruction attempt, an interrupt taken or an idle skip of
+      one hart ├─ Host 2 ── guests ...
+      ├─ Trace      every record of every guest
+      └─ Scrollback of every guest's console
+
+Hosts advance in epochs of virtual time (`EPOCH_NS`), in the order of their ids: nothing crosses between hosts
+inside an epoch, so their order inside it cannot be seen by a guest. The turn and the epoch's end are part of
+the state and change only together with a step. So stopping, saving or looking at any position changes nothing
+that comes after it.
+
+A host that sleeps, until its next timer event or for ever, has no turns and its clock stands still. When
+input reaches it, its clock first jumps to the lab's time. An epoch in which every host sleeps is left out.
+
+Structure (which hosts and guests exist) is not in `save()`: a world is built from the document's rows and
+then loaded. Everything here runs on one thread.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.commands import LabError
+from engine.document import GuestRow, HostRow
+from engine.hypervisor.guest import Guest
+from engine.hypervisor.host import Host
+from engine.machine.hart import NEVER
+from engine.machine.loader import LoadedImage
+from engine.trace.rings import Trace
+
+EPOCH_NS = 50_000
+SCROLLBACK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What a call of run() did."""
+
+    steps: int
+    traps: int
+    idle: bool  # nothing can ever happen again without input
+    virtual_ns: int  # by how much the lab's time went on
+
+
+class Scrollback:
+    """The last `SCROLLBACK_BYTES` that a guest wrote to its console, kept so that a snapshot shares the old
+    part.
+    """
+
+    _CHUNK = 1024
+
+    def __init__(self, content: bytes = b"") -> None:
+        self._chunks: deque[bytes] = deque([content] if content else ())
+        self._size = len(content)
+        self._tail = bytearray()
+
+    def append(self, data: bytes) -> None:
+        self._tail += data
+        if len(self._tail) >= self._CHUNK:
+            self._chunks.append(bytes(self._tail))
+            self._size += len(self._tail)
+            self._tail.clear()
+            while self._size - len(self._chunks[0]) >= SCROLLBACK_BYTES:
+                self._size -= len(self._chunks.popleft())
+
+    def content(self) -> bytes:
+        return (b"".join(self._chunks) + self._tail)[-SCROLLBACK_BYTES:]
+
+    def save(self) -> list[bytes]:
+        return [*self._chunks, bytes(self._tail)]
+
+    @classmethod
+    def load(cls, chunks: list[bytes]) -> Scrollback:
+        self = cls()
+        self._chunks.extend(chunks[:-1])
+        self._size = sum(map(len, self._chunks))
+        self._tail = bytearray(chunks[-1])
+        return self
+
+
+class World:
+    """See the module. `images` finds a loaded image by the id in a guest's row; `output` is told what guests
+    print.
+    """
+
+    def __init__(self, images: Callable[[str], LoadedImage], output: Callable[[int, bytes], None]) -> None:
+        self.trace = Trace()
+        self.hosts: dict[int, Host] = {}
+        self.homes: dict[int, int] = {}  # guest -> host
+        self.consoles: dict[int, Scrollback] = {}
+        self.position = 0
+        self._images = images
+        self._output = output
+        self._turn = 0
+        self._epoch_end = 0
+
+    @classmethod
+    def build(
+        cls,
+        hosts: list[HostRow],
+        guests: list[GuestRow],
+        images: Callable[[str], LoadedImage],
+        output: Callable[[int, bytes], None],
+    ) -> World:
+        """A world in which every guest is about to start from its image."""
+        self = cls(images, output)
+        for host in sorted(hosts, key=lambda row: row.id):
+            self.add_host(host)
+        for guest in sorted(guests, key=lambda row: row.id):
+            self.add_guest(guest)
+        return self
+
+    # -- structure -----------------------------------------------------------------------------------
+    def add_host(self, row: HostRow) -> None:
+        """A host without guests, whose clock shows the lab's time."""
+        host = Host(row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console)
+        host.advance(self.time)
+        self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
+
+    def replace_host(self, row: HostRow) -> None:
+        """Another machine in the place of a host without guests."""
+        now = self.time
+        del self.hosts[row.id]
+        self.add_host(row)
+        self.hosts[row.id].advance(now)
+
+    def remove_host(self, host: int) -> None:
+        for guest in [guest for guest, home in self.homes.items() if home == host]:
+            self.remove_guest(guest)
+        del self.hosts[host]
+
+    def export_host(self, host: int) -> dict[str, Any]:
+        """A host with its guests, for `import_host`."""
+        guests = [guest for guest, home in self.homes.items() if home == host]
+        return {"machine": self.hosts[host].save(), "kept": {guest: self._kept(guest) for guest in guests}}
+
+    def import_host(self, row: HostRow, guests: list[GuestRow], state: dict[str, Any]) -> None:
+        """Bring a host back as `export_host` found it."""
+        self.add_host(row)
+        for guest in guests:
+            self.add_guest(guest)
+            self._keep(guest.id, state["kept"][guest.id])
+        self.hosts[row.id].load(state["machine"])
+
+    def add_guest(self, row: GuestRow) -> None:
+        """Start a guest from its image. Raises LabError when the host cannot take it."""
+        self.consoles[row.id] = Scrollback()
+        self.homes[row.id] = row.host
+        try:
+            self._waken(row.host).add_guest(
+                row.id, self._images(row.image), row.vcpus, row.memory_mib, row.arguments
+            )
+        except LabError:
+            del self.consoles[row.id], self.homes[row.id]
+            raise
+
+    def remove_guest(self, guest: int) -> None:
+        self.hosts[self.homes.pop(guest)].remove_guest(guest)
+        self.trace.remove(guest)
+        del self.consoles[guest]
+
+    def export_guest(self, guest: int) -> dict[str, Any]:
+        """Everything that a guest is, with its records and its console, for `import_guest`."""
+        return {"machine": self.hosts[self.homes[guest]].export_guest(guest), "kept": self._kept(guest)}
+
+    def import_guest(self, row: GuestRow, state: dict[str, Any]) -> None:
+        """Bring a guest back as `export_guest` found it. Raises LabError when the host cannot take it."""
+        self._waken(row.host).import_guest(row.id, self._images(row.image), state["machine"])
+        self.homes[row.id] = row.host
+        self._keep(row.id, state["kept"])
+
+    def move_guest(self, row: GuestRow) -> None:
+        """Stop a guest, carry it to the host that its row now names, and let it go on there."""
+        source = self.hosts[self.homes[row.id]]
+        state = source.export_guest(row.id)
+        source.remove_guest(row.id)
+        self._waken(row.host).import_guest(row.id, self._images(row.image), state)
+        self.homes[row.id] = row.host
+
+    def _kept(self, guest: int) -> dict[str, Any]:
+        return {"trace": self.trace.save_guest(guest), "console": self.consoles[guest].save()}
+
+    def _keep(self, guest: int, kept: dict[str, Any]) -> None:
+        self.trace.load_guest(guest, kept["trace"])
+        self.consoles[guest] = Scrollback.load(kept["console"])
+
+    # -- time ----------------------------------------------------------------------------------------
+    @property
+    def time(self) -> int:
+        """The lab's virtual time: that of its foremost host, ns."""
+        return max((host.time for host in self.hosts.values()), default=0)
+
+    @property
+    def idle(self) -> bool:
+        return all(host.idle for host in self.hosts.values())
+
+    def run(self, steps: int, stop_after_traps: int | None = None) -> Ran:
+        """Execute up to `steps` steps; fewer when everything is idle or `stop_after_traps` records were
+        written.
+        """
+        begin, began, recorded = self.position, self.time, self.trace.written
+        turn, epoch_end = self._turn, self._epoch_end
+        busy_from = {host.id: host.busy_from for host in self.hosts.values()}
+        while (left := begin + steps - self.position) > 0:
+            traps = self.trace.written - recorded
+            if stop_after_traps is not None and traps >= stop_after_traps:
+                break
+            turn = next((host for host, at in busy_from.items() if host >= turn and at < epoch_end), 0)
+            if not turn:
+                soonest = min(busy_from.values(), default=NEVER)
+                if soonest >= NEVER:
+                    break
+                epoch_end = (soonest // EPOCH_NS + 1) * EPOCH_NS
+                continue
+            host = self.hosts[turn]
+            host.position_offset = self.position - host.position
+            done = host.run(left, None if stop_after_traps is None else stop_after_traps - traps, epoch_end)
+            busy_from[turn] = host.busy_from
+            if done:
+                self.position += done
+                self._turn, self._epoch_end = turn, epoch_end
+        return Ran(self.position - begin, self.trace.written - recorded, self.idle, self.time - began)
+
+    # -- input ---------------------------------------------------------------------------------------
+    def guest(self, guest: int) -> Guest:
+        return self.hosts[self.homes[guest]].guests[guest]
+
+    def receive(self, guest: int, data: bytes) -> None:
+        """Bytes typed on a guest's console."""
+        self._waken(self.homes[guest]).guests[guest].receive(data)
+
+    def power(self, guest: int, action: str) -> None:
+        """on, off or reset, as `commands.GuestPower` says."""
+        self._waken(self.homes[guest]).power(guest, action)
+
+    def _waken(self, host_id: int) -> Host:
+        host = self.hosts[host_id]
+        wakes = host.busy_from
+        if wakes > host.time:
+            host.advance(min(self.time, wakes))
+        return host
+
+    def _console(self, guest: int, data: bytes) -> None:
+        self.consoles[guest].append(data)
+        self._output(guest, data)
+
+    # -- state ---------------------------------------------------------------------------------------
+    def save(self) -> dict[str, Any]:
+        """Everything that decides what comes next, and what was recorded so far. Shares unchanged pages with
+        this world.
+        """
+        return {
+            "position": self.position,
+            "turn": self._turn,
+            "epoch_end": self._epoch_end,
+            "hosts": {host.id: host.save() for host in self.hosts.values()},
+            "consoles": {guest: console.save() for guest, console in self.consoles.items()},
+            "trace": self.trace.save(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the state that `save` gave for a world of the same structure."""
+        self.position = state["position"]
+        self._turn, self._epoch_end = state["turn"], state["epoch_end"]
+        for host_id, saved in state["hosts"].items():
+            self.hosts[host_id].load(saved)
+        self.consoles = {guest: Scrollback.load(chunks) for guest, chunks in state["consoles"].items()}
+        self.trace.load(state["trace"])

@@ -1,0 +1,117 @@
+/**
+ * What lies over the canvas: legend, zoom, state of the connection, the ghost of what is being dragged, tooltips, and the words
+ * of an empty or loading lab.
+ */
+import { byId, h, icon, setText } from '../dom.js';
+import { ICONS } from '../icons.js';
+import { actionButton, dispositionMark } from './parts.js';
+
+/** @typedef {import('../app.js').App} App */
+
+export class Overlay {
+  /**
+   * @param {App} app
+   * @param {import('../render/scheduler.js').Scheduler} scheduler
+   * @param {import('../tools/carry.js').Carry} carry
+   * @param {import('../render/canvas.js').CanvasView} view
+   */
+  constructor(app, scheduler, carry, view) {
+    this.app = app;
+    this.carry = carry;
+    this.view = view;
+    this.root = byId('overlay');
+    this.ghost = h('div.ghost', { hidden: true, 'aria-hidden': true });
+    this.tip = h('div.tip', { hidden: true, role: 'tooltip' });
+    this.tipText = '';
+    document.body.append(this.ghost, this.tip);
+    this.banner = h('div.banner', { role: 'status', hidden: true });
+    this.hint = h('div.hint', { hidden: true });
+    this.middle = h('div.middle', { hidden: true });
+    this.build();
+    app.on('language', () => this.build());
+    for (const event of /** @type {const} */ (['document', 'keyframe'])) app.store.on(event, () => this.states());
+    app.on('connection', () => this.states());
+    carry.on('change', () => this.carried());
+    scheduler.onDraw(() => this.level());
+  }
+
+  build() {
+    const { app } = this;
+    const dispositions = app.store.reader ? app.store.schema.dispositions : [];
+    const legend = h('details.legend', { open: app.preferences.get('legend', true) },
+      h('summary', null, h('span', null, app.t('legend.title'))),
+      h('ul', null, dispositions.map((name) => h('li', { title: app.t(`disposition.${name}.detail`) }, dispositionMark(name), app.t(`disposition.${name}`)))));
+    legend.addEventListener('toggle', () => app.preferences.set('legend', legend.open));
+    this.levels = (/** @type {const} */ (['datacenter', 'host', 'stack'])).map((level) => ({ level, button: actionButton(app, `level-${level}`) }));
+    this.root.replaceChildren(this.banner, this.hint, this.middle, h('div.lower', null, legend,
+      h('div.zoom', { role: 'group', 'aria-label': app.t('zoom.label') },
+        h('div.segments', null, this.levels.map(({ button }) => button)),
+        h('div.segments', null, actionButton(app, 'zoom-out', { icon: 'minus', text: false }), actionButton(app, 'zoom-in', { icon: 'plus', text: false }),
+          actionButton(app, 'fit', { icon: 'fit', text: false })),
+        actionButton(app, 'toggle-objects', { icon: 'table', text: false }))));
+    this.states();
+  }
+
+  level() {
+    for (const { level, button } of this.levels ?? []) {
+      const pressed = String(this.view.camera.level === level);
+      if (button.getAttribute('aria-pressed') !== pressed) button.setAttribute('aria-pressed', pressed);
+    }
+  }
+
+  states() {
+    const { app } = this;
+    const lab = app.store.document;
+    const lost = app.connection === 'reconnecting' && lab;
+    this.banner.hidden = !lost;
+    setText(this.banner, lost ? app.t('connection.lost') : '');
+    if (app.connection === 'refused') {
+      const problem = app.refusal;
+      const text = problem ? app.problemText(problem) : '';
+      this.show(app.t('lab.refused'), text, h('button.primary', { type: 'button', onclick: () => location.reload() }, app.t('lab.retry')),
+        h('a.button', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
+    } else if (!lab) this.show(app.t(app.connection === 'connecting' ? 'lab.loading' : 'connection.reconnecting'), app.t('lab.loading.detail'));
+    else if (lab.hosts.length === 0) {
+      this.show(app.t('lab.empty'), app.t('lab.empty.detail'), h('button.primary', { type: 'button', onclick: () => app.actions?.run('host-create') }, icon(ICONS.host), app.t('do.host-create')));
+    } else this.middle.hidden = true;
+  }
+
+  /** @param {string} title @param {string} detail @param {...Node} buttons */
+  show(title, detail, ...buttons) {
+    this.middle.hidden = false;
+    this.middle.replaceChildren(h('strong', null, title), h('p', null, detail), h('div.buttons', null, ...buttons));
+  }
+
+  carried() {
+    const { app, carry } = this;
+    const { load } = carry;
+    document.body.dataset.carrying = load ? load.via : '';
+    this.ghost.hidden = load?.via !== 'pointer';
+    this.hint.hidden = !load;
+    if (!load) return;
+    const name = carry.nameOf(load.item);
+    setText(this.hint, app.t(load.via === 'pointer' ? 'hint.pointer' : load.item.kind === 'host' ? 'hint.keyboard-host' : 'hint.keyboard', { name }));
+    if (load.via !== 'pointer') return;
+    this.ghost.style.setProperty('transform', `translate(${load.x + 12}px, ${load.y + 10}px)`);
+    const { verdict } = load;
+    this.ghost.dataset.fits = verdict?.fits === null ? 'asking' : verdict ? String(verdict.fits) : 'none';
+    const lines = [verdict?.title ?? name, verdict?.detail ?? ''].filter(Boolean);
+    if (this.ghost.childElementCount !== lines.length) this.ghost.replaceChildren(...lines.map((_, index) => h(index ? 'small' : 'strong')));
+    lines.forEach((line, index) => setText(this.ghost.children[index], line));
+  }
+
+  /** @param {{key: string, lines: string[]} | null} tip @param {number} x client @param {number} y client */
+  showTip(tip, x, y) {
+    this.tip.hidden = !tip;
+    if (!tip) return;
+    const text = tip.lines.join('\n');
+    if (text !== this.tipText) {
+      this.tipText = text;
+      this.tip.replaceChildren(...tip.lines.map((line, index) => h(index ? 'p' : 'strong', null, line)));
+    }
+    const { offsetWidth, offsetHeight } = this.tip;
+    const left = x + 16 + offsetWidth > window.innerWidth ? x - 12 - offsetWidth : x + 16;
+    const top = y + 16 + offsetHeight > window.innerHeight ? y - 12 - offsetHeight : y + 16;
+    this.tip.style.setProperty('transform', `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`);
+  }
+}

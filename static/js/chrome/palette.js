@@ -1,0 +1,154 @@
+/**
+ * The palette: hosts, hypervisor layers, guests. Every item can be dragged to the canvas by pointer, or grabbed with Space and
+ * placed with the arrows. A kernel can be uploaded here, by file picker or by dropping a file on the page.
+ */
+import { byId, h, icon, setText } from '../dom.js';
+import { ICONS } from '../icons.js';
+import { STACKS } from '../stacks.js';
+import { section } from './parts.js';
+
+/** @typedef {import('../app.js').App} App */
+/** @typedef {import('../tools/carry.js').Item} Item */
+
+/** How far a press may wander and still be a click, CSS pixels. */
+const SLOP = 5;
+/** What the server takes (the engine's bound on an image). */
+const LARGEST_UPLOAD = 8 << 20;
+
+export class Palette {
+  /** @param {App} app @param {import('../tools/carry.js').Carry} carry */
+  constructor(app, carry) {
+    this.app = app;
+    this.carry = carry;
+    this.root = byId('palette');
+    this.images = '';
+    this.file = h('input', { type: 'file', hidden: true });
+    this.file.addEventListener('change', () => {
+      const chosen = this.file.files?.[0];
+      if (chosen) void this.upload(chosen);
+      this.file.value = '';
+    });
+    app.on('language', () => this.build());
+    app.store.on('document', (document) => {
+      const images = JSON.stringify(document.images.map(({ id, name }) => [id, name]));
+      if (images !== this.images) {
+        this.images = images;
+        this.build();
+      }
+    });
+    document.addEventListener('dragover', (event) => {
+      if (!event.dataTransfer?.types.includes('Files')) return;
+      event.preventDefault();
+      document.body.dataset.dropping = 'true';
+    });
+    document.addEventListener('dragleave', (event) => { if (!event.relatedTarget) delete document.body.dataset.dropping; });
+    document.addEventListener('drop', (event) => {
+      delete document.body.dataset.dropping;
+      const file = event.dataTransfer?.files[0];
+      if (!file) return;
+      event.preventDefault();
+      void this.upload(file);
+    });
+    this.build();
+  }
+
+  build() {
+    const { app } = this;
+    const images = app.store.document?.images ?? [];
+    this.refusal = h('p.refusal', { role: 'alert', hidden: true });
+    this.root.replaceChildren(
+      section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
+      section(app, 'palette-stacks', app.t('palette.stacks'), ...STACKS.map((stack) => this.item(
+        { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}.short`), app.t(`stack.${stack.id}.detail`),
+        stack.deprivileged ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
+      ))),
+      section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.item(
+        { kind: 'image', id: image.id }, image.name, this.describe(image), image.kind === 'assembly' ? 'user' : 'kernel',
+        image.builtin ? 'V' : image.kind === 'assembly' ? 'A' : 'U',
+      )), h('div.palette-buttons', null,
+        h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
+        h('button', { type: 'button', onclick: () => app.actions?.run('assemble') }, icon(ICONS.code), app.t('do.assemble'))), this.refusal, this.file),
+      h('p.palette-hint', null, app.t('palette.hint')),
+    );
+  }
+
+  /** @param {import('../protocol.js').Image} image */
+  describe(image) {
+    const { app } = this;
+    const size = image.size < 1024 ? `${app.n(image.size)} B` : `${app.n(Math.round(image.size / 1024))} KiB`;
+    if (image.title_key && app.i18n.has(image.title_key)) return app.t(image.title_key);
+    return app.t(image.builtin ? 'palette.image' : image.kind === 'assembly' ? 'palette.assembled' : 'palette.uploaded', { size });
+  }
+
+  /**
+   * @param {Item} item @param {string} title @param {string} detail @param {string} group whose colour the badge wears
+   * @param {Node | string} badge
+   */
+  item(item, title, detail, group, badge) {
+    const element = h('button.item', {
+      type: 'button', dataset: { item: item.kind, id: 'id' in item ? String(item.id) : '' },
+    }, h('span.badge', { style: { '--badge': `var(--level-${group})` }, 'aria-hidden': true }, badge),
+    h('span.words', null, h('strong', null, title), h('small', null, detail)));
+    element.addEventListener('pointerdown', (event) => this.press(event, element, item));
+    element.addEventListener('click', (event) => {
+      if (event.detail === 0 && !this.carry.load) this.carry.begin(item, 'keyboard');
+    });
+    return element;
+  }
+
+  /**
+   * A press that wanders off becomes a drag; one that does not is a click. @param {PointerEvent} event
+   * @param {HTMLElement} element @param {Item} item
+   */
+  press(event, element, item) {
+    if (event.button !== 0 || this.app.connection !== 'live') return;
+    const { clientX, clientY, pointerId } = event;
+    /** @param {PointerEvent} move */
+    const move = (move) => {
+      if (move.pointerId !== pointerId || Math.hypot(move.clientX - clientX, move.clientY - clientY) <= SLOP) return;
+      done();
+      this.carry.begin(item, 'pointer', move.clientX, move.clientY);
+    };
+    const done = () => {
+      document.removeEventListener('pointermove', move);
+      document.removeEventListener('pointerup', done);
+      document.removeEventListener('pointercancel', done);
+    };
+    document.addEventListener('pointermove', move);
+    document.addEventListener('pointerup', done);
+    document.addEventListener('pointercancel', done);
+    if (event.pointerType === 'touch' && element.hasPointerCapture(pointerId)) element.releasePointerCapture(pointerId);
+  }
+
+  openFilePicker() {
+    this.file.click();
+  }
+
+  /** @param {File} file */
+  async upload(file) {
+    const { app } = this;
+    this.refuse('');
+    if (file.size > LARGEST_UPLOAD) {
+      this.refuse(app.t('error.upload-too-large', { name: file.name, most: LARGEST_UPLOAD >> 20 }));
+      return;
+    }
+    const body = new FormData();
+    body.append('file', file);
+    try {
+      const response = await fetch(`/labs/${app.lab}/images`, { method: 'POST', body, headers: { 'X-CSRF-Token': app.csrf } });
+      const answer = await response.json();
+      if (!answer.ok) this.refuse(`${file.name}: ${app.problemText(answer.error)}`);
+      else app.toast({ text: app.t('toast.uploaded', { name: file.name }) });
+    } catch {
+      this.refuse(app.t('error.upload-failed', { name: file.name }));
+    }
+  }
+
+  /** Say at the upload what was wrong with it. @param {string} text */
+  refuse(text) {
+    if (!this.refusal) return;
+    setText(this.refusal, text);
+    this.refusal.hidden = text === '';
+    if (text) this.refusal.scrollIntoView({ block: 'nearest' });
+  }
+}

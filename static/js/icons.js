@@ -1,0 +1,27 @@
+/** The frame's icons, as paths in a 16x16 view (see dom.js, `icon`). States and dispositions have theirs in marks.js. */
+
+export const ICONS = {
+  back: 'M12 2 4 8l8 6ZM2 2h2v12H2Z',
+  run: 'M4 2l10 6-10 6Z',
+  pause: 'M4 2h3v12H4Zm5 0h3v12H9Z',
+  step: 'M4 2l8 6-8 6Zm8 0h2v12h-2Z',
+  reset: 'M8 3V.5L3.5 4 8 7.5V5a4 4 0 1 1-4 4H2a6 6 0 1 0 6-6Z',
+  undo: 'M6 3 1 7l5 4V8.5h4a2.5 2.5 0 0 1 0 5H6v1.5h4a4 4 0 0 0 0-8H6Z',
+  redo: 'M10 3l5 4-5 4V8.5H6a2.5 2.5 0 0 0 0 5h4v1.5H6a4 4 0 0 1 0-8h4Z',
+  share: 'M12 1a2.5 2.5 0 0 0-2.4 3.2L6 6.2a2.5 2.5 0 1 0 0 3.6l3.6 2a2.5 2.5 0 1 0 .7-1.3l-3.6-2v-1l3.6-2A2.5 2.5 0 1 0 12 1Z',
+  search: 'M6.5 1a5.5 5.5 0 1 0 3.3 9.9l4 4 1.1-1.1-4-4A5.5 5.5 0 0 0 6.5 1Zm0 1.7a3.8 3.8 0 1 1 0 7.6 3.8 3.8 0 0 1 0-7.6Z',
+  help: 'M5 5.5C5 3.6 6.3 2.5 8 2.5s3 1 3 2.8c0 2-2.1 2.2-2.1 4H7.1C7.1 6.9 9 6.7 9 5.4 9 4.6 8.6 4.2 8 4.2s-1.1.4-1.1 1.3ZM7 11h2v2.2H7Z',
+  host: 'M2 2h12v5H2Zm0 7h12v5H2Zm2-5v1.2h2V4Zm0 7v1.2h2V11Z',
+  plus: 'M7 2h2v5h5v2H9v5H7V9H2V7h5Z',
+  minus: 'M2 7h12v2H2Z',
+  fit: 'M2 2h4v1.7H3.7V6H2Zm8 0h4v4h-1.7V3.7H10ZM2 10h1.7v2.3H6V14H2Zm10.3 0H14v4h-4v-1.7h2.3Z',
+  table: 'M1.5 2.5h13v11h-13Zm1.6 4v1.7h3V6.5Zm4.6 0v1.7h5.2V6.5ZM3.1 9.8V12h3V9.8Zm4.6 0V12h5.2V9.8Z',
+  upload: 'M8 1l4.5 5H9.5v5h-3V6H3.5ZM2 12.5h12V15H2Z',
+  code: 'M5.5 3 .8 8l4.7 5 1.3-1.3L3.4 8l3.4-3.7Zm5 0L9.2 4.3 12.6 8l-3.4 3.7 1.3 1.3L15.2 8Z',
+  close: 'M3.5 2.3 8 6.8l4.5-4.5 1.2 1.2L9.2 8l4.5 4.5-1.2 1.2L8 9.2l-4.5 4.5-1.2-1.2L6.8 8 2.3 3.5Z',
+  fold: 'M4 6l4 4.5L12 6Z',
+  moon: 'M6.5 1.5a6.5 6.5 0 1 0 8 8.2A5.5 5.5 0 0 1 6.5 1.5Z',
+  sun: 'M8 5a3 3 0 1 0 0 6 3 3 0 0 0 0-6ZM7.3 0h1.4v3H7.3Zm0 13h1.4v3H7.3ZM0 7.3h3v1.4H0Zm13 0h3v1.4h-3Z',
+  system: 'M8 1.5a6.5 6.5 0 1 0 0 13Zm1 0v13a6.5 6.5 0 0 0 0-13Z',
+  list: 'M2 3h12v2H2Zm0 4h12v2H2Zm0 4h12v2H2Z',
+};

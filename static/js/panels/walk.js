@@ -1,0 +1,33 @@
+/**
+ * Why a page walk ended without a mapping, from the entries it read (privileged specification 1.12, section 4.3.2). Pure.
+ * @typedef {import('./format.js').Word} Word
+ * @typedef {{level: number, table: Word, index: number, address: Word, pte: Word, flags: string, leaf: boolean}} Step
+ */
+import { word } from './format.js';
+import { sv39 } from './hexdump.js';
+
+const VALID = 1n;
+const READ = 2n;
+const WRITE = 4n;
+const POINTER_BITS = 0xfn;
+
+/** @param {Step} step @returns {'leaf' | 'pointer' | 'invalid'} what the entry is */
+export function entryKind(step) {
+  const pte = word(step.pte);
+  if ((pte & VALID) === 0n || (pte & (READ | WRITE)) === WRITE) return 'invalid';
+  return (pte & POINTER_BITS) === VALID ? 'pointer' : 'leaf';
+}
+
+/**
+ * @param {Step[]} steps of the guest's own walk, which gave no address @param {Word} gva
+ * @returns {'noncanonical' | 'outside' | 'invalid' | 'reserved' | 'deep' | 'misaligned'} names a sentence `memory.fault.*`
+ */
+export function whyUnmapped(steps, gva) {
+  const last = steps.at(-1);
+  if (!last) return sv39(gva).canonical ? 'outside' : 'noncanonical';
+  const pte = word(last.pte);
+  if ((pte & VALID) === 0n) return 'invalid';
+  if ((pte & (READ | WRITE)) === WRITE) return 'reserved';
+  if (entryKind(last) === 'leaf') return 'misaligned';
+  return last.level === 0 ? 'deep' : 'outside';
+}

@@ -1,0 +1,157 @@
+"""The dock's panels and the editor, on the demo lab of a real server."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Locator, Page, expect
+
+PANELS = ("traps", "console", "timeline", "cpu", "memory")
+
+
+def open_panel(page: Page, panel: str) -> Locator:
+    page.locator(f"#tab-{panel}").click()
+    body = page.locator(f"#panel-{panel}")
+    expect(body).to_be_visible()
+    return body
+
+
+def booted(page: Page) -> None:
+    """Run the demo at full speed until its kernel has said its name, then stop it for a closer look."""
+    page.get_by_role("group", name="Speed").get_by_text("max", exact=True).click()
+    expect(open_panel(page, "console").locator(".xterm-rows")).to_contain_text("ringos")
+    page.locator("#topbar").get_by_text("Pause", exact=True).click()
+    expect(page.locator("#topbar").get_by_text("Run", exact=True)).to_be_visible()
+
+
+def test_a_trap_is_found_opened_and_explained(page: Page) -> None:
+    booted(page)
+    traps = open_panel(page, "traps")
+    rows = traps.locator(".traps-spacer .traps-row:visible:not(.gap)")
+    traps.locator(".pills button", has_text="emulated").click()
+    expect(rows.first.locator(".pill")).to_have_text("emulated")
+    assert set(rows.locator(".pill").all_inner_texts()) == {"emulated"}
+    traps.get_by_label("Filter by text").fill("illegal instruction")
+    expect(rows.first.locator(".c-cause")).to_have_text("illegal instruction")
+
+    grid = traps.get_by_role("grid")
+    grid.focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    detail = traps.locator(".detail")
+    expect(detail.locator("h3")).to_be_focused()
+    expect(detail.locator(".detail-instruction")).to_have_text(re.compile(r"^(csr|sret|mret|wfi|sfence)"))
+    expect(detail.locator(".crossings li").first).to_contain_text("deprivileged kernel → ")
+    expect(detail.locator("tr.changed").first).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(detail).to_be_hidden()
+    expect(grid).to_be_focused()
+
+
+def test_older_traps_are_loaded_without_gaps(page: Page) -> None:
+    booted(page)
+    traps = open_panel(page, "traps")
+    grid = traps.get_by_role("grid")
+    grid.focus()
+    for _ in range(12):
+        page.keyboard.press("PageUp")
+    expect(traps.locator(".traps-row.gap:visible")).to_have_count(0)
+    numbers = [
+        int(identifier.rsplit("-", 1)[1])
+        for identifier in traps.locator(".traps-spacer .traps-row:visible").evaluate_all(
+            "rows => rows.sort((a, b) => a.dataset.index - b.dataset.index).map((row) => row.id)"
+        )
+    ]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_the_console_shows_the_guest_and_says_when_it_is_off(page: Page) -> None:
+    booted(page)
+    console = open_panel(page, "console")
+    console.locator(".console-screen:visible").click()
+    page.keyboard.press("Control+Shift+F6")
+    expect(console.get_by_role("combobox", name="Guest")).to_be_focused()
+    page.locator("#inspector").get_by_role("button", name="Power off").click()
+    expect(console.locator(".console-status")).to_contain_text("is switched off")
+    console.get_by_role("button", name="Power on").click()
+    expect(console.locator(".console-status")).to_contain_text("paused")
+
+
+def test_the_timeline_goes_back_across_a_trap(page: Page) -> None:
+    booted(page)
+    timeline = open_panel(page, "timeline")
+    slider = timeline.get_by_role("slider")
+    slider.focus()
+    before = int(slider.get_attribute("aria-valuenow") or 0)
+    page.keyboard.press(",")
+    expect(slider).not_to_have_attribute("aria-valuenow", str(before))
+    assert int(slider.get_attribute("aria-valuenow") or 0) < before
+
+
+def test_registers_code_and_memory_agree(page: Page) -> None:
+    booted(page)
+    cpu = open_panel(page, "cpu")
+    expect(cpu.locator(".register")).to_have_count(32)
+    expect(cpu.locator(".register .abi").nth(2)).to_contain_text("sp")
+    current = cpu.locator(".code-row.current")
+    expect(current).to_have_count(1)
+    expect(current.locator(".code-text")).to_have_text(cpu.locator(".cpu-instruction").inner_text())
+    pc = cpu.locator(".cpu-pc").inner_text().removeprefix("pc ").replace(" ", "")
+    sp = cpu.locator(".register .value-link").nth(2).inner_text().replace(" ", "")
+
+    memory = open_panel(page, "memory")
+    address = memory.get_by_label("Address")
+    address.fill("sp")
+    address.press("Enter")
+    expect(address).to_have_value(hex(int(sp, 16)))
+    address.fill("no such symbol")
+    address.press("Enter")
+    expect(memory.locator("#memory-problem")).to_contain_text("neither an address")
+    address.fill(pc)
+    address.press("Enter")
+    expect(memory.locator(".memory-bytes mark")).to_have_count(1)
+    expect(memory.locator(".walk-steps li").first).to_be_visible()
+    word = "".join(
+        reversed(memory.locator(".memory-bytes mark, .memory-bytes mark ~ *").all_inner_texts()[:4])
+    )
+    encoding = current.locator(".code-encoding")
+    assert word == (encoding.text_content() or "")
+
+
+def test_a_guest_is_written_corrected_and_run(page: Page) -> None:
+    page.get_by_role("button", name="Write assembly").click()
+    editor = page.get_by_role("dialog", name="Write a guest in assembly")
+    text = editor.get_by_role("textbox", name=re.compile("^Assembly source"))
+    expect(text).to_be_focused()
+    expect(text).to_contain_text("_start")
+    page.keyboard.press("Control+Home")
+    page.keyboard.type("    bogus a0\n")
+    page.keyboard.press("Control+Enter")
+    expect(editor.locator(".editor-message")).to_contain_text("Line 1, column 5")
+    expect(editor.locator(".cm-lint-marker-error")).to_have_count(1)
+    page.keyboard.press("Control+Home")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Delete")
+    page.keyboard.press("Control+Enter")
+    expect(editor).to_be_hidden()
+    console = page.locator("#panel-console")
+    chosen = console.get_by_role("combobox", name="Guest").locator("option:checked")
+    expect(chosen).to_have_text(re.compile("my-guest|vm-"))
+    expect(console.locator(".console-screen:visible .xterm-rows")).to_contain_text(
+        re.compile("hello", re.IGNORECASE)
+    )
+
+
+@pytest.mark.parametrize("locale", ["en-US", "ko-KR"])
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_panels_are_accessible(open_page: Callable[..., Page], locale: str, theme: str) -> None:
+    page = open_page(locale=locale, color_scheme=theme, bypass_csp=True)
+    expect(page.locator(".traps-spacer .traps-row:visible").first).to_be_visible()
+    for panel in PANELS:
+        open_panel(page, panel)
+        page.wait_for_timeout(500)
+        found = Axe().run(page, context="#dock").response["violations"]
+        assert not found, [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]

@@ -1,0 +1,85 @@
+/** A small lab for the tests of the page's pure modules, and a schema cut to what they use. */
+
+/** @returns {import('../../static/js/protocol.js').LabDocument} */
+export function labDocument() {
+  return {
+    name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null,
+    hosts: [
+      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'type1-trap-and-emulate' },
+      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal' },
+    ],
+    guests: [
+      { id: 1, name: 'vm-1', host: 1, image: 'ringos', vcpus: 1, memory_mib: 16, arguments: '' },
+      { id: 2, name: 'vm-2', host: 1, image: 'hello', vcpus: 1, memory_mib: 8, arguments: '' },
+    ],
+    images: [
+      { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', title_key: null, source: null },
+      { id: 'ringos', name: 'ringos', builtin: true, size: 41_000, default_memory_mib: 16, kind: 'elf', title_key: null, source: null },
+    ],
+  };
+}
+
+/** @type {import('../../static/js/protocol.js').Schema} */
+export const SCHEMA = {
+  size: 16,
+  fields: { sequence: [0, 8], guest: [8, 2], path: [10, 1], disposition: [11, 1] },
+  kinds: ['vm_exit'], levels: ['user', 'kernel', 'kernel_deprivileged', 'hypervisor', 'device_model', 'host_kernel', 'firmware', 'hardware']
+    .map((name) => ({ name, group: name })),
+  dispositions: ['hardware', 'emulated', 'forwarded', 'injected', 'killed'], actions: [], paths: [[2, 3, 2], [2, 3, 4, 3, 2]],
+  failures: ['trap-loop'], causes: {},
+};
+
+/** @param {[sequence: number, guest: number, path: number, disposition: number][]} rows */
+export function records(rows) {
+  const view = new DataView(new ArrayBuffer(SCHEMA.size * rows.length));
+  rows.forEach(([sequence, guest, path, disposition], index) => {
+    const at = index * SCHEMA.size;
+    view.setBigUint64(at, BigInt(sequence), true);
+    view.setUint16(at + 8, guest, true);
+    view.setUint8(at + 10, path);
+    view.setUint8(at + 11, disposition);
+  });
+  return view.buffer;
+}
+
+/** @param {[guest: number, kind: number, cause: number, path: number, disposition: number, count: number][]} rows */
+export function counts(rows) {
+  return {
+    guest: Uint16Array.from(rows, (row) => row[0]).buffer, kind: Uint8Array.from(rows, (row) => row[1]).buffer,
+    cause: Uint8Array.from(rows, (row) => row[2]).buffer, path: Uint8Array.from(rows, (row) => row[3]).buffer,
+    disposition: Uint8Array.from(rows, (row) => row[4]).buffer, count: Uint32Array.from(rows, (row) => row[5]).buffer,
+  };
+}
+
+/** @param {Partial<import('../../static/js/protocol.js').Keyframe>} [change] @returns {import('../../static/js/protocol.js').Keyframe} */
+export function keyframe(change = {}) {
+  return {
+    schema: SCHEMA, document: labDocument(), position: 100, time: 5000, running: true, history: { begin: 0, end: 100 },
+    status: {
+      1: { state: 1, level: 2, pc: 0xffffffff80200400n, instructions: 1000, exits: 10, exit_status: null, failure: null },
+      2: { state: 4, level: 2, pc: 0, instructions: 5, exits: 1, exit_status: null, failure: { key: 'trap-loop', params: {} } },
+    },
+    totals: counts([[1, 0, 2, 0, 1, 10]]), console: [], records: records([[9, 1, 0, 1], [10, 1, 0, 1]]), symbols: {},
+    ...change,
+  };
+}
+
+/**
+ * @param {{n?: number, instructions?: number, exits?: number, virtual?: number, counted?: number, sample?: ArrayBuffer,
+ *          notices?: import('../../static/js/protocol.js').Notice[], running?: boolean, state?: number}} what of guest 1
+ * @returns {import('../../static/js/protocol.js').Tick}
+ */
+export function tick({ n = 1, instructions = 1000, exits = 10, virtual = 5000, counted = 0, sample = new ArrayBuffer(0), notices = [], running = true, state = 1 }) {
+  return {
+    n, position: 100 + n, time: virtual, running,
+    guests: {
+      id: Uint16Array.of(1).buffer, state: Uint8Array.of(state).buffer, level: Uint8Array.of(0).buffer, pc: BigUint64Array.of(2n ** 64n - 4n).buffer,
+      instructions: BigUint64Array.of(BigInt(instructions)).buffer, exits: BigUint64Array.of(BigInt(exits)).buffer,
+    },
+    hosts: {
+      id: Uint16Array.of(1).buffer, time: BigUint64Array.of(BigInt(virtual)).buffer, busy_permille: Uint16Array.of(250).buffer,
+      memory_used_mib: Uint32Array.of(24).buffer,
+    },
+    counts: counts(counted ? [[1, 0, 2, 0, 1, counted]] : []), sample, console: [], notices,
+  };
+}

@@ -1,0 +1,92 @@
+/** The store's reducers: what a keyframe, ticks and documents leave behind. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { TrapRing } from '../../static/js/records.js';
+import { Store } from '../../static/js/store.js';
+import { keyframe, labDocument, records, tick } from './lab.mjs';
+
+function joined() {
+  const store = new Store();
+  store.keyframe(keyframe(), 7, 0);
+  return store;
+}
+
+test('a keyframe says everything a joining page needs', () => {
+  const store = joined();
+  assert.equal(store.revision, 7);
+  assert.equal(store.guests.get(1)?.pc, 0xffffffff80200400n);
+  assert.equal(store.guests.get(2)?.failure?.key, 'trap-loop');
+  assert.deepEqual([...store.traps].map((trap) => trap.sequence), [9, 10]);
+  assert.equal(store.guests.get(1)?.last?.sequence, 10);
+  assert.deepEqual([...(store.totals.get(1)?.values() ?? [])].map(({ cause, count }) => [cause, count]), [[2, 10]]);
+});
+
+test('ticks add to the exact totals and replace the status', () => {
+  const store = joined();
+  store.tick(tick({ exits: 15, counted: 5, sample: records([[15, 1, 0, 1]]) }), 100);
+  assert.equal([...(store.totals.get(1)?.values() ?? [])][0].count, 15);
+  assert.equal(store.guests.get(1)?.exits, 15);
+  assert.equal(store.guests.get(1)?.traps, 15);
+  assert.equal(store.guests.get(1)?.pc, 2n ** 64n - 4n, 'all 64 bits of pc survive');
+  assert.equal(store.guests.get(1)?.last?.sequence, 15);
+  assert.deepEqual(store.hosts.get(1), { id: 1, time: 5000, busy: 0.25, memoryUsedMib: 24 });
+});
+
+test('traps are counted and timed where there are no VM exits; wall time and virtual time apart', () => {
+  const store = joined();
+  for (let n = 0; n <= 10; n += 1) {
+    store.tick(tick({ n, instructions: 1000 + n * 50, exits: 0, counted: n ? 3 : 0, virtual: 5000 + n * 1_000_000 }), n * 100);
+  }
+  const rates = store.guests.get(1)?.rates;
+  assert.equal(rates?.instructions, 500);
+  assert.equal(rates?.traps, 30);
+  assert.equal(rates?.perVirtualSecond, 3000);
+});
+
+test('a flow knows how much of it the sample did not show, and dies when nothing runs', () => {
+  const store = joined();
+  for (let n = 1; n <= 40; n += 1) store.tick(tick({ n, counted: 20, sample: records([[n + 10, 1, 0, 1], [n + 11, 1, 0, 1]]) }), n * 100);
+  const [flow] = store.flows.values();
+  assert.ok(Math.abs(flow.rate - 200) < 5, `rate ${flow.rate}`);
+  assert.ok(Math.abs(flow.sampled - 20) < 1, `sampled ${flow.sampled}`);
+  store.tick(tick({ n: 41, running: false }), 4100);
+  assert.equal(store.flows.size, 0);
+  assert.equal(store.guests.get(1)?.rates.traps, 0);
+});
+
+test('what left the document leaves the store', () => {
+  const store = joined();
+  const document = labDocument();
+  document.guests = document.guests.filter((guest) => guest.id !== 1);
+  store.setDocument(document, 8);
+  assert.equal(store.guests.has(1), false);
+  assert.equal(store.totals.has(1), false);
+  assert.deepEqual(store.guestsOf(1).map((guest) => guest.name), ['vm-2']);
+});
+
+test('a guest’s failure and exit status come with the notice and go with a restart', () => {
+  const store = joined();
+  store.tick(tick({ state: 4, notices: [{ guest: 1, host: 1, key: 'guest-failed', params: { reason: 'trap-loop', guest: 'vm-1' }, level: 'error' }] }), 100);
+  assert.equal(store.guests.get(1)?.failure?.key, 'trap-loop');
+  store.tick(tick({ n: 2, state: 1 }), 200);
+  assert.equal(store.guests.get(1)?.failure, null);
+  store.tick(tick({ n: 3, state: 3, notices: [{ guest: 1, host: 1, key: 'guest-stopped', params: { status: 3 }, level: 'info' }] }), 300);
+  assert.equal(store.guests.get(1)?.exitStatus, 3);
+});
+
+test('a new keyframe forgets the old world', () => {
+  const store = joined();
+  store.tick(tick({ counted: 5, sample: records([[15, 1, 0, 1]]) }), 100);
+  store.keyframe(keyframe({ position: 50, records: records([]) }), 9, 200);
+  assert.equal(store.traps.length, 0);
+  assert.equal(store.guests.get(1)?.last, null);
+  assert.equal(store.position, 50);
+});
+
+test('the ring keeps the latest and counts everything', () => {
+  const ring = new TrapRing(3);
+  for (const sequence of [1, 2, 3, 4, 5]) ring.push(/** @type {any} */ ({ sequence }));
+  assert.deepEqual([...ring].map((trap) => trap.sequence), [3, 4, 5]);
+  assert.equal(ring.total, 5);
+  assert.equal(ring.at(3), undefined);
+});

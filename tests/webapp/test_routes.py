@@ -1,0 +1,187 @@
+"""Pages and downloads: what they answer, and what they refuse (CSRF, sizes, foreign host names)."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+
+import pytest
+
+from tests.support.server import Server
+from tests.webapp.browser import Browser
+from tests.webapp.client import Page
+from tests.webapp.conftest import create_lab
+
+EVERY_PAGE = (
+    "/",
+    "/labs",
+    "/labs/demo",
+    "/healthz",
+    "/labs/demo/export",
+    "/labs/nowhere",
+    "/static/js/main.js",
+    "/nothing",
+)
+
+
+@pytest.fixture
+def browser(shared: Server) -> Browser:
+    browser = Browser(shared)
+    browser.get("/")
+    return browser
+
+
+def test_the_front_page_is_the_demo_lab(browser: Browser) -> None:
+    page = browser.get("/")
+    assert page.status == 200
+    assert 'data-lab="demo"' in page.text
+    assert browser.get("/labs/demo").text.count("data-lab") == 1
+
+
+@pytest.mark.parametrize("path", EVERY_PAGE)
+def test_every_answer_carries_the_security_headers(browser: Browser, path: str) -> None:
+    headers = browser.get(path).headers
+    policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == policy["script-src"] == "'self'"
+    assert policy["frame-ancestors"] == policy["object-src"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == "'self'"
+    assert "unsafe-eval" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+
+
+def test_the_session_cookie_is_not_for_scripts_or_other_sites(shared: Server) -> None:
+    cookie = Browser(shared).get("/").headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+
+
+@pytest.mark.parametrize(
+    ("headers", "language"),
+    [
+        ({}, "en"),
+        ({"Accept_Language": "ko-KR,ko;q=0.9,en;q=0.5"}, "ko"),
+        ({"Accept_Language": "fr"}, "en"),
+        ({"Accept_Language": "en", "Cookie": "language=ko"}, "ko"),
+        ({"Accept_Language": "ko", "Cookie": "language=<script>"}, "ko"),
+    ],
+)
+def test_language_is_the_visitors_choice_then_the_browsers(
+    shared: Server, headers: dict[str, str], language: str
+) -> None:
+    assert f'data-language="{language}"' in Browser(shared).get("/", **headers).text
+
+
+def test_making_a_lab_needs_the_token(browser: Browser, shared: Server) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    for body in (b"name=x", b"name=x&csrf=", b"name=x&csrf=wrong"):
+        answer = browser.request("POST", "/labs", body, form)
+        assert answer.status == 403
+        assert "reload" in answer.text
+    stranger = Browser(shared)
+    stranger.get("/")
+    assert browser.request("POST", "/labs", f"csrf={stranger.csrf}".encode(), form).status == 403
+    made = browser.request("POST", "/labs", f"name=Übung 1&csrf={browser.csrf}".encode(), form)
+    assert made.status == 302
+    assert browser.get(urllib.parse.urlsplit(made.headers["Location"]).path).status == 200
+    assert "Übung 1" in browser.get("/labs").text
+
+
+def test_hostile_lab_names_are_tamed(browser: Browser) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    name = urllib.parse.quote("<script>alert(1)</script>" * 20)
+    assert browser.request("POST", "/labs", f"name={name}&csrf={browser.csrf}".encode(), form).status == 302
+    assert "<script>alert" not in browser.get("/labs").text
+
+
+def test_an_unknown_lab_is_a_page_for_people_and_a_problem_for_scripts(browser: Browser) -> None:
+    page = browser.get("/labs/nowhere")
+    assert page.status == 404
+    assert "<html" in page.text
+    answer = browser.get("/labs/nowhere/export", Accept="application/json")
+    assert answer.status == 404
+    assert json.loads(answer.body)["error"]["key"] == "lab-not-found"
+
+
+def test_export_is_the_document(browser: Browser, shared: Server) -> None:
+    lab = create_lab(shared, "exported")
+    with Page(shared.port) as page:
+        page.join(lab)
+        page.command("host.create", name="alpha")
+        answer = browser.get(f"/labs/{lab}/export")
+    document = json.loads(answer.body)
+    assert [host["name"] for host in document["hosts"]] == ["alpha"]
+    assert "attachment" in answer.headers["Content-Disposition"]
+
+
+def test_the_trace_is_downloaded_as_json_lines(browser: Browser, shared: Server) -> None:
+    with Page(shared.port) as page:
+        guest = page.join("demo")["keyframe"]["document"]["guests"][0]["id"]
+        page.until("tick", lambda tick: tick["sample"])
+    answer = browser.get(f"/labs/demo/trace?guest={guest}")
+    assert answer.status == 200
+    records = [json.loads(line) for line in answer.text.splitlines()]
+    sequences = [record["sequence"] for record in records]
+    assert sequences == list(range(sequences[0], sequences[0] + len(sequences)))
+    assert all(record["guest"] == guest for record in records)
+    for wrong in ("x", "0", "-1", "65536"):
+        assert browser.get(f"/labs/demo/trace?guest={wrong}").status == 400
+
+
+@pytest.fixture
+def upload(shared: Server, browser: Browser) -> str:
+    return f"/labs/{create_lab(shared)}/images"
+
+
+def test_an_uploaded_image_is_in_the_document(browser: Browser, upload: str, hello_elf: bytes) -> None:
+    answer = browser.upload(upload, "../My kernel?.elf", hello_elf)
+    assert answer.status == 200, answer.text
+    result = json.loads(answer.body)
+    assert result["ok"]
+    document = json.loads(browser.get(upload.replace("images", "export")).body)
+    assert [image["name"] for image in document["images"] if image["id"] == result["image"]] == [
+        "My kernel-.elf"
+    ]
+
+
+def test_uploads_that_cannot_be_taken_say_why(browser: Browser, upload: str, hello_elf: bytes) -> None:
+    def problem(status: int, name: str, content: bytes, **headers: str) -> str:
+        answer = browser.upload(upload, name, content, **headers)
+        assert answer.status == status, answer.text
+        found = json.loads(answer.body)
+        assert not found["ok"]
+        assert found["error"]["message"]
+        key: str = found["error"]["key"]
+        return key
+
+    assert problem(422, "empty", b"") == "image-empty"
+    assert problem(413, "large", bytes((8 << 20) + 1)) == "upload-too-large"
+    assert problem(413, "huge", bytes((8 << 20) + (128 << 10))) == "upload-too-large"
+    assert problem(422, "cut.elf", hello_elf[:100])
+    assert problem(403, "hello.elf", hello_elf, X_CSRF_Token="wrong") == "page-too-old"
+    document = json.loads(browser.get(upload.replace("images", "export")).body)
+    assert all(image["builtin"] for image in document["images"])
+
+
+def test_a_form_without_a_file_says_so(browser: Browser, upload: str) -> None:
+    answer = browser.request("POST", upload, b"", {"X-CSRF-Token": browser.csrf, "Accept": "*/*"})
+    assert answer.status == 400
+    assert "file" in json.loads(answer.body)["error"]["message"]
+
+
+def test_a_foreign_host_name_is_refused(shared: Server) -> None:
+    browser = Browser(shared)
+    assert browser.get("/", Host="evil.example").status == 421
+    assert browser.get("/", Host=f"evil.example:{shared.port}").status == 421
+    for ours in ("localhost", f"127.0.0.1:{shared.port}", "192.168.1.7", "[::1]:8000"):
+        assert browser.get("/", Host=ours).status == 200, ours
+
+
+def test_long_polling_is_not_offered(browser: Browser) -> None:
+    assert browser.get("/socket.io/?EIO=4&transport=polling").status == 400
+
+
+def test_health_counts_the_workers(browser: Browser) -> None:
+    health = json.loads(browser.get("/healthz").body)
+    assert health["ok"]
+    assert health["workers"] >= 1

@@ -1,0 +1,264 @@
+"""The pages and downloads over HTTP, and the rules every one of them keeps.
+
+Invariants: a request that changes something carries the session's CSRF token (header `X-CSRF-Token` or form
+field `csrf`); every answer carries the security headers; no answer shows a traceback; what a script asks
+for (`/labs/<id>/...`, `/healthz`) is answered in JSON with the same Problem as over the socket, what a
+person asks for with a page.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+from typing import Any
+
+import msgspec
+import numpy as np
+from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
+from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.wrappers import Response as BaseResponse
+
+from engine.commands import ImageAdd, LabError, Problem, TraceQuery
+from engine.trace import record
+from engine.trace.export import to_lines
+from webapp.config import Config
+from webapp.labs import DEMO, Labs
+from webapp.store import LabRow
+
+LANGUAGES = ("en", "ko")
+NAME_LENGTH = 40
+TRACE_PAGE = 1000
+
+pages = Blueprint("pages", __name__)
+log = logging.getLogger(__name__)
+
+
+def _labs() -> Labs:
+    found: Labs = current_app.extensions["ringside"]
+    return found
+
+
+def _config() -> Config:
+    found: Config = current_app.config["RINGSIDE"]
+    return found
+
+
+# -- rules for all ---------------------------------------------------------------------------------------
+def csrf_token() -> str:
+    """The session's token, made when it is first needed."""
+    if "csrf" not in session:
+        session["csrf"] = secrets.token_urlsafe(24)
+    token: str = session["csrf"]
+    return token
+
+
+@pages.before_app_request
+def check_csrf() -> None:
+    """Refuse a request that changes something unless it carries the session's token (OWASP: synchronizer
+    token).
+    """
+    if request.method in ("GET", "HEAD", "OPTIONS"):
+        return
+    given = request.headers.get("X-CSRF-Token") or request.form.get("csrf", "")
+    if not secrets.compare_digest(given.encode(), session.get("csrf", "").encode()) or not given:
+        raise LabError("page-too-old", "This page is too old to change anything: reload it and try again.")
+
+
+@pages.after_app_request
+def add_security_headers(response: Response) -> Response:
+    """The content security policy is strict for scripts; xterm.js and CodeMirror write inline styles."""
+    host = request.host
+    response.headers["Content-Security-Policy"] = "; ".join(
+        (
+            "default-src 'self'",
+            "script-src 'self'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data:",
+            f"connect-src 'self' ws://{host} wss://{host}",
+            "object-src 'none'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+        )
+    )
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
+    response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+    if request.endpoint != "static":
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def language() -> str:
+    """The page's language: the visitor's choice, else the browser's, else English."""
+    chosen = request.cookies.get("language")
+    return chosen if chosen in LANGUAGES else request.accept_languages.best_match(LANGUAGES) or LANGUAGES[0]
+
+
+@pages.app_context_processor
+def page_values() -> dict[str, Any]:
+    """What every template may use: `csrf`, `language`."""
+    return {"csrf": csrf_token(), "language": language()}
+
+
+@pages.app_errorhandler(HTTPException)
+def http_error(error: HTTPException) -> tuple[Response | str, int]:
+    return _failure(error.code or 500, Problem(f"http.{error.code}", error.description or error.name))
+
+
+@pages.app_errorhandler(RequestEntityTooLarge)
+def too_large(_error: RequestEntityTooLarge) -> tuple[Response | str, int]:
+    return lab_error(_too_large())
+
+
+@pages.app_errorhandler(LabError)
+def lab_error(error: LabError) -> tuple[Response | str, int]:
+    return _failure(_STATUS.get(error.problem.key, 422), error.problem)
+
+
+@pages.app_errorhandler(Exception)
+def defect(_error: Exception) -> tuple[Response | str, int]:
+    reference = secrets.token_hex(4)
+    log.exception("[%s] %s %s", reference, request.method, request.path)
+    sentence = f"Something went wrong on our side (reference {reference})."
+    return _failure(500, Problem("internal", sentence, {"reference": reference}))
+
+
+_STATUS = {
+    "lab-not-found": 404,
+    "server-limit-labs": 409,
+    "page-too-old": 403,
+    "no-file": 400,
+    "upload-too-large": 413,
+}
+
+
+def _failure(status: int, problem: Problem) -> tuple[Response | str, int]:
+    wants_page = request.accept_mimetypes.best_match(("text/html", "application/json")) == "text/html"
+    if wants_page and "X-CSRF-Token" not in request.headers:
+        return render_template(
+            "error.html", status=status, message=problem.message, reference=problem.params.get("reference")
+        ), status
+    return _json({"ok": False, "error": problem}), status
+
+
+def _json(content: Any) -> Response:
+    return Response(msgspec.json.encode(content), mimetype="application/json")
+
+
+# -- pages -----------------------------------------------------------------------------------------------
+@pages.get("/")
+def home() -> str:
+    return lab(DEMO)
+
+
+@pages.get("/labs")
+def labs() -> str:
+    return render_template("labs.html", labs=[summary(row) for row in _labs().rows()])
+
+
+@pages.post("/labs")
+def create_lab() -> BaseResponse:
+    name = lab_name(request.form.get("name", ""), "Lab")
+    return redirect(url_for("pages.lab", name=_labs().create(name)))
+
+
+@pages.get("/labs/<name>")
+def lab(name: str) -> str:
+    return render_template("lab.html", lab=_labs().row(name).id)
+
+
+# -- for scripts -----------------------------------------------------------------------------------------
+@pages.post("/labs/<name>/images")
+def upload_image(name: str) -> Response:
+    file = request.files.get("file")
+    if file is None:
+        raise LabError("no-file", "Send the image as the form's field “file”.")
+    _labs().row(name)
+    content = file.stream.read()
+    if not content:
+        raise LabError("image-empty", "The file is empty.")
+    if len(content) > _config().max_upload_bytes:
+        raise _too_large(file.filename or "file")
+    accepted = _labs().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
+    return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
+
+
+@pages.get("/labs/<name>/export")
+def export(name: str) -> Response:
+    row = _labs().row(name)
+    response = Response(
+        json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
+    )
+    response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}.json"'
+    return response
+
+
+@pages.get("/labs/<name>/trace")
+def trace(name: str) -> Response:
+    """The records that are still held of one guest (or of all), as JSON lines, oldest first."""
+    guest = request.args.get("guest", type=int)
+    if "guest" in request.args and guest is None:
+        raise BadRequest("“guest” is the number of a guest.")
+    row = _labs().row(name)
+    guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
+    records = b"".join(_held_records(_labs(), name, number) for number in guests)
+    response = Response("".join(to_lines(records)), mimetype="application/x-ndjson")
+    response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}-trace.jsonl"'
+    return response
+
+
+def _held_records(labs: Labs, lab: str, guest: int) -> bytes:
+    """The records that the lab still holds of one guest, oldest first (engine.trace.record.RECORD)."""
+    chunks: list[bytes] = []
+    before: int | None = None
+    while True:
+        try:
+            query = msgspec.convert({"guest": guest, "before": before, "limit": TRACE_PAGE}, TraceQuery)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"This is not the number of a guest: {error}.") from None
+        chunk: bytes = msgspec.msgpack.decode(labs.query(lab, query).result)["records"]
+        if not chunk:
+            return b"".join(reversed(chunks))
+        chunks.append(chunk)
+        before = int(np.frombuffer(chunk, record.RECORD, 1)["sequence"][0])
+
+
+def _document(row: LabRow) -> dict[str, Any]:
+    document: dict[str, Any] = (
+        msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
+    )
+    return document
+
+
+def summary(row: LabRow) -> dict[str, Any]:
+    """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
+    document = _document(row)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "hosts": len(document["hosts"]),
+        "guests": len(document["guests"]),
+    }
+
+
+def lab_name(text: str, otherwise: str) -> str:
+    """What a person or a file is called, as a name that the engine takes (engine.commands.Name)."""
+    name = re.sub(r"[^\w .\-]", "-", text.rsplit("/", 1)[-1].rsplit("\\", 1)[-1]).strip(" .-")[:NAME_LENGTH]
+    return name or otherwise
+
+
+def _too_large(name: str = "file") -> LabError:
+    most = _config().max_upload_bytes >> 20
+    sentence = f"{name} is larger than {most} MiB, the most that can be uploaded."
+    return LabError("upload-too-large", sentence, name=name, most=most)
+
+
+@pages.get("/healthz")
+def health() -> tuple[Response, int]:
+    """{"ok", "workers"}: how many engine processes are ready; 503 while none is."""
+    workers = _labs().workers
+    return _json({"ok": bool(workers), "workers": len(workers)}), 200 if workers else 503
