@@ -228,12 +228,21 @@ class TrapAndEmulate:
                 return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
             return self._interpret(vcpu, Action.EMULATE, target)
         if access == Access.STORE and target >> 12 in self.shadow.table_pages:
+            self._carry_reservation(vcpu, target)
             return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target)
         was_mapped = self.shadow.mapped(key, address)
         frame = self.shadow.fill(key, address, target >> 12, allowed, trail)
         action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
+
+    def _carry_reservation(self, vcpu: VCpu, target: int) -> None:
+        """A store-conditional to a page table is emulated, but its load-reserved ran on the host hart."""
+        hart = vcpu.hart
+        assert hart is not None
+        there = self.guest.host_address(self.guest.vm.ram.frame(target >> 12)) | target & 0xFFF
+        vcpu.virtual.reservation = target if hart.reservation == there else None
+        hart.reservation = None
 
     def _interpret(self, vcpu: VCpu, action: Action, target: int) -> tuple[Outcome, int]:
         """Execute the faulting instruction on the virtual hart: a device register, a page table, or MPRV."""

@@ -62,7 +62,8 @@ class Memory:
         """Store within one page and keep every cache true."""
         page = offset >> 12
         flags = self.flags[page]
-        if flags & TABLE and self.ram[offset & ~7] & 1:
+        # A misaligned store may reach into two entries.
+        if flags & TABLE and (self.ram[offset & ~7] | self.ram[(offset + size - 1) & ~7]) & 1:
             self.flush()
         self._dirty.add(page)
         self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")

@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.isa.assembler import assemble
 from tests.conformance.compare import differences
 from tests.conformance.programs import SCENARIOS, case
-from tests.conformance.sides import run_on_qemu, run_on_reference
+from tests.conformance.sides import run_in_vm, run_on_qemu, run_on_reference
 
 
 def main() -> int:
@@ -34,9 +34,10 @@ def main() -> int:
         for seed in range(arguments.seed, arguments.seed + arguments.count):
             program_case = case(name, seed)
             program = assemble(program_case.source, program_case.name)
-            found = differences(
-                program, run_on_qemu(program, SCENARIOS[name].interrupts), run_on_reference(program)
-            )
+            ours = run_on_reference(program)
+            theirs = run_on_qemu(program, SCENARIOS[name].interrupts)
+            found = differences(program, theirs, ours)
+            found += differences(program, run_in_vm(program), ours, "the VM")
             if found:
                 differing += 1
                 sys.stdout.write(f"{program_case.name}\n  " + "\n  ".join(found) + "\n")

@@ -32,30 +32,30 @@ LOAD_CAUSES = {4: 6, 5: 7, 13: 15}
 MAXIMUM = 12
 
 
-def differences(program: Program, theirs: bytes, ours: bytes) -> list[str]:
+def differences(program: Program, theirs: bytes, ours: bytes, who: str = "QEMU") -> list[str]:
     """Sentences about what differs between two memories (RAM from BASE), the most telling first; [] when
     nothing does.
     """
     found: list[str] = []
-    for sentence in _differences(program, theirs, ours):
+    for sentence in _differences(program, theirs, ours, who):
         found.append(sentence)
         if len(found) == MAXIMUM:
             break
     return found
 
 
-def _differences(program: Program, theirs: bytes, ours: bytes) -> Iterator[str]:
+def _differences(program: Program, theirs: bytes, ours: bytes, who: str) -> Iterator[str]:
     their_traps, our_traps = ([_agreed(program, trap) for trap in traps(program, m)] for m in (theirs, ours))
     for index, (expected, actual) in enumerate(zip(their_traps, our_traps, strict=False)):
         if expected != actual:
             place = _place(program, expected["epc"])
-            yield f"trap {index} at {place}: QEMU {_told(expected)}, we {_told(actual)}"
+            yield f"trap {index} at {place}: {who} {_told(expected)}, we {_told(actual)}"
             return
     if len(their_traps) != len(our_traps):
         longer = their_traps if len(their_traps) > len(our_traps) else our_traps
         extra = longer[min(len(their_traps), len(our_traps))]
-        who = "QEMU" if longer is their_traps else "we"
-        yield f"only {who} trapped at {_place(program, extra['epc'])}: {_told(extra)}"
+        trapped = who if longer is their_traps else "we"
+        yield f"only {trapped} trapped at {_place(program, extra['epc'])}: {_told(extra)}"
     state = program.symbols["state"] - BASE
     for index, name in enumerate(STATE_CSRS):
         if name in {"scause", "stval", "mtval"}:
@@ -71,13 +71,13 @@ def _differences(program: Program, theirs: bytes, ours: bytes) -> Iterator[str]:
                 )
                 if one != other
             ]
-            yield f"{name}: QEMU {expected_value:#x}, we {actual_value:#x} ({', '.join(fields)})"
+            yield f"{name}: {who} {expected_value:#x}, we {actual_value:#x} ({', '.join(fields)})"
     for number in range(32):
         expected_value, actual_value = (
             struct.unpack_from("<Q", memory, state + 8 * number)[0] for memory in (theirs, ours)
         )
         if expected_value != actual_value:
-            yield f"x{number}: QEMU {expected_value:#x}, we {actual_value:#x}"
+            yield f"x{number}: {who} {expected_value:#x}, we {actual_value:#x}"
     entries = range(program.symbols["root_table"] - BASE, program.symbols["arena"] - BASE)
     begin, end = (program.symbols[name] - BASE for name in ("signature", "signature_end"))
     skipped = range(state, program.symbols["log_end"] - BASE)  # compared above
@@ -87,7 +87,7 @@ def _differences(program: Program, theirs: bytes, ours: bytes) -> Iterator[str]:
                 words = [int.from_bytes(memory[at : at + 8], "little") for memory in (theirs, ours)]
                 if at in entries and words[0] ^ words[1] == 0x40 and not words[0] & 4:
                     continue
-                yield f"{_symbol(program, BASE + at)}: QEMU {words[0]:#x}, we {words[1]:#x}"
+                yield f"{_symbol(program, BASE + at)}: {who} {words[0]:#x}, we {words[1]:#x}"
 
 
 def traps(program: Program, memory: bytes) -> list[dict[str, int]]:

@@ -453,7 +453,11 @@ class Body:
         if self.mode == "u":
             return
         rng = self.rng
-        self.add(f"la s9, leaf_table + {8 * rng.randrange(16)}", *entry_lines(rng, "t6"), "sd t6, 0(s9)")
+        self.add(f"la s9, leaf_table + {8 * rng.randrange(1, 16)}", *entry_lines(rng, "t6"))
+        if rng.random() < 0.2:
+            self.add("sd zero, -8(s9)", "slli t6, t6, 32", "sd t6, -4(s9)")  # over the halves of two entries
+        else:
+            self.add("sd t6, 0(s9)")
         self.add(rng.choice(("sfence.vma", "sfence.vma zero, zero")))
 
     # -- interrupts
@@ -746,12 +750,17 @@ SCENARIOS: dict[str, Scenario] = {
 
 def case(name: str, seed: int) -> Case:
     """The program of one scenario and seed."""
-    scenario = SCENARIOS[name]
+    return build(name, SCENARIOS[name], seed)
+
+
+def build(name: str, scenario: Scenario, seed: int, written: str = "") -> Case:
+    """A scenario's program for a seed. `written`: what the random body begins with."""
     rng = random.Random(f"{name} {seed}")
     mode = scenario.modes[seed % len(scenario.modes)]
     body = Body(rng, mode)
+    body.lines.append(written)
     steps = list(scenario.steps)
-    for step in rng.choices(steps, list(scenario.steps.values()), k=scenario.length):
+    for step in rng.choices(steps, list(scenario.steps.values()), k=scenario.length) if steps else ():
         step(body)
     registers = register_lines(rng)
     medeleg = rng.getrandbits(16) & scenario.delegation if rng.random() < 0.7 else 0

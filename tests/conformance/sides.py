@@ -8,12 +8,15 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from engine.hypervisor.guest import VmGuest
+from engine.hypervisor.host import Host
 from engine.isa.program import Program
 from engine.machine.board import Board
 from engine.machine.bus import Bus
 from engine.machine.hart import TICK_NS, Hart
 from engine.machine.loader import inspect
 from engine.machine.memory import Memory
+from engine.trace.rings import Trace
 from tests.conformance.programs import BASE
 
 MEMORY_MIB = 16
@@ -125,3 +128,20 @@ def run_on_reference(program: Program) -> bytes:
     ran = hart.run(STEP_LIMIT)
     assert owner.ended, f"not at its end after {ran} steps, at {hart.pc:#x}"
     return bytes(memory.ram)
+
+
+def run_in_vm(program: Program) -> bytes:
+    """Guest RAM after the program wrote the finisher, as a VM: its M mode is deprivileged."""
+    host = Host(1, 1, 4 * MEMORY_MIB, "type1-trap-and-emulate", Trace(), _silent)
+    host.add_guest(1, inspect(program.elf(), program.name), 1, MEMORY_MIB, "")
+    guest = host.guests[1]
+    assert isinstance(guest, VmGuest)
+    ran = 0
+    while not guest.ended and ran < STEP_LIMIT:
+        ran += host.run(STEP_LIMIT - ran)
+    assert guest.exit_status == 0, (guest.failure, guest.exit_status, ran, hex(guest.vcpus[0].pc))
+    return guest.vm.ram.read(BASE, MEMORY_MIB << 20)
+
+
+def _silent(guest: int, data: bytes) -> None:
+    raise AssertionError(f"a test program printed {data!r}")

@@ -11,7 +11,7 @@ from engine.isa.csrs import CSRS
 from engine.isa.table import ROWS
 from tests.conformance.compare import differences, traps
 from tests.conformance.programs import COVERED, CSR_ACCESSES, SCENARIOS, UNKNOWN_CSRS, case
-from tests.conformance.sides import run_on_qemu, run_on_reference
+from tests.conformance.sides import run_in_vm, run_on_qemu, run_on_reference
 
 SEEDS = range(12)
 
@@ -27,6 +27,15 @@ def test_same_memory_as_qemu(scenario: str) -> None:
         assert not found, f"{scenario}-{seed}:\n" + "\n".join(found)
         trapped |= {trap["cause"] for trap in traps(program, ours)}
     assert trapped >= EXPECTED_CAUSES[scenario]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_same_memory_in_a_vm(scenario: str) -> None:
+    """A guest cannot tell: even a program for M mode runs deprivileged as it runs on the machine."""
+    for seed in SEEDS:
+        program = assemble(case(scenario, seed).source, f"{scenario}-{seed}")
+        found = differences(program, run_on_reference(program), run_in_vm(program), "the machine")
+        assert not found, f"{scenario}-{seed}:\n" + "\n".join(found)
 
 
 #: So that a scenario cannot stop testing what it is for without anybody noticing.

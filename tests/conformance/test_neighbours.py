@@ -1,0 +1,40 @@
+"""Guests that share a host end as they would alone on a machine, however they are interleaved."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.hypervisor.guest import VmGuest
+from engine.hypervisor.host import Host
+from engine.isa.assembler import assemble
+from engine.machine.loader import inspect
+from engine.trace.rings import Trace
+from tests.conformance.compare import differences
+from tests.conformance.programs import BASE, SCENARIOS, case
+from tests.conformance.sides import MEMORY_MIB, STEP_LIMIT, run_on_reference
+
+
+@pytest.mark.parametrize("harts", [1, 2, 3])
+@pytest.mark.parametrize("slice_steps", [1, 97, 5000])
+def test_each_guest_ends_as_it_would_alone(harts: int, slice_steps: int) -> None:
+    programs = [assemble(case(name, 40 + harts).source, name) for name in SCENARIOS]
+    host = Host(
+        1,
+        harts,
+        len(programs) * 2 * MEMORY_MIB,
+        "type1-trap-and-emulate",
+        Trace(),
+        lambda _guest, _data: None,
+    )
+    for number, program in enumerate(programs, 1):
+        host.add_guest(number, inspect(program.elf(), program.name), 1, MEMORY_MIB, "")
+    ran = 0
+    while not all(guest.ended for guest in host.guests.values()) and ran < len(programs) * STEP_LIMIT:
+        ran += host.run(slice_steps)
+    for number, program in enumerate(programs, 1):
+        guest = host.guests[number]
+        assert isinstance(guest, VmGuest)
+        assert guest.exit_status == 0, (program.name, guest.failure)
+        memory = guest.vm.ram.read(BASE, MEMORY_MIB << 20)
+        found = differences(program, run_on_reference(program), memory, "the machine")
+        assert not found, f"{program.name}:\n" + "\n".join(found)
