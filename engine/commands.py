@@ -1,8 +1,9 @@
-"""Everything that can be asked of a lab: commands change it, queries only look. One definition for page, web process and engine.
+"""Everything that can be asked of a lab: commands change it, queries only look. One definition for page, web
+process and engine.
 
-On the wire a command or query is a map with its tag under "type" (`{"type": "guest.create", "host": 1, ...}`); msgspec
-checks every field and bound before the engine sees it. Every command that the lab accepts is stamped with the
-lab's position and kept, so that a lab is its last checkpoint and the commands since.
+On the wire a command or query is a map with its tag under "type" (`{"type": "guest.create", "host": 1,
+...}`); msgspec checks every field and bound before the engine sees it. Every command that the lab accepts is
+stamped with the lab's position and kept, so that a lab is its last checkpoint and the commands since.
 """
 
 from __future__ import annotations
@@ -77,7 +78,8 @@ class GuestRename(Command, tag="guest.rename", frozen=True):
 
 
 class GuestMove(Command, tag="guest.move", frozen=True):
-    """Stop-and-copy to another host of the lab with the same kind of stack; the guest goes on where it was."""
+    """Stop-and-copy to another host of the lab with the same kind of stack; the guest goes on where it
+    was."""
 
     guest: Identifier
     host: Identifier
@@ -93,7 +95,8 @@ class LabRename(Command, tag="lab.rename", frozen=True):
 
 # -- images ----------------------------------------------------------------------------------------
 class ImageAdd(Command, tag="image.add", frozen=True):
-    """Keep an uploaded ELF, RISC-V Image or flat binary. Result: {"image": id}. Rejected with the reason if it cannot be loaded."""
+    """Keep an uploaded ELF, RISC-V Image or flat binary. Result: {"image": id}. Rejected with the reason if
+    it cannot be loaded."""
 
     name: Name
     content: Annotated[bytes, Meta(min_length=1, max_length=8 << 20)]
@@ -134,7 +137,8 @@ class LabSpeed(Command, tag="lab.speed", frozen=True):
 
 
 class LabStep(Command, tag="lab.step", frozen=True):
-    """Pause, then go on to the next trap (of `guest`, or of any) or by one instruction. Result: {"position", "reached": bool}."""
+    """Pause, then go on to the next trap (of `guest`, or of any) or by one instruction. Result: {"position",
+    "reached": bool}."""
 
     unit: Unit = "trap"
     guest: Identifier | None = None
@@ -180,7 +184,8 @@ class Query(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True):
 class TraceQuery(Query, tag="trace", frozen=True):
     """Records of one guest (or all) with sequence/time before a bound, newest last.
 
-    Result: {"records": bytes (RECORD layout), "first": oldest sequence still held, "total": {guest: last sequence}}.
+    Result: {"records": bytes (RECORD layout), "first": oldest sequence still held, "total": {guest: last
+    sequence}}.
     """
 
     guest: Identifier | None = None
@@ -189,10 +194,12 @@ class TraceQuery(Query, tag="trace", frozen=True):
 
 
 class TraceDetailQuery(Query, tag="trace.detail", frozen=True):
-    """One record opened: registers before and after (derived by replay), instruction text, source line, symbol.
+    """One record opened: registers before and after (derived by replay), instruction text, source line,
+    symbol.
 
     Result: {"instruction": str, "symbol": str, "source": {"file", "line", "text"} | None,
-             "before": {...registers}, "after": {...registers}, "changed": [names], "crossings": [{"from","to","cycles","source"}]}.
+             "before": {...registers}, "after": {...registers}, "changed": [names], "crossings":
+             [{"from","to","cycles","source"}]}.
     registers: {"pc": int, "x": [32 ints], "level": int, "csrs": {name: int}}
     """
 
@@ -201,14 +208,16 @@ class TraceDetailQuery(Query, tag="trace.detail", frozen=True):
 
 
 class RegistersQuery(Query, tag="registers", frozen=True):
-    """Result: {"pc","x","level","csrs": {name: value}, "fields": {csr: [[field, value], ...]}, "written": [x indices], "read": [x indices], "instruction": str}."""
+    """Result: {"pc","x","level","csrs": {name: value}, "fields": {csr: [[field, value], ...]}, "written": [x
+    indices], "read": [x indices], "instruction": str}."""
 
     guest: Identifier
     vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
 class MemoryQuery(Query, tag="memory", frozen=True):
-    """`length` bytes at guest virtual (or physical) `address`. Result: {"address", "bytes", "mapped": [bool per page]}."""
+    """`length` bytes at guest virtual (or physical) `address`. Result: {"address", "bytes", "mapped": [bool
+    per page]}."""
 
     guest: Identifier
     address: Address
@@ -220,8 +229,10 @@ class MemoryQuery(Query, tag="memory", frozen=True):
 class WalkQuery(Query, tag="walk", frozen=True):
     """How a guest virtual address becomes a host physical one, each memory reference counted.
 
-    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "hpa": int|None, "references": {"guest": n, "shadow": n},
-             "fault": str|None}; step: {"level", "table" (physical address), "index", "address", "pte", "flags": "rwxuad...", "leaf": bool}.
+    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "hpa": int|None, "references":
+    {"guest": n, "shadow": n},
+             "fault": str|None}; step: {"level", "table" (physical address), "index", "address", "pte",
+             "flags": "rwxuad...", "leaf": bool}.
     """
 
     guest: Identifier
@@ -232,7 +243,8 @@ class WalkQuery(Query, tag="walk", frozen=True):
 class CodeQuery(Query, tag="code", frozen=True):
     """Disassembly and source around pc (or `address`).
 
-    Result: {"pc", "rows": [{"address", "encoding", "text", "symbol": str|None, "file": str|None, "line": int|None}],
+    Result: {"pc", "rows": [{"address", "encoding", "text", "symbol": str|None, "file": str|None, "line":
+    int|None}],
              "source": {"file", "line", "first": line number of the first text line, "lines": [str]} | None}.
     """
 
@@ -254,13 +266,15 @@ class SymbolsQuery(Query, tag="symbols", frozen=True):
 
 
 class TimelineQuery(Query, tag="timeline", frozen=True):
-    """Result: {"begin", "end", "position", "marks": [[position, time, guest, kind, disposition, sequence], ...] (at most 2000)}."""
+    """Result: {"begin", "end", "position", "marks": [[position, time, guest, kind, disposition, sequence],
+    ...] (at most 2000)}."""
 
     guest: Identifier | None = None
 
 
 class FitsQuery(Query, tag="fits", frozen=True):
-    """Would this drop be accepted? Asked while hovering. Result: {"fits": bool, "error": Problem|None, "free_mib", "need_mib"}."""
+    """Would this drop be accepted? Asked while hovering. Result: {"fits": bool, "error": Problem|None,
+    "free_mib", "need_mib"}."""
 
     host: Identifier
     image: ImageId | None = None
@@ -273,7 +287,8 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 
 AnyQuery = (
-    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery | TimelineQuery
+    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
+    | TimelineQuery
     | FitsQuery | CostsQuery
 )  # fmt: skip
 

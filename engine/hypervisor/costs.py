@@ -1,18 +1,20 @@
 """Modelled costs of crossing from one level to another: figures of real silicon, each with its source.
 
-Ringside's harts take a trap in one step. What it costs a real processor to leave a guest and to come back is added to the host's
-clock from this table, and every record carries the sum for its path, apart from the instructions that were executed.
+Ringside's harts take a trap in one step. What it costs a real processor to leave a guest and to come back is
+added to the host's clock from this table, and every record carries the sum for its path, apart from the
+instructions that were executed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from engine.trace.record import PATHS, Level
 
 _SOURCE = (
-    "K. Adams, O. Agesen: A Comparison of Software and Hardware Techniques for x86 Virtualization, ASPLOS 2006, "
-    "table 1 (2.66 GHz Core 2 Duo): {}"
+    "K. Adams, O. Agesen: A Comparison of Software and Hardware Techniques for x86 Virtualization, "
+    "ASPLOS 2006, table 1 (2.66 GHz Core 2 Duo): {}"
 )
 
 
@@ -38,8 +40,9 @@ _BY_CROSSING = {cost.path: cost for cost in COSTS}
 
 
 def crossings(path: tuple[Level, ...]) -> list[Cost]:
-    """The modelled crossings of a path, in order. Deliveries by hardware and calls inside one level are not modelled."""
-    legs = zip(path, path[1:], strict=False)
+    """The modelled crossings of a path, in order. Deliveries by hardware and calls inside one level are not
+    modelled."""
+    legs = pairwise(path)
     return [_BY_CROSSING[leg] for leg in legs if leg in _BY_CROSSING]
 
 

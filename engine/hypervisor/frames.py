@@ -1,7 +1,8 @@
 """Host physical memory by the page: who may have a frame. A frame is zeroed when it is handed out.
 
-Guest RAM is promised when a VM is created and taken page by page on first use. What the hypervisor takes for itself
-(shadow tables) comes only from what is not promised, so no guest's behaviour can take another's memory.
+Guest RAM is promised when a VM is created and taken page by page on first use. What the hypervisor takes for
+itself (shadow tables) comes only from what is not promised, so no guest's behaviour can take another's
+memory.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ class OutOfFramesError(Exception):
 
 
 class Frames:
-    """Frames `first`.. of a host's memory, by page number from the start of RAM. Lowest unused first, then the latest freed."""
+    """Frames `first`.. of a host's memory, by page number from the start of RAM. Lowest unused first, then
+    the latest freed."""
 
     def __init__(self, memory: Memory, first: int) -> None:
         self.memory = memory
@@ -41,7 +43,8 @@ class Frames:
         return frame
 
     def take(self) -> int:
-        """A zeroed frame for the hypervisor. Caches are emptied when none is left; raises OutOfFramesError if that does not help."""
+        """A zeroed frame for the hypervisor. Caches are emptied when none is left; raises OutOfFramesError if
+        that does not help."""
         if self.total - self.used <= self.promised:
             for give in self.reclaim:
                 give()

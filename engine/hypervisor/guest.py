@@ -1,6 +1,7 @@
 """A guest on a host, as the lab sees it: state, console, inspection; and how its traps become records.
 
-Two kinds: a VM under a technique, and whatever runs alone on a bare-metal host. Both are an `Owner` of their board.
+Two kinds: a VM under a technique, and whatever runs alone on a bare-metal host. Both are an `Owner` of their
+board.
 """
 
 from __future__ import annotations
@@ -20,14 +21,23 @@ from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import Access, Trap
 from engine.trace.record import (
-    FAILURES, INTERRUPT_BIT, PATH_IDS, Action, Cause, Disposition, Kind, Level, cause_name,
-)  # fmt: skip
+    FAILURES,
+    INTERRUPT_BIT,
+    PATH_IDS,
+    Action,
+    Cause,
+    Disposition,
+    Kind,
+    Level,
+    cause_name,
+)
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 OFF, RUNNING, IDLE, STOPPED, FAILED = range(5)
-#: So many traps of a vCPU in a row without one instruction retired between them: nothing can come of it any more.
+#: So many traps of a vCPU in a row without one instruction retired between them: nothing can come of it any
+#: more.
 TRAP_LOOP = 16
 _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, Cause.INSTRUCTION_PAGE_FAULT)
 
@@ -37,7 +47,9 @@ class Guest:
 
     board: Board
 
-    def __init__(self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> None:
+    def __init__(
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+    ) -> None:
         self.host = host
         self.id = guest_id
         self.image = image
@@ -129,20 +141,34 @@ class Guest:
     def follow_trap(
         self, streak: tuple[int, int, int, int], cause: int, pc: int, instructions: int
     ) -> tuple[int, int, int, int]:
-        """Count exceptions without a retired instruction between them: (length, instructions, first cause, first pc)."""
+        """Count exceptions without a retired instruction between them: (length, instructions, first cause,
+        first pc)."""
         length, at, first_cause, first_pc = streak
         if at != instructions:
             length, first_cause, first_pc = 0, cause, pc
         length += 1
         if length >= TRAP_LOOP:
             if first_cause in _FETCH_CAUSES:
-                key, what = "jump-to-nowhere", f"The guest jumped to {first_pc:#x}, where no instruction can be fetched"
+                key, what = (
+                    "jump-to-nowhere",
+                    f"The guest jumped to {first_pc:#x}, where no instruction can be fetched",
+                )
             elif cause in _FETCH_CAUSES:
-                key, what = "no-trap-handler", f"The guest trapped at {first_pc:#x}, but its trap vector {pc:#x} cannot be fetched"
+                key, what = (
+                    "no-trap-handler",
+                    f"The guest trapped at {first_pc:#x}, but its trap vector {pc:#x} cannot be fetched",
+                )
             else:
                 key, what = "trap-loop", f"The guest's trap handler at {pc:#x} faults at once, for ever"
             message = f"{what} ({cause_name(first_cause)})."
-            self.fail(key, message, pc=f"{first_pc:#x}", handler=f"{pc:#x}", cause=first_cause, cause_name=cause_name(first_cause))
+            self.fail(
+                key,
+                message,
+                pc=f"{first_pc:#x}",
+                handler=f"{pc:#x}",
+                cause=first_cause,
+                cause_name=cause_name(first_cause),
+            )
         return length, instructions, first_cause, first_pc
 
     # -- inspection ----------------------------------------------------------------------------------
@@ -150,11 +176,17 @@ class Guest:
         """{"pc", "x", "level", "csrs": {name: value}} as the guest would read them."""
         hart = self.hart(vcpu)
         csrs = hart.csrs.named()
-        csrs |= {"mcycle": hart.clock + hart.cycle_offset, "minstret": hart.retired + hart.instret_offset, "time": hart.ticks()}
+        csrs |= {
+            "mcycle": hart.clock + hart.cycle_offset,
+            "minstret": hart.retired + hart.instret_offset,
+            "time": hart.ticks(),
+        }
         return {
-            "pc": hart.pc, "x": list(hart.x), "level": int(self.level_of(hart)),
+            "pc": hart.pc,
+            "x": list(hart.x),
+            "level": int(self.level_of(hart)),
             "csrs": {name: value & (1 << 64) - 1 for name, value in csrs.items()},
-        }  # fmt: skip
+        }
 
     def _look(self, vcpu: int, address: int, trail: list[mmu.Step]) -> int:
         """Guest physical address of a virtual one for somebody who only looks. Raises Trap."""
@@ -164,7 +196,9 @@ class Guest:
             return address
         status = words["mstatus"] | Status.SUM | Status.MXR
         tables = _Reader(self.board)
-        return mmu.walk(tables, words["satp"], address, Access.LOAD, SUPERVISOR, status, trail, update=False).physical
+        return mmu.walk(
+            tables, words["satp"], address, Access.LOAD, SUPERVISOR, status, trail, update=False
+        ).physical
 
     def read(self, vcpu: int, address: int, length: int, physical: bool) -> bytes | None:
         """`length` bytes within one page, or None where no RAM is mapped."""
@@ -186,10 +220,14 @@ class Guest:
         if hpa is None and gpa is not None and not shadow:
             hpa = self.host_physical(gpa)
         return {
-            "gva": address, "guest": [_step(step) for step in trail], "gpa": gpa,
-            "shadow": [_step(step) for step in shadow], "hpa": hpa,
-            "references": {"guest": len(trail), "shadow": len(shadow)}, "fault": fault,
-        }  # fmt: skip
+            "gva": address,
+            "guest": [_step(step) for step in trail],
+            "gpa": gpa,
+            "shadow": [_step(step) for step in shadow],
+            "hpa": hpa,
+            "references": {"guest": len(trail), "shadow": len(shadow)},
+            "fault": fault,
+        }
 
     def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:
         """The walk that the host's MMU does for this address, and where it ends."""
@@ -204,10 +242,17 @@ class Guest:
 
     def save(self) -> dict[str, Any]:
         return {
-            "exits": self.exits, "ended": self.ended, "ended_as": self.ended_as, "exit_status": self.exit_status,
-            "failure": None if self.failure is None else [self.failure.key, self.failure.message, dict(self.failure.params)],
-            "started": self.started, "reboot": self.reboot_requested, "board": self.board.save(),
-        }  # fmt: skip
+            "exits": self.exits,
+            "ended": self.ended,
+            "ended_as": self.ended_as,
+            "exit_status": self.exit_status,
+            "failure": None
+            if self.failure is None
+            else [self.failure.key, self.failure.message, dict(self.failure.params)],
+            "started": self.started,
+            "reboot": self.reboot_requested,
+            "board": self.board.save(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self.exits, self.ended, self.ended_as = state["exits"], state["ended"], state["ended_as"]
@@ -220,7 +265,9 @@ class Guest:
 class VmGuest(Guest):
     """A VM under trap-and-emulate."""
 
-    def __init__(self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> None:
+    def __init__(
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+    ) -> None:
         super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
         self._make()
 
@@ -261,9 +308,18 @@ class VmGuest(Guest):
         return vcpu
 
     def exit(
-        self, vcpu: VCpu, outcome: Outcome, cause: int, pc: int, value: int, instruction: int, origin: Level, switched: bool = True
+        self,
+        vcpu: VCpu,
+        outcome: Outcome,
+        cause: int,
+        pc: int,
+        value: int,
+        instruction: int,
+        origin: Level,
+        switched: bool = True,
     ) -> None:
-        """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing crossed."""
+        """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
+        crossed."""
         kind, disposition, action, a, b, device = outcome
         hart = vcpu.hart
         assert hart is not None
@@ -272,7 +328,12 @@ class VmGuest(Guest):
             path = (origin, Level.HYPERVISOR)
             if self.ended_as == FAILED:
                 assert self.failure is not None
-                disposition, action, a, b = Disposition.KILLED, Action.KILL, FAILURES.index(self.failure.key), 0
+                disposition, action, a, b = (
+                    Disposition.KILLED,
+                    Action.KILL,
+                    FAILURES.index(self.failure.key),
+                    0,
+                )
             else:
                 action, a, b = Action.SHUTDOWN, self.exit_status or 0, 0
         elif device:
@@ -286,15 +347,31 @@ class VmGuest(Guest):
         self.exits += 1
         executed, vcpu.reported = vcpu.instructions - vcpu.reported, vcpu.instructions
         self.host.record(
-            self.id, vcpu.number, kind, cause, path_id, disposition, action, origin, path[-1], time, pc, value, instruction,
-            executed, cost, a, b,
-        )  # fmt: skip
+            self.id,
+            vcpu.number,
+            kind,
+            cause,
+            path_id,
+            disposition,
+            action,
+            origin,
+            path[-1],
+            time,
+            pc,
+            value,
+            instruction,
+            executed,
+            cost,
+            a,
+            b,
+        )
 
     def watch_for_trap_loops(self, vcpu: VCpu, cause: int, instructions: int) -> None:
         vcpu.streak = self.follow_trap(vcpu.streak, cause, _trapped_at(vcpu.virtual), instructions)
 
     def wakes_at(self, vcpu: VCpu) -> int:
-        """Host time of the timer interrupt that a sleeping vCPU waits for; 0: it waits for something from outside."""
+        """Host time of the timer interrupt that a sleeping vCPU waits for; 0: it waits for something from
+        outside."""
         deadline = vcpu.deadline()
         return 0 if deadline >= NEVER else deadline + self.started
 
@@ -331,7 +408,9 @@ class VmGuest(Guest):
             satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + shadow.roots[key]
             status = Status.SUM | Status.MXR
             tables = _HostReader(self.host.memory)
-            return trail, mmu.walk(tables, satp, address, Access.LOAD, USER, status, trail, update=False).physical
+            return trail, mmu.walk(
+                tables, satp, address, Access.LOAD, USER, status, trail, update=False
+            ).physical
         except Trap:
             return trail, None
 
@@ -351,7 +430,7 @@ class VmGuest(Guest):
         super().load(state)
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
-        self.vm.ram.map = {page: frame for page, frame in state["map"]}
+        self.vm.ram.map = dict(state["map"])
         self.technique.shadow.load(state["shadow"])
         self._connect()
 
@@ -360,7 +439,8 @@ class VmGuest(Guest):
         ram = self.vm.ram
         return super().save() | {
             "vcpus": [vcpu.save() for vcpu in self.vm.vcpus],
-            "elapsed": self.host.active.clock - self.started, **self._shape(),
+            "elapsed": self.host.active.clock - self.started,
+            **self._shape(),
             "pages": {page: ram.read(page << 12, PAGE) for page in sorted(ram.map)},
         }
 
@@ -378,7 +458,9 @@ class VmGuest(Guest):
 class BareMetalGuest(Guest):
     """The one system on a bare-metal host: its harts are the host's, its RAM the host's RAM."""
 
-    def __init__(self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> None:
+    def __init__(
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+    ) -> None:
         super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
         self._reported = [0] * vcpus
         self._began = [0] * vcpus
@@ -428,7 +510,9 @@ class BareMetalGuest(Guest):
     def observe(self, hart: Hart, cause: int, value: int, interrupt: bool, origin: int, handler: int) -> None:
         """The hart delivered a trap by itself."""
         kind = _bare_kind(cause, interrupt)
-        self._record(hart, kind, cause, value, interrupt, origin, hart.pc, Level.HARDWARE, Action.DELIVER, handler, 0)
+        self._record(
+            hart, kind, cause, value, interrupt, origin, hart.pc, Level.HARDWARE, Action.DELIVER, handler, 0
+        )
         if not interrupt:
             index = hart.number
             self._streaks[index] = self.follow_trap(self._streaks[index], cause, hart.pc, hart.retired)
@@ -440,13 +524,25 @@ class BareMetalGuest(Guest):
         origin, pc = hart.privilege, hart.pc
         firmware.trap(hart, cause, value, interrupt)
         action, a, b = firmware.last
-        kind = Kind.INTERRUPT if interrupt else Kind.HYPERCALL if action == Action.SBI_CALL else Kind.EXCEPTION
+        kind = (
+            Kind.INTERRUPT if interrupt else Kind.HYPERCALL if action == Action.SBI_CALL else Kind.EXCEPTION
+        )
         self._record(hart, kind, cause, value, interrupt, origin, pc, Level.FIRMWARE, action, a, b)
 
     def _record(
-        self, hart: Hart, kind: Kind, cause: int, value: int, interrupt: bool, origin: int, pc: int, through: Level,
-        action: Action, a: int, b: int,
-    ) -> None:  # fmt: skip
+        self,
+        hart: Hart,
+        kind: Kind,
+        cause: int,
+        value: int,
+        interrupt: bool,
+        origin: int,
+        pc: int,
+        through: Level,
+        action: Action,
+        a: int,
+        b: int,
+    ) -> None:
         begin, end = _BARE_LEVELS[origin], self.level_of(hart)
         disposition = Disposition.HARDWARE if through == Level.HARDWARE else Disposition.EMULATED
         path: tuple[Level, ...] = (begin, through, end)
@@ -456,9 +552,24 @@ class BareMetalGuest(Guest):
         executed, self._reported[index] = hart.retired - self._reported[index], hart.retired
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
         self.host.record(
-            self.id, index, kind, cause | (INTERRUPT_BIT if interrupt else 0), PATH_IDS[path], disposition, action, begin,
-            path[-1], hart.clock - 1, pc, value, instruction & 0xFFFFFFFF, executed, 0, a, b,
-        )  # fmt: skip
+            self.id,
+            index,
+            kind,
+            cause | (INTERRUPT_BIT if interrupt else 0),
+            PATH_IDS[path],
+            disposition,
+            action,
+            begin,
+            path[-1],
+            hart.clock - 1,
+            pc,
+            value,
+            instruction & 0xFFFFFFFF,
+            executed,
+            0,
+            a,
+            b,
+        )
 
     # -- Guest ---------------------------------------------------------------------------------------
     def awake(self) -> bool:
@@ -478,7 +589,7 @@ class BareMetalGuest(Guest):
     def instructions(self) -> int:
         return sum(hart.retired - began for hart, began in zip(self.harts, self._began, strict=True))
 
-    def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:
+    def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:  # noqa: ARG002
         return [], None
 
     def host_physical(self, gpa: int) -> int | None:
@@ -486,8 +597,10 @@ class BareMetalGuest(Guest):
 
     def save(self) -> dict[str, Any]:
         return super().save() | {
-            "reported": list(self._reported), "began": list(self._began), "streaks": [list(streak) for streak in self._streaks]
-        }  # fmt: skip
+            "reported": list(self._reported),
+            "began": list(self._began),
+            "streaks": [list(streak) for streak in self._streaks],
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
@@ -498,9 +611,11 @@ class BareMetalGuest(Guest):
     def export(self) -> dict[str, Any]:
         """The system without its host, to come back to it or to another one."""
         return self.save() | {
-            "harts": [hart.save() for hart in self.harts], "elapsed": self.host.active.clock - self.started, **self._shape(),
+            "harts": [hart.save() for hart in self.harts],
+            "elapsed": self.host.active.clock - self.started,
+            **self._shape(),
             "pages": self.host.memory.save(),
-        }  # fmt: skip
+        }
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Become what `export` gave. The harts keep counting their own steps and time."""
@@ -533,15 +648,20 @@ def _trapped_at(virtual: Hart) -> int:
 
 
 def _within(board: Board, address: int, length: int) -> bool:
-    return RAM_BASE <= address and address + length <= RAM_BASE + board.ram.size
+    return address >= RAM_BASE and address + length <= RAM_BASE + board.ram.size
 
 
 def _step(step: mmu.Step) -> dict[str, Any]:
     leaf = bool(step.entry & mmu.V and step.entry & (mmu.R | mmu.X))
     return {
-        "level": step.level, "table": step.table, "index": step.index, "address": step.address, "pte": step.entry,
-        "flags": mmu.flag_text(step.entry), "leaf": leaf,
-    }  # fmt: skip
+        "level": step.level,
+        "table": step.table,
+        "index": step.index,
+        "address": step.address,
+        "pte": step.entry,
+        "flags": mmu.flag_text(step.entry),
+        "leaf": leaf,
+    }
 
 
 class _Reader:
@@ -555,7 +675,7 @@ class _Reader:
             raise Trap(Cause.LOAD_ACCESS_FAULT, address)
         return int.from_bytes(self._board.ram.read(address, 8), "little")
 
-    def write_entry(self, address: int, entry: int) -> None:
+    def write_entry(self, address: int, entry: int) -> None:  # noqa: ARG002
         raise AssertionError("looking changes nothing")
 
 
@@ -581,5 +701,3 @@ class _HostRam:
 
     def write(self, address: int, data: bytes) -> None:
         self._memory.write_bytes(address - RAM_BASE, data)
-
-

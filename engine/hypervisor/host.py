@@ -1,9 +1,9 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
-Harts take turns in quanta of QUANTUM_NS of virtual time. On a hypervisor, each hart takes runnable vCPUs from one queue, in
-time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts them. `run` does exactly the
-number it is asked for, and what it did is the same however the steps are divided into calls: a call ends right after
-a step, and clocks of resting harts move only on the way to the next one.
+Harts take turns in quanta of QUANTUM_NS of virtual time. On a hypervisor, each hart takes runnable vCPUs from
+one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
+them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
+into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
 """
 
 from __future__ import annotations
@@ -32,10 +32,17 @@ _UNLIMITED = 1 << 62
 
 
 class Host:
-    """`console(guest, bytes)` gets what guests print. `position_offset` is added to the positions in records."""
+    """`console(guest, bytes)` gets what guests print. `position_offset` is added to the positions in
+    records."""
 
     def __init__(
-        self, host_id: int, harts: int, memory_mib: int, stack: str, trace: Trace, console: Callable[[int, bytes], None]
+        self,
+        host_id: int,
+        harts: int,
+        memory_mib: int,
+        stack: str,
+        trace: Trace,
+        console: Callable[[int, bytes], None],
     ) -> None:
         self.id = host_id
         self.stack = stack
@@ -74,7 +81,11 @@ class Host:
         """Why a guest of this size cannot be added; None: it can."""
         if self.bare_metal:
             if self.guests:
-                return Problem("host-occupied", "A bare-metal host runs one system, and this one has it.", {"host": self.id})
+                return Problem(
+                    "host-occupied",
+                    "A bare-metal host runs one system, and this one has it.",
+                    {"host": self.id},
+                )
             if vcpus > len(self.harts):
                 return _too_few_harts(vcpus, len(self.harts))
             if memory_mib > self.memory_mib:
@@ -83,7 +94,9 @@ class Host:
         free = self.memory_mib - self.memory_used_mib
         return _too_little_memory(memory_mib, free) if memory_mib > free else None
 
-    def add_guest(self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> None:
+    def add_guest(
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+    ) -> None:
         """Start a guest. Raises LabError, and then nothing has changed."""
         guest = self._new(guest_id, image, vcpus, memory_mib, arguments)
         try:
@@ -93,7 +106,9 @@ class Host:
             raise
         self._admit(guest)
 
-    def _new(self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str) -> BareMetalGuest | VmGuest:
+    def _new(
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+    ) -> BareMetalGuest | VmGuest:
         problem = self.fits(vcpus, memory_mib)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
@@ -129,7 +144,8 @@ class Host:
         return self._concrete(guest_id).export()
 
     def import_guest(self, guest_id: int, image: LoadedImage, state: dict[str, Any]) -> None:
-        """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it does not fit."""
+        """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it
+        does not fit."""
         guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
         guest.take_over(state)
         self._admit(guest)
@@ -159,7 +175,8 @@ class Host:
     def advance(self, time: int) -> None:
         """Let the clock of a host that has nothing to do before `time` jump there, if that lies ahead.
 
-        Whether the last `run` ended with its last step or went on to see that there is nothing to do cannot be told after this.
+        Whether the last `run` ended with its last step or went on to see that there is nothing to do cannot
+        be told after this.
         """
         for hart in self.harts:
             hart.extra += max(0, time - hart.clock)
@@ -171,7 +188,8 @@ class Host:
 
     @property
     def busy_from(self) -> int:
-        """Clock from which there is something to do here: now, the next timer event, or NEVER (only input can help)."""
+        """Clock from which there is something to do here: now, the next timer event, or NEVER (only input can
+        help)."""
         if any(self._can_run(hart) for hart in self.harts):
             return self.time
         return max(self.time, self._next_event())
@@ -182,8 +200,9 @@ class Host:
         return self.busy_from >= NEVER
 
     def run(self, steps: int, stop_after_traps: int | None = None, until: int = NEVER) -> int:
-        """Execute up to `steps` steps; returns how many. Fewer when idle for ever, after `stop_after_traps` records, or when
-        nothing is to be done before the clock `until` (ns); the clocks then stay where the last step left them."""
+        """Execute up to `steps` steps; returns how many. Fewer when idle for ever, after `stop_after_traps`
+        records, or when nothing is to be done before the clock `until` (ns); the clocks then stay where the
+        last step left them."""
         begin = self.position
         end = begin + steps
         self._traps_left = _UNLIMITED if stop_after_traps is None else stop_after_traps
@@ -217,12 +236,14 @@ class Host:
                 self._concrete(guest.id).restart()
 
     def _rest(self, hart: Hart, end_of_turn: int) -> None:
-        """Nothing to run on this hart: its clock goes to its next event inside its turn, or to the turn's end."""
+        """Nothing to run on this hart: its clock goes to its next event inside its turn, or to the turn's
+        end."""
         wakes = self._wakes_at(hart)
         hart.extra += min(max(wakes, hart.clock + 1), end_of_turn) - hart.clock
 
     def _next_quantum(self, until: int) -> bool:
-        """Begin a quantum; if every hart rests, that of the next event. False: there is none before `until`."""
+        """Begin a quantum; if every hart rests, that of the next event. False: there is none before
+        `until`."""
         wakes = self.busy_from
         if wakes >= until:
             return False
@@ -305,7 +326,9 @@ class Host:
         return True
 
     def _fail_for_memory(self, vcpu: VCpu) -> None:
-        self._vm_of(vcpu).fail("out-of-memory", "The host has no memory left for the guest.", pc=f"{vcpu.pc:#x}")
+        self._vm_of(vcpu).fail(
+            "out-of-memory", "The host has no memory left for the guest.", pc=f"{vcpu.pc:#x}"
+        )
 
     def _to_the_back(self, vcpu: VCpu) -> None:
         entry = (self._vm_of(vcpu).id, vcpu.number)
@@ -331,7 +354,9 @@ class Host:
         """Set the clock at which the hart must stop for its timer or for the end of its slice."""
         if self.bare_metal:
             guest = next(iter(self.guests.values()), None)
-            hart.next_event = NEVER if guest is None else min(NEVER, guest.board.deadline(hart.number) + guest.started)
+            hart.next_event = (
+                NEVER if guest is None else min(NEVER, guest.board.deadline(hart.number) + guest.started)
+            )
         else:
             vcpu = self.loaded[hart.number]
             if vcpu is None:
@@ -399,14 +424,47 @@ class Host:
 
     # -- records -------------------------------------------------------------------------------------
     def record(
-        self, guest: int, vcpu: int, kind: Kind, cause: int, path: int, disposition: Disposition, action: Action, origin: Level,
-        to: Level, time: int, pc: int, value: int, instruction: int, executed: int, cost: int, a: int, b: int,
-    ) -> None:  # fmt: skip
+        self,
+        guest: int,
+        vcpu: int,
+        kind: Kind,
+        cause: int,
+        path: int,
+        disposition: Disposition,
+        action: Action,
+        origin: Level,
+        to: Level,
+        time: int,
+        pc: int,
+        value: int,
+        instruction: int,
+        executed: int,
+        cost: int,
+        a: int,
+        b: int,
+    ) -> None:
         """Write a record for the step that is being executed."""
         self.trace.record(
-            self.id, guest, vcpu, kind, cause, path, disposition, action, origin, to, time,
-            self.position_offset + self.position - 1, pc, value, instruction, executed, cost, a, b,
-        )  # fmt: skip
+            self.id,
+            guest,
+            vcpu,
+            kind,
+            cause,
+            path,
+            disposition,
+            action,
+            origin,
+            to,
+            time,
+            self.position_offset + self.position - 1,
+            pc,
+            value,
+            instruction,
+            executed,
+            cost,
+            a,
+            b,
+        )
         self._traps_left -= 1
         if self._traps_left <= 0:
             self.interrupt_all()
@@ -422,9 +480,11 @@ class Host:
             "loaded": [None if vcpu is None else [self._vm_of(vcpu).id, vcpu.number] for vcpu in self.loaded],
             "queue": [list(entry) for entry in self._queue],
             "slice_end": list(self._slice_end),
-            "turn": self._turn, "quantum_end": self._quantum_end, "busy_ns": self.busy_ns,
+            "turn": self._turn,
+            "quantum_end": self._quantum_end,
+            "busy_ns": self.busy_ns,
             "active": self.active.number,
-        }  # fmt: skip
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Take the state that `save` gave for a host with the same guests."""
@@ -453,11 +513,17 @@ class Host:
 
 def _too_little_memory(need: int, free: int) -> Problem:
     free = max(0, free)
-    return Problem("host-memory", f"It needs {need} MiB and the host has {free} MiB free.", {"need_mib": need, "free_mib": free})
+    return Problem(
+        "host-memory",
+        f"It needs {need} MiB and the host has {free} MiB free.",
+        {"need_mib": need, "free_mib": free},
+    )
 
 
 def _too_few_harts(need: int, have: int) -> Problem:
-    return Problem("host-harts", f"It needs {need} harts and the host has {have}.", {"need": need, "have": have})
+    return Problem(
+        "host-harts", f"It needs {need} harts and the host has {have}.", {"need": need, "have": have}
+    )
 
 
 def _no_clock() -> int:

@@ -1,15 +1,18 @@
 """Shadow page tables: what the host's MMU really uses while a guest believes in its own tables.
 
-    guest virtual --(guest's table, in guest memory, never seen by the MMU)--> guest physical --(the VMM's map)--> host physical
-    guest virtual --------------------------(shadow table, in host memory)----------------------------------> host physical
+    guest virtual --(guest's table, in guest memory, never seen by the MMU)--> guest physical --(the VMM's
+    map)--> host physical guest virtual --------------------------(shadow table, in host
+    memory)----------------------------------> host physical
 
-The guest runs in U mode whatever it believes, so every shadow leaf has U set, and a *space* (one shadow tree) exists for each
-combination that changes what is permitted: satp, the virtual privilege, SUM and MXR. Leaves are made on faults.
+The guest runs in U mode whatever it believes, so every shadow leaf has U set, and a *space* (one shadow tree)
+exists for each combination that changes what is permitted: satp, the virtual privilege, SUM and MXR. Leaves
+are made on faults.
 
-Kept true by write protection: a guest page that a walk went through is a *table page*; no shadow leaf lets the guest write
-to it. A store to it exits, is emulated, and drops just the leaves that depended on the entry. A page that takes
-RELEASE_AFTER stores without a walk between is no longer used as a table: all that depended on it is dropped and it becomes
-writable again. So a shadow leaf never says more than the guest's tables say at that moment, and sfence.vma has nothing left to drop.
+Kept true by write protection: a guest page that a walk went through is a *table page*; no shadow leaf lets
+the guest write to it. A store to it exits, is emulated, and drops just the leaves that depended on the entry.
+A page that takes RELEASE_AFTER stores without a walk between is no longer used as a table: all that depended
+on it is dropped and it becomes writable again. So a shadow leaf never says more than the guest's tables say
+at that moment, and sfence.vma has nothing left to drop.
 
 A and D: the walk sets them in the guest's entry; a leaf is writable only once D is set.
 """
@@ -60,7 +63,9 @@ class ShadowTables:
         self.roots: dict[SpaceKey, int] = {}
         self.tables: dict[SpaceKey, list[int]] = {}  # frames of a space's lower tables
         self.table_pages: dict[int, TablePage] = {}
-        self.leaves: dict[int, set[tuple[SpaceKey, int]]] = {}  # guest page -> (space, virtual page) that map it
+        self.leaves: dict[
+            int, set[tuple[SpaceKey, int]]
+        ] = {}  # guest page -> (space, virtual page) that map it
         self.filled = 0
         self.dropped = 0
         self._remembered = 0  # bounds `leaves`, which also keeps leaves that were dropped
@@ -74,7 +79,8 @@ class ShadowTables:
     # -- spaces --------------------------------------------------------------------------------------
     @staticmethod
     def key(virtual: Hart) -> SpaceKey:
-        """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from fetches)."""
+        """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from
+        fetches)."""
         words = virtual.csrs.words
         satp = words["satp"]
         if virtual.data_privilege() != virtual.privilege and satp >> 60:
@@ -136,8 +142,11 @@ class ShadowTables:
                 return None
         return table * PAGE + 8 * (address >> 12 & 0x1FF)
 
-    def fill(self, key: SpaceKey, address: int, guest_page: int, permissions: int, trail: list[mmu.Step]) -> int:
-        """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it rests on.
+    def fill(
+        self, key: SpaceKey, address: int, guest_page: int, permissions: int, trail: list[mmu.Step]
+    ) -> int:
+        """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it
+        rests on.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages.
         """
@@ -159,7 +168,8 @@ class ShadowTables:
 
     @staticmethod
     def _first_address(address: int, level: int) -> int:
-        """Virtual address that a table's entry 0 stands for, when the table at `level` translates `address`."""
+        """Virtual address that a table's entry 0 stands for, when the table at `level` translates
+        `address`."""
         return address >> (21 + 9 * level) << (21 + 9 * level)
 
     def mapped(self, key: SpaceKey, address: int) -> bool:
@@ -194,7 +204,8 @@ class ShadowTables:
                     self._drop_range(key, first + (index << (12 + 9 * level)), level)
 
     def _release(self, page: int) -> None:
-        """No longer a table page: nothing may rest on it, and it may be written again after the next fault."""
+        """No longer a table page: nothing may rest on it, and it may be written again after the next
+        fault."""
         for key, level, first in self.table_pages.pop(page).uses:
             if level == mmu.LEVELS - 1:
                 self._drop_children(key, self.roots.get(key), level)
@@ -283,4 +294,3 @@ def permissions(entry: int, virtual: Hart) -> int:
     if entry & mmu.D and mmu.permitted(entry, Access.STORE, privilege, status):
         granted |= mmu.W
     return granted
-

@@ -2,11 +2,13 @@
 
     guest user    ─┐ both run in U mode of the host hart, directly, on shadow tables
     guest kernel  ─┘ (the kernel does not know: "deprivileged")
-          │ every privileged instruction, system call, page fault and host timer interrupt is a trap to M level: a VM exit
-          ▼
+          │ every privileged instruction, system call, page fault and host timer interrupt is a trap to M
+          level: a VM exit ▼
     VMM   privileged instruction  executes the instruction's table row on the vCPU's virtual hart
-          ecall, exceptions       the architecture's trap entry on the virtual hart: the guest's own handler runs next
-          page fault              walks the guest's tables: guest's fault -> inject; ours -> fill; device -> emulate
+          ecall, exceptions       the architecture's trap entry on the virtual hart: the guest's own handler
+          runs next
+          page fault              walks the guest's tables: guest's fault -> inject; ours -> fill; device ->
+          emulate
           timer                   brings the virtual timer up to date, injects what is due, ends time slices
 
 Every exit is one step of the host hart and writes one record.
@@ -18,7 +20,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.bits import MASK64
-
 from engine.hypervisor.shadow import ShadowTables, permissions
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS
@@ -82,7 +83,7 @@ class TrapAndEmulate:
             hart.leave = True
 
     # -- exits ---------------------------------------------------------------------------------------
-    def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
+    def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
         virtual = vcpu.virtual
@@ -101,7 +102,8 @@ class TrapAndEmulate:
         self._resume(vcpu, hart)
 
     def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
-        """The host's timer interrupted the guest: its own timer is due, or (`preempted_by`: next guest) its slice is over."""
+        """The host's timer interrupted the guest: its own timer is due, or (`preempted_by`: next guest) its
+        slice is over."""
         hart = vcpu.hart
         assert hart is not None
         vcpu.virtual.pc = hart.pc
@@ -118,7 +120,8 @@ class TrapAndEmulate:
         self._resume(vcpu, hart)
 
     def inject_pending(self, vcpu: VCpu) -> bool:
-        """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to deliver."""
+        """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to
+        deliver."""
         hart = vcpu.hart
         assert hart is not None
         origin, pc = vcpu.level, vcpu.pc
@@ -142,7 +145,9 @@ class TrapAndEmulate:
             virtual.waiting = False
             virtual.trap(code, 0, interrupt=True)
             if not forwarded:
-                return Outcome(Kind.INTERRUPT, Disposition.INJECTED, Action.INJECT_INTERRUPT, code, virtual.pc)
+                return Outcome(
+                    Kind.INTERRUPT, Disposition.INJECTED, Action.INJECT_INTERRUPT, code, virtual.pc
+                )
         return None
 
     def _inject(self, vcpu: VCpu, cause: int, value: int, kind: Kind) -> Outcome:
@@ -196,7 +201,8 @@ class TrapAndEmulate:
         return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
 
     def _execute(self, vcpu: VCpu, word: int) -> Trap | None:
-        """One instruction on the virtual hart. The trap that it takes there, if any, is returned and not yet taken."""
+        """One instruction on the virtual hart. The trap that it takes there, if any, is returned and not yet
+        taken."""
         virtual = vcpu.virtual
         try:
             virtual.pc = operation(word)(virtual, virtual.pc) & MASK64
@@ -217,7 +223,9 @@ class TrapAndEmulate:
         trail: list[mmu.Step] = []
         try:
             if key[0]:
-                leaf = mmu.walk(virtual.bus, words["satp"], address, access, virtual.privilege, words["mstatus"], trail)
+                leaf = mmu.walk(
+                    virtual.bus, words["satp"], address, access, virtual.privilege, words["mstatus"], trail
+                )
                 target, allowed = leaf.physical, permissions(leaf.entry, virtual)
             else:
                 target, allowed = address, mmu.R | mmu.W | mmu.X
@@ -264,5 +272,3 @@ class TrapAndEmulate:
             return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
         kind = Kind.PAGE_FAULT if action == Action.PAGE_TABLE_WRITE else Kind.VM_EXIT
         return Outcome(kind, Disposition.EMULATED, action, target, stored), word
-
-

@@ -1,8 +1,9 @@
 """A virtual machine as the hypervisor keeps it: guest RAM in host frames, a board, and vCPUs.
 
-A vCPU's `virtual` hart is its architectural state: the privilege and CSRs that the guest believes in. It is a Hart
-whose bus leads to guest physical memory, so that emulating an instruction is executing the same table row on it, and injecting a
-trap is the architecture's own trap entry. While a vCPU is loaded on a host hart, both share one register list.
+A vCPU's `virtual` hart is its architectural state: the privilege and CSRs that the guest believes in. It is a
+Hart whose bus leads to guest physical memory, so that emulating an instruction is executing the same table
+row on it, and injecting a trap is the architecture's own trap entry. While a vCPU is loaded on a host hart,
+both share one register list.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from engine.trace.record import Level
 class GuestRam:
     """Guest physical RAM from RAM_BASE on, backed page by page by host frames on first use.
 
-    `stored(address, length)` is told of every write made here, which is every write that the guest does not make itself.
+    `stored(address, length)` is told of every write made here, which is every write that the guest does not
+    make itself.
     """
 
     def __init__(self, frames: Frames, size: int) -> None:
@@ -36,7 +38,7 @@ class GuestRam:
         frames.promised += size // PAGE
 
     def holds(self, address: int, length: int) -> bool:
-        return RAM_BASE <= address and address + length <= RAM_BASE + self.size
+        return address >= RAM_BASE and address + length <= RAM_BASE + self.size
 
     def frame(self, page: int) -> int:
         """The host frame behind a guest page inside RAM, taken on first use."""
@@ -62,7 +64,9 @@ class GuestRam:
         for at, chunk in _chunks(address, length):
             frame = self.map.get(at >> 12)
             begin = at & 0xFFF
-            parts.append(bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk))
+            parts.append(
+                bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk)
+            )
         return b"".join(parts)
 
     def write(self, address: int, data: bytes) -> None:
@@ -83,7 +87,8 @@ class GuestRam:
 
 
 class GuestBus:
-    """Guest physical memory as a virtual hart reaches it: never cached, because frames and tables may change behind it.
+    """Guest physical memory as a virtual hart reaches it: never cached, because frames and tables may change
+    behind it.
 
     `touched` is the latest device access: (is it a write, guest physical address, value).
     """
@@ -94,7 +99,7 @@ class GuestBus:
         self.devices = devices
         self.touched: tuple[bool, int, int] | None = None
 
-    def offset(self, address: int) -> None:
+    def offset(self, address: int) -> None:  # noqa: ARG002
         return None
 
     def is_ram(self, address: int) -> bool:
@@ -221,7 +226,9 @@ class VCpu:
 class Vm:
     """Memory, board and vCPUs of one guest."""
 
-    def __init__(self, frames: Frames, vcpus: int, memory_bytes: int, now: Callable[[], int], owner: Owner) -> None:
+    def __init__(
+        self, frames: Frames, vcpus: int, memory_bytes: int, now: Callable[[], int], owner: Owner
+    ) -> None:
         self.ram = GuestRam(frames, memory_bytes)
         self.board = Board(vcpus, self.ram, now, owner)
         bus = GuestBus(self.ram, self.board.devices)
@@ -247,5 +254,3 @@ def _nobody(_address: int, _length: int) -> None:
 
 def _zero() -> int:
     return 0
-
-

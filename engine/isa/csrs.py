@@ -1,10 +1,12 @@
 """The CSR table: one row per register with its number, its fields, and what may be written (WARL).
 
 A row names where its bits live: `storage` is a word of the hart's CSR file, `view` the bits of it that this
-register shows. sstatus, sie and sip are views of mstatus, mie and mip. A write changes only the bits in `writable`
-and passes through `rule` (a name that engine.machine.csrfile implements) where legality is more than a mask.
+register shows. sstatus, sie and sip are views of mstatus, mie and mip. A write changes only the bits in
+`writable` and passes through `rule` (a name that engine.machine.csrfile implements) where legality is more
+than a mask.
 
-Number bits 11:10 = 3 mean read-only, bits 9:8 the lowest privilege (privileged specification 1.12, section 2.1).
+Number bits 11:10 = 3 mean read-only, bits 9:8 the lowest privilege (privileged specification 1.12, section
+2.1).
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from engine.bits import MASK64
 Fields = tuple[tuple[str, int, int], ...]  # (name, high bit, low bit)
 
 MSTATUS_FIELDS: Fields = (
-    ("SD", 63, 63), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34), ("UXL", 33, 32), ("TSR", 22, 22), ("TW", 21, 21),
-    ("TVM", 20, 20), ("MXR", 19, 19), ("SUM", 18, 18), ("MPRV", 17, 17), ("XS", 16, 15), ("FS", 14, 13), ("MPP", 12, 11),
+    ("SD", 63, 63), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34), ("UXL", 33, 32), ("TSR", 22, 22),
+    ("TW", 21, 21),
+    ("TVM", 20, 20), ("MXR", 19, 19), ("SUM", 18, 18), ("MPRV", 17, 17), ("XS", 16, 15), ("FS", 14, 13),
+    ("MPP", 12, 11),
     ("VS", 10, 9), ("SPP", 8, 8), ("MPIE", 7, 7), ("UBE", 6, 6), ("SPIE", 5, 5), ("MIE", 3, 3), ("SIE", 1, 1),
 )  # fmt: skip
 INTERRUPT_FIELDS: Fields = (
@@ -50,8 +54,9 @@ MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "AIMSU")
 
 @dataclass(frozen=True)
 class Csr:
-    """One CSR. storage: word of the CSR file ("" where nothing is stored); view: bits shown; writable: bits a write
-    changes; rule: name of what is more than a mask; constant: value of a register that has no storage."""
+    """One CSR. storage: word of the CSR file ("" where nothing is stored); view: bits shown; writable: bits a
+    write changes; rule: name of what is more than a mask; constant: value of a register that has no
+    storage."""
 
     number: int
     name: str
@@ -76,7 +81,9 @@ _NAMED: list[Csr] = [
     Csr(0xC00, "cycle", rule="counter"),
     Csr(0xC01, "time", rule="counter"),
     Csr(0xC02, "instret", rule="counter"),
-    Csr(0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, fields=MSTATUS_FIELDS),
+    Csr(
+        0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, fields=MSTATUS_FIELDS
+    ),
     Csr(0x104, "sie", "mie", rule="delegated", fields=INTERRUPT_FIELDS),
     Csr(0x105, "stvec", "stvec", rule="tvec", fields=TVEC_FIELDS),
     Csr(0x106, "scounteren", "scounteren", writable=7, fields=COUNTEREN_FIELDS),
@@ -129,7 +136,9 @@ for _csr in _NAMED + _ZERO:
     CSR_NUMBERS[_csr.name] = _csr.number
 
 #: Words of a hart's CSR file, with their values at reset.
-STORAGE: dict[str, int] = {row.storage: 0 for row in CSRS.values() if row.storage} | {"mstatus": Status.XLEN_64}
+STORAGE: dict[str, int] = {row.storage: 0 for row in CSRS.values() if row.storage} | {
+    "mstatus": Status.XLEN_64
+}
 
 
 def csr_fields(name: str, value: int) -> list[tuple[str, int]]:

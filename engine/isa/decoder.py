@@ -1,4 +1,5 @@
-"""word -> row, by the fixed bits alone: rows are grouped by their mask, so a look-up is one dictionary probe a mask."""
+"""word -> row, by the fixed bits alone: rows are grouped by their mask, so a look-up is one dictionary probe
+a mask."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How a row's pattern becomes an encoding: the manual's instruction diagrams, read as text.
 
 A pattern lists, from bit 31 to bit 0, fixed bits (`0110011`) and fields: `rd rs1 rs2` (5 bits), `csr` (12),
-`uimm` (5), `shamt[5:0]`, `aq rl` (1), `fm pred succ` (4), and slices of the immediate as the manual writes them
-(`imm[12|10:5]`). An immediate's highest bit is its sign (unprivileged specification, section 2.3).
+`uimm` (5), `shamt[5:0]`, `aq rl` (1), `fm pred succ` (4), and slices of the immediate as the manual writes
+them (`imm[12|10:5]`). An immediate's highest bit is its sign (unprivileged specification, section 2.3).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ WIDTHS = {"rd": 5, "rs1": 5, "rs2": 5, "csr": 12, "uimm": 5, "aq": 1, "rl": 1, "
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of bits: `width` bits of `field` from its bit `field_low`, placed at bit `word_low` of the encoding."""
+    """A run of bits: `width` bits of `field` from its bit `field_low`, placed at bit `word_low` of the
+    encoding."""
 
     field: str
     field_low: int
@@ -31,7 +32,8 @@ class Row:
     """One instruction.
 
     mnemonic: as in the manual. pattern: see the module. syntax: operands as written in assembly.
-    semantics: lines of restricted Python over 64-bit words (see engine.isa.table). extension: the standard's name.
+    semantics: lines of restricted Python over 64-bit words (see engine.isa.table). extension: the standard's
+    name.
     """
 
     mnemonic: str

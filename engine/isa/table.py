@@ -1,7 +1,8 @@
 """The instruction table: RV64IMA_Zicsr_Zifencei and the privileged instructions. One row per instruction.
 
-Semantics are lines of restricted Python, chosen so that a row compiles to plain Python (the reference tier) and can be
-lowered to LLVM IR: straight-line assignments, `if`, and calls of the primitives below; no loops, no containers.
+Semantics are lines of restricted Python, chosen so that a row compiles to plain Python (the reference tier)
+and can be lowered to LLVM IR: straight-line assignments, `if`, and calls of the primitives below; no loops,
+no containers.
 
     rs1, rs2, rd          register values, unsigned 64-bit words; an assignment to rd wraps to 64 bits
     rd_index, rs1_index   register numbers, constants of the decoded instruction (likewise rs2_index)
@@ -10,7 +11,8 @@ lowered to LLVM IR: straight-line assignments, `if`, and calls of the primitives
     s(x)                  signed reading of a word          sx(x, n)      low n bits of x, sign-extended
     zx(x, n)              low n bits of x                   select(c,a,b) a where c holds, else b
     mulh mulhsu mulhu div divu rem remu (a, b, bits)        as section 7 (M) defines them, with no trap
-    jump(target)          go to target instead of pc + 4; traps before anything is written when it is misaligned
+    jump(target)          go to target instead of pc + 4; traps before anything is written when it is
+    misaligned
     load(a, n), store(a, n, v)        n bytes at virtual address a, zero-extended
     amo_load(a, n)                    as load, but faults as a store, and a must be aligned
     load_reserved(a, n), store_conditional(a, n, v) -> 0 on success
@@ -107,7 +109,10 @@ def _atomics(suffix: str, funct3: str, size: int) -> list[tuple[str, str, str, s
     bits = 8 * size
     old = f"old = sx(amo_load(rs1, {size}), {bits})"
     lesser, greater = f"s(old) < s(sx(rs2, {bits}))", f"s(old) > s(sx(rs2, {bits}))"
-    lesser_unsigned, greater_unsigned = f"zx(old, {bits}) < zx(rs2, {bits})", f"zx(old, {bits}) > zx(rs2, {bits})"
+    lesser_unsigned, greater_unsigned = (
+        f"zx(old, {bits}) < zx(rs2, {bits})",
+        f"zx(old, {bits}) > zx(rs2, {bits})",
+    )
     results = [
         ("amoswap", "00001", "rs2"),
         ("amoadd", "00000", "old + rs2"),
@@ -134,24 +139,55 @@ _A = _atomics("w", "010", 4) + _atomics("d", "011", 8)
 _OLD_UNLESS_X0 = "old = csr_read(csr) if rd_index else 0"
 _ZICSR = [
     ("csrrw", "csr rs1 001 rd 1110011", "rd, csr, rs1", f"{_OLD_UNLESS_X0}; csr_write(csr, rs1); rd = old"),
-    ("csrrs", "csr rs1 010 rd 1110011", "rd, csr, rs1", "old = csr_read(csr)\nif rs1_index: csr_set(csr, rs1)\nrd = old"),
-    ("csrrc", "csr rs1 011 rd 1110011", "rd, csr, rs1", "old = csr_read(csr)\nif rs1_index: csr_clear(csr, rs1)\nrd = old"),
-    ("csrrwi", "csr uimm 101 rd 1110011", "rd, csr, uimm", f"{_OLD_UNLESS_X0}; csr_write(csr, uimm); rd = old"),
-    ("csrrsi", "csr uimm 110 rd 1110011", "rd, csr, uimm", "old = csr_read(csr)\nif uimm: csr_set(csr, uimm)\nrd = old"),
-    ("csrrci", "csr uimm 111 rd 1110011", "rd, csr, uimm", "old = csr_read(csr)\nif uimm: csr_clear(csr, uimm)\nrd = old"),
+    (
+        "csrrs",
+        "csr rs1 010 rd 1110011",
+        "rd, csr, rs1",
+        "old = csr_read(csr)\nif rs1_index: csr_set(csr, rs1)\nrd = old",
+    ),
+    (
+        "csrrc",
+        "csr rs1 011 rd 1110011",
+        "rd, csr, rs1",
+        "old = csr_read(csr)\nif rs1_index: csr_clear(csr, rs1)\nrd = old",
+    ),
+    (
+        "csrrwi",
+        "csr uimm 101 rd 1110011",
+        "rd, csr, uimm",
+        f"{_OLD_UNLESS_X0}; csr_write(csr, uimm); rd = old",
+    ),
+    (
+        "csrrsi",
+        "csr uimm 110 rd 1110011",
+        "rd, csr, uimm",
+        "old = csr_read(csr)\nif uimm: csr_set(csr, uimm)\nrd = old",
+    ),
+    (
+        "csrrci",
+        "csr uimm 111 rd 1110011",
+        "rd, csr, uimm",
+        "old = csr_read(csr)\nif uimm: csr_clear(csr, uimm)\nrd = old",
+    ),
 ]
 
 _PRIVILEGED = [
     ("sret", "0001000 00010 00000 000 00000 1110011", "", "sret()"),
     ("mret", "0011000 00010 00000 000 00000 1110011", "", "mret()"),
     ("wfi", "0001000 00101 00000 000 00000 1110011", "", "wfi()"),
-    ("sfence.vma", "0001001 rs2 rs1 000 00000 1110011", "rs1, rs2", "sfence_vma(rs1, rs2, rs1_index, rs2_index)"),
+    (
+        "sfence.vma",
+        "0001001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "sfence_vma(rs1, rs2, rs1_index, rs2_index)",
+    ),
 ]
 
 ROWS: tuple[Row, ...] = tuple(
     Row(*row, extension)
     for extension, rows in (
-        ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR), ("privileged", _PRIVILEGED),
+        ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR),
+        ("privileged", _PRIVILEGED),
     )
     for row in rows
 )  # fmt: skip
@@ -166,6 +202,7 @@ for _row in ROWS:
 ISA_STRING = "rv64ima_zicsr_zifencei"
 
 REGISTERS: tuple[str, ...] = (
-    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6", "a7",
+    "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",
+    "a7",
     "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
 )  # fmt: skip

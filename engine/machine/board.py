@@ -1,10 +1,12 @@
 """The board: QEMU's `virt` memory map around some harts, and an image put into its RAM.
 
-    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x10001000.. virtio-mmio   0x80000000 RAM
+    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x10001000.. virtio-mmio
+    0x80000000 RAM
 
-The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs' architectural
-state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on every hart in M mode;
-one linked 2 MiB above starts in S mode on hart 0 with built-in firmware below it. a0 is the hart's id, a1 the device tree.
+The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs'
+architectural state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on
+every hart in M mode; one linked 2 MiB above starts in S mode on hart 0 with built-in firmware below it. a0 is
+the hart's id, a1 the device tree.
 """
 
 from __future__ import annotations
@@ -79,9 +81,12 @@ class Board:
         self.harts = list(harts)
 
     def load_image(self, image: LoadedImage, arguments: str) -> None:
-        """Copy the image and a device tree into zeroed RAM and set the harts to its entry. Raises LabError if it does not fit."""
+        """Copy the image and a device tree into zeroed RAM and set the harts to its entry. Raises LabError if
+        it does not fit."""
         check_fits(image, self.ram.size)
-        tree = fdt.board_tree(len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all)
+        tree = fdt.board_tree(
+            len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all
+        )
         tree_at = self._place_tree(image, len(tree))
         for segment in image.segments:
             self.ram.write(segment.address, segment.data)
@@ -98,7 +103,8 @@ class Board:
                 hart.stopped = hart.number != 0
 
     def _place_tree(self, image: LoadedImage, length: int) -> int:
-        """As high as possible, 2 MiB aligned where that leaves it clear of the image (the kernel keeps its megapages)."""
+        """As high as possible, 2 MiB aligned where that leaves it clear of the image (the kernel keeps its
+        megapages)."""
         top = RAM_BASE + self.ram.size
         for align in (DEVICE_TREE_ALIGN, 4096):
             at = (top - length) // align * align
@@ -127,7 +133,8 @@ class Board:
         return not hart.stopped and bool(hart.csrs.words["mie"] >> Interrupt.MACHINE_TIMER & 1)
 
     def deadline(self, number: int) -> int:
-        """Board time (ns) at which the hart's timer line is to rise (that may have passed); NEVER if it will not."""
+        """Board time (ns) at which the hart's timer line is to rise (that may have passed); NEVER if it will
+        not."""
         ticks = self.clint.deadline(number)
         if ticks is None or self.harts[number].csrs.lines >> Interrupt.MACHINE_TIMER & 1:
             return NEVER
@@ -135,7 +142,9 @@ class Board:
 
     def _plic_changed(self, context: int, level: bool) -> None:
         number, supervisor = divmod(context, 2)
-        self.harts[number].set_line(Interrupt.SUPERVISOR_EXTERNAL if supervisor else Interrupt.MACHINE_EXTERNAL, level)
+        self.harts[number].set_line(
+            Interrupt.SUPERVISOR_EXTERNAL if supervisor else Interrupt.MACHINE_EXTERNAL, level
+        )
         self.owner.wake(number)
 
     def look_at_tohost(self) -> None:
@@ -164,7 +173,8 @@ class Board:
 
 
 def prepare_supervisor(hart: Hart) -> None:
-    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own calls, counters open."""
+    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
+    calls, counters open."""
     words = hart.csrs.words
     words["medeleg"] = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
     words["mideleg"] = SUPERVISOR_INTERRUPTS
@@ -172,4 +182,3 @@ def prepare_supervisor(hart: Hart) -> None:
     words["mie"] |= 1 << Interrupt.MACHINE_TIMER
     hart.privilege = SUPERVISOR
     hart.refresh()
-

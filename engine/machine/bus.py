@@ -35,7 +35,8 @@ class Devices:
 
 
 class Bus:
-    """RAM plus devices. Accesses stay within one page; everything raises AccessFault where nothing answers."""
+    """RAM plus devices. Accesses stay within one page; everything raises AccessFault where nothing
+    answers."""
 
     def __init__(self, memory: Memory, devices: Devices) -> None:
         self.memory = memory

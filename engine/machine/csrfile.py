@@ -19,7 +19,8 @@ _SATP_MODES = (0, 8)
 
 
 class CsrFile:
-    """words: the stored registers by name. lines: interrupt bits of mip that hardware drives (MSIP, MTIP, MEIP, SEIP)."""
+    """words: the stored registers by name. lines: interrupt bits of mip that hardware drives (MSIP, MTIP,
+    MEIP, SEIP)."""
 
     def __init__(self) -> None:
         self.words = dict(STORAGE)
@@ -31,7 +32,8 @@ class CsrFile:
         return self.words["mip"] | self.lines
 
     def read(self, row: Csr, stored_only: bool = False) -> int:
-        """A stored CSR through its view. stored_only: leave out interrupt lines, as read-modify-write does (3.1.9)."""
+        """A stored CSR through its view. stored_only: leave out interrupt lines, as read-modify-write does
+        (3.1.9)."""
         if not row.storage:
             return row.constant
         value = self.words[row.storage]
@@ -51,10 +53,16 @@ class CsrFile:
             mask &= self.words["mideleg"]
         elif row.rule == "mstatus" and (value & Status.MPP) >> Status.MPP_SHIFT == 2:
             mask &= ~Status.MPP
-        elif (row.rule == "tvec" and value & 3 > 1) or (row.rule == "satp" and value >> 60 not in _SATP_MODES):
+        elif (row.rule == "tvec" and value & 3 > 1) or (
+            row.rule == "satp" and value >> 60 not in _SATP_MODES
+        ):
             return
         self.words[row.storage] = (old & ~mask | value & mask) & MASK64
 
     def named(self) -> dict[str, int]:
         """Every register with storage or a constant by its architectural name, through its view."""
-        return {name: self.read(CSRS[number]) for name, number in CSR_NUMBERS.items() if CSRS[number].storage or CSRS[number].constant}
+        return {
+            name: self.read(CSRS[number])
+            for name, number in CSR_NUMBERS.items()
+            if CSRS[number].storage or CSRS[number].constant
+        }

@@ -1,7 +1,8 @@
 """Built-in firmware: what OpenSBI is on a real board, written at M level.
 
-It serves SBI calls and turns machine timer interrupts into supervisor ones. It is a hart's `monitor`: on a bare-metal host it
-sits below the kernel on the host's own harts, in a VM below the guest kernel on the vCPUs' architectural state.
+It serves SBI calls and turns machine timer interrupts into supervisor ones. It is a hart's `monitor`: on a
+bare-metal host it sits below the kernel on the host's own harts, in a VM below the guest kernel on the vCPUs'
+architectural state.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Firmware:
         return True
 
     def _within(self, address: int, length: int) -> bool:
-        return RAM_BASE <= address and address + length <= RAM_BASE + self.board.ram.size
+        return address >= RAM_BASE and address + length <= RAM_BASE + self.board.ram.size
 
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """A hart: registers, CSRs, privilege, translation caches, traps, and the loop that executes it.
 
-One *step* is one instruction attempt (retired or trapped) or one interrupt taken. `steps` counts them, and the
-hart's clock is `steps + extra`: one step is 1 ns of virtual time, `extra` holds modelled costs and sleep. `run`
-stops after an exact number of steps, whatever happens in between, and stopping changes nothing: there is no
-state outside the hart that depends on where a run ended.
+One *step* is one instruction attempt (retired or trapped) or one interrupt taken. `steps` counts them, and
+the hart's clock is `steps + extra`: one step is 1 ns of virtual time, `extra` holds modelled costs and sleep.
+`run` stops after an exact number of steps, whatever happens in between, and stopping changes nothing: there
+is no state outside the hart that depends on where a run ended.
 
-A trap whose target is M mode goes to `monitor` where there is one: built-in firmware, or a hypervisor that runs a guest
-on this hart. Otherwise the architecture's trap entry happens here. `observe` is told of every trap delivered here.
+A trap whose target is M mode goes to `monitor` where there is one: built-in firmware, or a hypervisor that
+runs a guest on this hart. Otherwise the architecture's trap entry happens here. `observe` is told of every
+trap delivered here.
 
 Privileged specification 1.12; section numbers below are its.
 """
@@ -32,9 +33,13 @@ TICK_NS = 100
 _CONTEXTS = 64
 #: Section 3.1.9: machine before supervisor; external, software, timer.
 _PRIORITY = (
-    Interrupt.MACHINE_EXTERNAL, Interrupt.MACHINE_SOFTWARE, Interrupt.MACHINE_TIMER,
-    Interrupt.SUPERVISOR_EXTERNAL, Interrupt.SUPERVISOR_SOFTWARE, Interrupt.SUPERVISOR_TIMER,
-)  # fmt: skip
+    Interrupt.MACHINE_EXTERNAL,
+    Interrupt.MACHINE_SOFTWARE,
+    Interrupt.MACHINE_TIMER,
+    Interrupt.SUPERVISOR_EXTERNAL,
+    Interrupt.SUPERVISOR_SOFTWARE,
+    Interrupt.SUPERVISOR_TIMER,
+)
 
 
 class Monitor(Protocol):
@@ -109,7 +114,8 @@ class Hart:
         return (status & Status.MPP) >> Status.MPP_SHIFT if status & Status.MPRV else self.privilege
 
     def refresh(self) -> None:
-        """Privilege, satp or mstatus changed: choose the caches that hold, and look at interrupts before the next step."""
+        """Privilege, satp or mstatus changed: choose the caches that hold, and look at interrupts before the
+        next step."""
         words = self.csrs.words
         satp = words["satp"]
         data = self.data_privilege()
@@ -133,7 +139,9 @@ class Hart:
         words = self.csrs.words
         if privilege == MACHINE or not words["satp"] >> 60:
             return address
-        return mmu.walk(self.bus, words["satp"], address, access, privilege, words["mstatus"], update=update).physical
+        return mmu.walk(
+            self.bus, words["satp"], address, access, privilege, words["mstatus"], update=update
+        ).physical
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
@@ -170,7 +178,10 @@ class Hart:
         room = 4096 - (address & 0xFFF)
         if size > room:
             second = (address + room) & MASK64
-            parts = [(address, room, self.translate(address, access)), (second, size - room, self.translate(second, access))]
+            parts = [
+                (address, room, self.translate(address, access)),
+                (second, size - room, self.translate(second, access)),
+            ]
         else:
             parts = [(address, size, self.translate(address, access))]
         result = shift = 0
@@ -234,7 +245,11 @@ class Hart:
         if row.rule == "satp" and self.privilege == SUPERVISOR and words["mstatus"] & Status.TVM:
             raise IllegalInstruction
         if number in COUNTERS and self.privilege < MACHINE:
-            allowed = words["mcounteren"] if self.privilege == SUPERVISOR else words["mcounteren"] & words["scounteren"]
+            allowed = (
+                words["mcounteren"]
+                if self.privilege == SUPERVISOR
+                else words["mcounteren"] & words["scounteren"]
+            )
             if not allowed >> (number & 31) & 1:
                 raise IllegalInstruction
         return row
@@ -266,7 +281,9 @@ class Hart:
     def csr_clear(self, number: int, bits: int) -> None:
         row = self._row(number, write=True)
         computed = self._computed(row)
-        self._csr_store(row, (self.csrs.read(row, stored_only=True) if computed is None else computed) & ~bits)
+        self._csr_store(
+            row, (self.csrs.read(row, stored_only=True) if computed is None else computed) & ~bits
+        )
 
     def _csr_store(self, row: Csr, value: int) -> None:
         value &= MASK64
@@ -294,7 +311,9 @@ class Hart:
         words = self.csrs.words
         status = words["mstatus"]
         self.privilege = (status & Status.MPP) >> Status.MPP_SHIFT
-        status = status & ~(Status.MIE | Status.MPP) | (Status.MIE if status & Status.MPIE else 0) | Status.MPIE
+        status = (
+            status & ~(Status.MIE | Status.MPP) | (Status.MIE if status & Status.MPIE else 0) | Status.MPIE
+        )
         words["mstatus"] = status if self.privilege == MACHINE else status & ~Status.MPRV
         self.refresh()
         return words["mepc"]
@@ -305,20 +324,27 @@ class Hart:
         if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.TSR):
             raise IllegalInstruction
         self.privilege = SUPERVISOR if status & Status.SPP else USER
-        status = status & ~(Status.SIE | Status.SPP | Status.MPRV) | (Status.SIE if status & Status.SPIE else 0)
+        status = status & ~(Status.SIE | Status.SPP | Status.MPRV) | (
+            Status.SIE if status & Status.SPIE else 0
+        )
         words["mstatus"] = status | Status.SPIE
         self.refresh()
         return words["sepc"]
 
     def wfi(self) -> None:
-        if self.privilege == USER or (self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TW):
+        if self.privilege == USER or (
+            self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TW
+        ):
             raise IllegalInstruction
         self.waiting = True
         self.limit = 0
 
-    def sfence_vma(self, address: int, asid: int, has_address: int, has_asid: int) -> None:
-        """The caches are coherent with the tables in memory (see Memory), so the fence only has to be legal."""
-        if self.privilege == USER or (self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TVM):
+    def sfence_vma(self, *_operands: int) -> None:
+        """The caches are coherent with the tables in memory (see Memory), so the fence only has to be
+        legal."""
+        if self.privilege == USER or (
+            self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TVM
+        ):
             raise IllegalInstruction
 
     def fence_i(self) -> None:
@@ -326,7 +352,8 @@ class Hart:
 
     # -- traps ---------------------------------------------------------------------------------------
     def pending_interrupt(self) -> int | None:
-        """The interrupt to take now, if any: first those destined for M mode, then by priority (section 3.1.9)."""
+        """The interrupt to take now, if any: first those destined for M mode, then by priority (section
+        3.1.9)."""
         words = self.csrs.words
         pending = self.csrs.pending & words["mie"]
         if not pending:
@@ -369,12 +396,16 @@ class Hart:
         if target == SUPERVISOR:
             words["sepc"], words["scause"], words["stval"] = self.pc & ~3, code, value
             status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
-            status |= (Status.SPIE if words["mstatus"] & Status.SIE else 0) | (Status.SPP if self.privilege else 0)
+            status |= (Status.SPIE if words["mstatus"] & Status.SIE else 0) | (
+                Status.SPP if self.privilege else 0
+            )
             vector = words["stvec"]
         else:
             words["mepc"], words["mcause"], words["mtval"] = self.pc & ~3, code, value
             status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
-            status |= (Status.MPIE if words["mstatus"] & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
+            status |= (
+                Status.MPIE if words["mstatus"] & Status.MIE else 0
+            ) | self.privilege << Status.MPP_SHIFT
             vector = words["mtvec"]
         words["mstatus"] = status
         self.privilege = target
@@ -427,7 +458,8 @@ class Hart:
         return self.steps - begin
 
     def _execute(self) -> None:
-        """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit to 0)."""
+        """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit
+        to 0)."""
         pc = self.pc
         try:
             while self.steps < self.limit:
@@ -458,11 +490,21 @@ class Hart:
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:
         return {
-            "x": list(self.x), "pc": self.pc, "privilege": self.privilege, "csrs": dict(self.csrs.words),
-            "lines": self.csrs.lines, "reservation": self.reservation, "waiting": self.waiting, "stopped": self.stopped,
-            "steps": self.steps, "extra": self.extra, "unretired": self.unretired,
-            "cycle_offset": str(self.cycle_offset), "instret_offset": str(self.instret_offset), "next_event": self.next_event,
-        }  # fmt: skip
+            "x": list(self.x),
+            "pc": self.pc,
+            "privilege": self.privilege,
+            "csrs": dict(self.csrs.words),
+            "lines": self.csrs.lines,
+            "reservation": self.reservation,
+            "waiting": self.waiting,
+            "stopped": self.stopped,
+            "steps": self.steps,
+            "extra": self.extra,
+            "unretired": self.unretired,
+            "cycle_offset": str(self.cycle_offset),
+            "instret_offset": str(self.instret_offset),
+            "next_event": self.next_event,
+        }
 
     def power_on(self, ticks: Callable[[], int]) -> None:
         """Reset of the architectural state. Steps and clock go on."""
@@ -477,7 +519,8 @@ class Hart:
         self.refresh()
 
     def adopt(self, state: dict[str, Any]) -> int:
-        """Take the architectural state of another hart's `save`; own steps and clock go on. Returns own minus its retired."""
+        """Take the architectural state of another hart's `save`; own steps and clock go on. Returns own minus
+        its retired."""
         steps, extra, unretired = self.steps, self.extra, self.unretired
         self.load(state)
         cycles, retired = self.clock, self.retired
@@ -492,7 +535,11 @@ class Hart:
         self.pc, self.privilege = state["pc"], state["privilege"]
         self.csrs.words = dict(state["csrs"])
         self.csrs.lines = state["lines"]
-        self.reservation, self.waiting, self.stopped = state["reservation"], state["waiting"], state["stopped"]
+        self.reservation, self.waiting, self.stopped = (
+            state["reservation"],
+            state["waiting"],
+            state["stopped"],
+        )
         self.steps, self.extra, self.unretired = state["steps"], state["extra"], state["unretired"]
         # Offsets may be below -2**63, which msgpack does not carry.
         self.cycle_offset, self.instret_offset = int(state["cycle_offset"]), int(state["instret_offset"])

@@ -1,8 +1,8 @@
 """RAM: one sparse mapping, and what must be noticed about its pages.
 
-Harts cache translations and decoded instructions. So that a cache can never be seen by a guest (and a run from a
-checkpoint equals the run that took it), the caches are coherent: a page that holds decoded code or a page table in use is
-flagged, stores to flagged pages take the slow path, and the caches are corrected there.
+Harts cache translations and decoded instructions. So that a cache can never be seen by a guest (and a run
+from a checkpoint equals the run that took it), the caches are coherent: a page that holds decoded code or a
+page table in use is flagged, stores to flagged pages take the slow path, and the caches are corrected there.
 
 Checkpoints share pages: `save` copies only pages written since the last one.
 """
@@ -146,7 +146,8 @@ class Memory:
 
     # -- checkpoints ---------------------------------------------------------------------------------
     def save(self) -> dict[int, bytes]:
-        """Page number -> content of every page that is not zero. Unchanged pages are shared with earlier saves."""
+        """Page number -> content of every page that is not zero. Unchanged pages are shared with earlier
+        saves."""
         pages = dict(self._saved)
         for page in self._dirty:
             content = self.ram[page * PAGE : (page + 1) * PAGE]
@@ -161,7 +162,9 @@ class Memory:
 
     def load(self, pages: dict[int, bytes]) -> None:
         """Take the content that `save` gave."""
-        changed = self._dirty | {page for page, content in self._saved.items() if pages.get(page) is not content}
+        changed = self._dirty | {
+            page for page, content in self._saved.items() if pages.get(page) is not content
+        }
         changed |= pages.keys() - self._saved.keys()
         for page in changed:
             self.ram[page * PAGE : (page + 1) * PAGE] = pages.get(page, _ZERO)

@@ -1,8 +1,10 @@
-"""The reference tier: each row's semantics compiled once to plain Python. The slow path that defines the others.
+"""The reference tier: each row's semantics compiled once to plain Python. The slow path that defines the
+others.
 
-An operation is `op(hart, pc) -> next pc`, bound to the operands of one encoding. It raises `Trap` before it has written
-anything that the architecture says must not be written. Compiling is a small rewrite of the row's syntax tree:
-operands become reads of `x`, primitives become methods of the hart, `rd = v` becomes a masked write (or nothing for x0).
+An operation is `op(hart, pc) -> next pc`, bound to the operands of one encoding. It raises `Trap` before it
+has written anything that the architecture says must not be written. Compiling is a small rewrite of the row's
+syntax tree: operands become reads of `x`, primitives become methods of the hart, `rd = v` becomes a masked
+write (or nothing for x0).
 """
 
 from __future__ import annotations
@@ -96,12 +98,16 @@ class _Lowering(ast.NodeTransformer):
 
     def visit_Expr(self, node: ast.Expr) -> Any:
         call = node.value
-        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name)
         name = call.func.id
         if name == "jump":
             self.jumps = True
             target = self.visit(call.args[0])
-            return [_statement("next_pc = V & M", V=target), _statement("if next_pc & 3: raise Trap(MISALIGNED, next_pc)")]
+            return [
+                _statement("next_pc = V & M", V=target),
+                _statement("if next_pc & 3: raise Trap(MISALIGNED, next_pc)"),
+            ]
         if name in _CONTROL:
             self.jumps = True
             return _statement(f"next_pc = h.{name}()")
@@ -114,7 +120,9 @@ class _Lowering(ast.NodeTransformer):
             return _expression("((V & M) ^ S) - S", V=args[0])
         if name == "sx":
             bits = ast.literal_eval(args[1])
-            return _expression(f"((V & {(1 << bits) - 1}) ^ {1 << (bits - 1)}) - {1 << (bits - 1)}", V=args[0])
+            return _expression(
+                f"((V & {(1 << bits) - 1}) ^ {1 << (bits - 1)}) - {1 << (bits - 1)}", V=args[0]
+            )
         if name == "zx":
             return _expression(f"V & {(1 << ast.literal_eval(args[1])) - 1}", V=args[0])
         if name == "select":
@@ -173,7 +181,7 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
             "M": MASK64, "S": SIGN64, "Trap": Trap, "MISALIGNED": Cause.INSTRUCTION_MISALIGNED,
             **{f.__name__: f for f in (mulh, mulhsu, mulhu, div, rem, divu, remu)},
         }  # fmt: skip
-        exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)
+        exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)  # noqa: S102
         factory = _factories[key] = names["make"]
     return factory
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.guests.build import IMAGES
-from tests.support.run import STACKS, run_guest
 from tests.support.qemu import run_qemu
+from tests.support.run import STACKS, run_guest
 
 RINGOS = IMAGES / "ringos.elf"
 PROMPT = "ringos$ "

@@ -1,4 +1,5 @@
-"""The page's sentences for refusals against the assembler's own: same English, every key, no parameter lost."""
+"""The page's sentences for refusals against the assembler's own: same English, every key, no parameter
+lost."""
 
 from __future__ import annotations
 

@@ -1,13 +1,16 @@
 """A guest can never read or write outside its own memory: guests that try it, and what must hold meanwhile.
 
-The attackers are random programs in M, S and U mode with write access to their own page tables, which they point
-at host frames, at other guests' memory, at themselves and at nothing, change between walk and use, and use
-without fences. While they run:
+The attackers are random programs in M, S and U mode with write access to their own page tables, which they
+point at host frames, at other guests' memory, at themselves and at nothing, change between walk and use, and
+use without fences. While they run:
 
-    confinement   every leaf of every shadow table leads to a frame that the guest owns, every inner entry to a
-                  table that its shadow owns, and no leaf permits more than the guest's tables permit right now
+    confinement   every leaf of every shadow table leads to a frame that the guest owns, every inner entry to
+    a
+                  table that its shadow owns, and no leaf permits more than the guest's tables permit right
+                  now
     integrity     no byte of host memory outside the attacker's frames and its shadow tables changes
-    secrecy       the attacker never sees a secret that fills another guest, the hypervisor's memory, freed frames
+    secrecy       the attacker never sees a secret that fills another guest, the hypervisor's memory, freed
+    frames
     equivalence   its memory ends as on the bare machine
 """
 
@@ -306,7 +309,8 @@ NEVER_CALLED = {(0x48534D, 1), (0x48534D, 3)}
 
 
 def sbi_program(seed: int) -> str:
-    """Firmware calls with wild pointers, lengths, hart numbers and masks; the answers are kept in `answers`."""
+    """Firmware calls with wild pointers, lengths, hart numbers and masks; the answers are kept in
+    `answers`."""
     rng = random.Random(f"sbi {seed}")
     wild = (
         0,
