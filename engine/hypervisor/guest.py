@@ -335,7 +335,7 @@ class VmGuest(Guest):
                     0,
                 )
             else:
-                action, a, b = Action.SHUTDOWN, self.exit_status or 0, 0
+                disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
         elif device:
             path = (origin, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, vcpu.level)
         else:

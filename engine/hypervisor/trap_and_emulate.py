@@ -95,7 +95,8 @@ class TrapAndEmulate:
         elif cause == Cause.ILLEGAL_INSTRUCTION:
             outcome = self._privileged(vcpu, value)
         elif cause in PAGE_FAULTS:
-            outcome, instruction = self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+            access = Access(PAGE_FAULTS.index(Cause(cause)))
+            outcome, instruction = self._page_fault(vcpu, access, value)
         else:
             outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
@@ -113,8 +114,10 @@ class TrapAndEmulate:
         self.guest.vm.board.update_timer(vcpu.number)
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
-            action = Action.TIMER if preempted_by is None else Action.PREEMPT
-            outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, action, preempted_by or 0)
+            if preempted_by is None:
+                outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.TIMER, 1)
+            else:
+                outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
         cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
         self.guest.exit(vcpu, outcome, cause, pc, 0, 0, origin)
         self._resume(vcpu, hart)
