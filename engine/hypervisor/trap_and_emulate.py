@@ -17,10 +17,11 @@ Every exit is one step of the host hart and writes one record.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from engine.bits import MASK64
 from engine.hypervisor.shadow import ShadowTables, permissions
+from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS
 from engine.isa.decoder import decode
@@ -31,20 +32,9 @@ from engine.machine.reference import operation
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind
 
 if TYPE_CHECKING:
-    from engine.hypervisor.guest import VmGuest
+    from engine.hypervisor.vm_guest import VmGuest
 
 SATP = CSR_NUMBERS["satp"]
-
-
-class Outcome(NamedTuple):
-    """What an exit came to."""
-
-    kind: Kind
-    disposition: Disposition
-    action: Action
-    a: int = 0
-    b: int = 0
-    device: bool = False  # a device model took part
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.hypervisor.guest import VmGuest
 from engine.hypervisor.host import Host
+from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.machine.loader import inspect
 from engine.trace.rings import Trace

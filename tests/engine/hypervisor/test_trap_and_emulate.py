@@ -9,8 +9,8 @@ import pytest
 
 from engine.guests import load_image
 from engine.hypervisor.costs import PATH_CYCLES, crossings
-from engine.hypervisor.guest import VmGuest
 from engine.hypervisor.host import Host
+from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE, inspect
