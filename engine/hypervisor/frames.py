@@ -1,4 +1,4 @@
-"""Host physical memory by the page: who may have a frame. A frame is zeroed when it is handed out.
+"""Host physical memory by the page: who may have a frame. A frame holds zeros when it is handed out.
 
 Guest RAM is promised when a VM is created and taken page by page on first use. What the hypervisor takes for
 itself (shadow tables) comes only from what is not promised, so no guest's behaviour can take another's
@@ -20,8 +20,8 @@ class OutOfFramesError(Exception):
 
 
 class Frames:
-    """Frames `first`.. of a host's memory, by page number from the start of RAM. Lowest unused first, then
-    the latest freed."""
+    """Frames `first`.. of a host's memory, by page number from the start of RAM. The latest freed is handed
+    out first; where none was freed, the lowest that was never used."""
 
     def __init__(self, memory: Memory, first: int) -> None:
         self.memory = memory
