@@ -15,8 +15,8 @@ from tests.bench import Figure
 PROMPT = b"ringos$ "
 STACKS = {"bare-metal": "bare metal", "type1-trap-and-emulate": "trap-and-emulate"}
 
-#: Integer work with loads, stores and branches; no trap. The data have a page of their own: stores to a page of
-#: code are looked at one by one.
+#: Integer work with loads, stores and branches; no trap. The data have a page of their own, because each
+#: store to a page of code is looked at.
 COMPUTE = """
 _start: la   s0, buffer
         li   s1, 0
