@@ -35,6 +35,7 @@ export function mountTimeline(root, app) {
   let scrubbing = false;
   /** @type {number | null} */
   let going = null;
+  let answered = false;
   const flagsName = `timeline.flags.${app.lab}`;
 
   /** @returns {number[]} */
@@ -90,10 +91,12 @@ export function mountTimeline(root, app) {
 
   /** @param {1 | -1} direction */
   async function toNeighbour(direction) {
-    const mark = neighbour(marks, going ?? app.store.position, direction, app.selection?.kind === 'guest' ? app.selection.id : null);
+    const guest = app.selection?.kind === 'guest' ? app.selection.id : null;
+    const mark = neighbour(marks, going ?? app.store.position, direction, guest);
     if (mark) await seek(mark[0]);
     else if (direction > 0) await app.attempt({ type: 'lab.step', unit: 'trap' });
-    else app.announce(app.t('timeline.nothing'));
+    else if (answered) app.announce(app.t('timeline.nothing'));
+    else await app.attempt({ type: 'lab.step_back', unit: 'trap', guest });
   }
 
   function toggleFlag() {
@@ -116,6 +119,7 @@ export function mountTimeline(root, app) {
     try {
       const result = await app.query({ type: 'timeline' });
       marks = result.marks;
+      answered = true;
       history = { begin: result.begin, end: Math.max(result.end, result.position) };
       view = app.store.running ? following(view, app.store.position, history) : inside(view, history);
       state.show(marks.length === 0 && history.end === history.begin ? app.t('timeline.empty') : null);
