@@ -217,7 +217,9 @@ def _timeline(lens: Lens, query: TimelineQuery) -> dict[str, Any]:
     ahead = history.future()
     marks = np.concatenate([*past, ahead[np.isin(ahead["guest"], chosen)]])
     marks = marks[marks["position"] >= history.begin]
-    marks = sampled(marks[np.argsort(marks["position"], kind="stable")], MAX_MARKS)
+    marks = marks[np.argsort(marks["position"], kind="stable")]
+    near = MAX_MARKS // 2  # the latest are all there, what lies farther back is sampled
+    marks = np.concatenate([sampled(marks[:-near], MAX_MARKS - near), marks[-near:]])
     columns = [
         marks[name].tolist() for name in ("position", "time", "guest", "kind", "disposition", "sequence")
     ]
