@@ -59,7 +59,7 @@ def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str) -> G
 
 
 _GUESTS = (
-    _guest("ringos", "main.c", memory_mib=16, arguments="run=demo"),
+    _guest("ringos", "main.c", memory_mib=16, arguments=""),
     _guest("hello", "hello.s", memory_mib=4, arguments=""),
 )
 

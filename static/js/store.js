@@ -17,9 +17,10 @@ import { viewColumns } from './protocol.js';
  *
  * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number,
  *            exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
- *            rates: Rates, history: Window, last: TrapRecord | null}} GuestLive
+ *            rates: Rates, history: Window, last: TrapRecord | null, trapped: boolean, trappedAt: number}} GuestLive
  * `exits` are VM exits only, so none on bare metal; `traps` is the exact number of records, on any host. Rates are over about
  * the last second: `instructions` and `traps` per second of wall time, `perVirtualSecond` the same traps over the host's clock.
+ * `trappedAt`: instructions retired when the guest last trapped of its own accord, as far as this page has seen.
  * @typedef {{instructions: number, traps: number, perVirtualSecond: number}} Rates
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
@@ -33,6 +34,8 @@ import { viewColumns } from './protocol.js';
 
 /** How many traps are kept for the feed and the timeline. */
 export const RING_CAPACITY = 4096;
+/** A guest that retires more instructions than this without a trap computes or spins; the page says so. */
+export const UNTRAPPED_INSTRUCTIONS = 10_000_000;
 /** A rate is measured over this much wall time, ms. */
 const WINDOW_MS = 1000;
 
@@ -64,7 +67,7 @@ class Window {
 function newGuest(id) {
   return {
     id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, traps: 0, exitStatus: null, failure: null,
-    rates: { instructions: 0, traps: 0, perVirtualSecond: 0 }, history: new Window(), last: null,
+    rates: { instructions: 0, traps: 0, perVirtualSecond: 0 }, history: new Window(), last: null, trapped: false, trappedAt: 0,
   };
 }
 
@@ -155,7 +158,7 @@ export class Store extends Emitter {
       live.state = status.state;
       live.level = status.level;
       live.pc = BigInt(status.pc);
-      live.instructions = Number(status.instructions);
+      live.instructions = live.trappedAt = Number(status.instructions);
       live.exits = Number(status.exits);
       live.exitStatus = status.exit_status;
       live.failure = status.failure;
@@ -200,6 +203,8 @@ export class Store extends Emitter {
       live.exits = Number(guests.exits[i]);
       const host = this.guest(live.id)?.host;
       const virtual = (host === undefined ? undefined : this.hosts.get(host)?.time) ?? tick.time;
+      if (live.trapped || live.instructions < live.trappedAt) live.trappedAt = live.instructions;
+      live.trapped = false;
       live.history.push(now, virtual, live.instructions, live.traps, live.rates);
       if (live.state !== 3 && live.state !== 4) {
         live.exitStatus = null;
@@ -267,6 +272,7 @@ export class Store extends Emitter {
       if (total) total.count += counts.count[i];
       else byKey.set(key, { guest, kind: counts.kind[i], cause: counts.cause[i], path, disposition, count: counts.count[i] });
       if (!flowing) continue;
+      if (!this.hostsOwn(counts.kind[i], disposition)) this.live(guest).trapped = true;
       const flowKey = (guest * 256 + path) * 256 + disposition;
       const flow = this.flows.get(flowKey);
       if (flow) flow.pending += counts.count[i];
@@ -274,6 +280,17 @@ export class Store extends Emitter {
         this.flows.set(flowKey, { guest, path, disposition, rate: 0, pending: counts.count[i], sampled: 0, sampledPending: 0 });
       }
     }
+  }
+
+  /** An interrupt that the hypervisor handled for itself: the host's clock, and nothing that the guest did. @param {number} kind @param {number} disposition */
+  hostsOwn(kind, disposition) {
+    return this.schema.kinds[kind] === 'interrupt' && this.schema.dispositions[disposition] === 'emulated';
+  }
+
+  /** Instructions that a guest has retired since it last trapped of its own accord. @param {number} id */
+  untrapped(id) {
+    const live = this.guests.get(id);
+    return live ? live.instructions - live.trappedAt : 0;
   }
 
   /** @param {number} now wall ms */

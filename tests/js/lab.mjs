@@ -23,7 +23,7 @@ export function labDocument() {
 export const SCHEMA = {
   size: 16,
   fields: { sequence: [0, 8], guest: [8, 2], path: [10, 1], disposition: [11, 1] },
-  kinds: ['vm_exit'], levels: ['user', 'kernel', 'kernel_deprivileged', 'hypervisor', 'device_model', 'host_kernel', 'firmware', 'hardware']
+  kinds: ['vm_exit', 'interrupt'], levels: ['user', 'kernel', 'kernel_deprivileged', 'hypervisor', 'device_model', 'host_kernel', 'firmware', 'hardware']
     .map((name) => ({ name, group: name })),
   dispositions: ['hardware', 'emulated', 'forwarded', 'injected', 'killed'], actions: [], paths: [[2, 3, 2], [2, 3, 4, 3, 2]],
   failures: ['trap-loop'], causes: {},
@@ -71,11 +71,11 @@ export function keyframe(change = {}) {
 }
 
 /**
- * @param {{n?: number, instructions?: number, exits?: number, virtual?: number, counted?: number, sample?: ArrayBuffer,
+ * @param {{n?: number, instructions?: number, exits?: number, virtual?: number, counted?: number, kind?: number, sample?: ArrayBuffer,
  *          notices?: import('../../static/js/protocol.js').Notice[], running?: boolean, state?: number}} what of guest 1
  * @returns {import('../../static/js/protocol.js').Tick}
  */
-export function tick({ n = 1, instructions = 1000, exits = 10, virtual = 5000, counted = 0, sample = new ArrayBuffer(0), notices = [], running = true, state = 1 }) {
+export function tick({ n = 1, instructions = 1000, exits = 10, virtual = 5000, counted = 0, kind = 0, sample = new ArrayBuffer(0), notices = [], running = true, state = 1 }) {
   return {
     n, position: 100 + n, time: virtual, running,
     guests: {
@@ -83,6 +83,6 @@ export function tick({ n = 1, instructions = 1000, exits = 10, virtual = 5000, c
       instructions: BigUint64Array.of(BigInt(instructions)).buffer, exits: BigUint64Array.of(BigInt(exits)).buffer,
     },
     hosts: hosts(virtual, 250, 24),
-    counts: counts(counted ? [[1, 0, 2, 0, 1, counted]] : []), sample, console: [], notices,
+    counts: counts(counted ? [[1, kind, 2, 0, 1, counted]] : []), sample, console: [], notices,
   };
 }

@@ -66,6 +66,8 @@ test('actions become sentences of their operands', () => {
   assert.equal(say('wfi', { a: 0n }), 'wfi: the vCPU sleeps until a device wakes it');
   assert.equal(say('wfi', { a: 1500n }), 'wfi: the vCPU sleeps until 1.500 µs');
   assert.equal(say('shutdown', { a: 3n }), 'the guest ended itself with status 3');
+  assert.equal(say('timer', { a: 0n }), 'the host’s own timer: nothing for the guest');
+  assert.equal(say('timer', { a: 1n }), 'the guest’s timer is due, but it has interrupts off: kept pending');
   assert.equal(say('preempt', { a: 2n }), 'time slice over: vm-2 runs next');
 });
 

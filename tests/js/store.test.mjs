@@ -44,6 +44,20 @@ test('traps are counted and timed where there are no VM exits; wall time and vir
   assert.equal(rates?.perVirtualSecond, 3000);
 });
 
+test('a guest that does not trap is told by its instructions, whatever the host’s own clock does', () => {
+  const store = joined();
+  store.tick(tick({ n: 1, instructions: 5000 }), 100);
+  assert.equal(store.untrapped(1), 4000, 'since this page joined');
+  store.tick(tick({ n: 2, instructions: 9000, counted: 1, kind: 1 }), 200);
+  assert.equal(store.untrapped(1), 8000, 'the hypervisor’s own timer is nothing that the guest did');
+  store.tick(tick({ n: 3, instructions: 9500, counted: 1 }), 300);
+  assert.equal(store.untrapped(1), 0);
+  store.tick(tick({ n: 4, instructions: 9900 }), 400);
+  assert.equal(store.untrapped(1), 400);
+  store.tick(tick({ n: 5, instructions: 7000 }), 500);
+  assert.equal(store.untrapped(1), 0, 'time was turned back');
+});
+
 test('a flow knows how much of it the sample did not show, and dies when nothing runs', () => {
   const store = joined();
   for (let n = 1; n <= 40; n += 1) store.tick(tick({ n, counted: 20, sample: records([[n + 10, 1, 0, 1], [n + 11, 1, 0, 1]]) }), n * 100);

@@ -6,6 +6,7 @@ import { byId, h, setAttribute, setText } from '../dom.js';
 import { causeName } from '../panels/describe.js';
 import { sessionOf } from '../panels/session.js';
 import { GUEST_STATES } from '../protocol.js';
+import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
 import { shownState } from '../marks.js';
 import { stackOf } from '../stacks.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
@@ -168,12 +169,15 @@ export class Inspector {
       if (exits) setText(exits.value, app.n(live.exits));
       setText(rate.value, `${app.i18n.compact(live.rates.traps)} ${app.t('unit.per-second')}`);
       setText(virtual.value, `${app.i18n.compact(live.rates.perVirtualSecond)} ${app.t('unit.per-second')}`);
-      failure.hidden = live.state !== 4 && live.state !== 3;
-      failure.classList.toggle('calm', live.state === 3);
+      const untrapped = app.store.untrapped(id);
+      const spins = live.state === 1 && untrapped >= UNTRAPPED_INSTRUCTIONS;
+      failure.hidden = live.state !== 4 && live.state !== 3 && !spins;
+      failure.classList.toggle('calm', live.state !== 4);
       if (live.state === 4) {
         const key = live.failure?.key ?? 'guest-failed';
         fill(failure, app.t('guest.failed'), app.t(`failure.${key}`, live.failure?.params), app.t(app.i18n.has(`failure.${key}.do`) ? `failure.${key}.do` : 'guest.failed.do'));
       } else if (live.state === 3) fill(failure, app.t('guest.stopped', { status: live.exitStatus ?? 0 }), app.t('guest.stopped.do'));
+      else if (spins) fill(failure, app.t('guest.untrapped', { count: app.i18n.compact(untrapped) }), app.t('guest.untrapped.do'));
       where.update();
       causes.update();
       for (const button of buttons) button.refresh();

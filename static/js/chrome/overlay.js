@@ -27,6 +27,8 @@ export class Overlay {
     this.banner = h('div.banner', { role: 'status', hidden: true });
     this.hint = h('div.hint', { hidden: true });
     this.middle = h('div.middle', { hidden: true });
+    /** @type {HTMLElement | null} */
+    this.welcome = null;
     this.build();
     app.on('language', () => this.build());
     for (const event of /** @type {const} */ (['document', 'keyframe'])) app.store.on(event, () => this.states());
@@ -49,7 +51,25 @@ export class Overlay {
         h('div.segments', null, actionButton(app, 'zoom-out', { icon: 'minus', text: false }), actionButton(app, 'zoom-in', { icon: 'plus', text: false }),
           actionButton(app, 'fit', { icon: 'fit', text: false })),
         actionButton(app, 'toggle-objects', { icon: 'table', text: false }))));
+    this.welcome = app.preferences.get('welcomed', false) ? null : this.makeWelcome();
+    if (this.welcome) this.root.append(this.welcome);
     this.states();
+  }
+
+  /** What moves, for a reader who is here for the first time; gone for good when they have read it. */
+  makeWelcome() {
+    const { app } = this;
+    const element = h('section.welcome', { 'aria-label': app.t('welcome.title') }, h('strong', null, app.t('welcome.title')), h('p', null, app.t('welcome.text')),
+      h('button', {
+        type: 'button',
+        onclick: () => {
+          app.preferences.set('welcomed', true);
+          element.remove();
+          this.welcome = null;
+          byId('canvas').focus();
+        },
+      }, app.t('welcome.close')));
+    return element;
   }
 
   level() {
@@ -64,6 +84,7 @@ export class Overlay {
     const lab = app.store.document;
     const lost = app.connection === 'reconnecting' && lab;
     this.banner.hidden = !lost;
+    if (this.welcome) this.welcome.hidden = !lab || lab.guests.length === 0;
     setText(this.banner, lost ? app.t('connection.lost') : '');
     if (app.connection === 'refused') {
       const problem = app.refusal;

@@ -76,10 +76,10 @@ export function mountConsole(root, app) {
   const picker = guestPicker(app);
   const mark = stateMark();
   const status = h('span.console-status', { role: 'status' });
-  const restart = button('', () => power());
+  const mend = button('', () => condition().run());
   const clear = button(app.t('console.clear'), () => screen()?.terminal.clear());
   const hint = h('span.panel-hint', {}, app.t('console.leave'));
-  const bar = h('div.panel-bar', {}, picker.element, mark.element, status, restart, h('span.panel-gap', {}), hint, clear);
+  const bar = h('div.panel-bar', {}, picker.element, mark.element, status, mend, h('span.panel-gap', {}), hint, clear);
   const screensElement = h('div.console-screens', {});
   const state = stateLine(app);
   root.append(h('div.dock-panel.console', {}, bar, state.element, screensElement));
@@ -148,18 +148,28 @@ export function mountConsole(root, app) {
   sizes.observe(screensElement);
   undo.add(() => sizes.disconnect(), () => screens.forEach((each) => each.destroy()));
 
-  /** @param {number} guest @param {string} name @returns {[string, string]} what is the matter with the guest, and the button's text */
-  function condition(guest, name) {
-    const live = app.store.live(guest);
+  /** What to say about the guest beside its console, and a button that mends it. @returns {{text: string, action?: string, run: () => void}} */
+  function condition() {
+    const { guest: id, store } = app;
+    const guest = id === null ? undefined : store.guest(id);
+    if (!guest) return { text: '', run: power };
+    const { name } = guest;
+    const live = store.live(guest.id);
     switch (GUEST_STATES[live.state]) {
-      case 'off': return [app.t('console.off', { guest: name }), app.t('console.start')];
-      case 'stopped': return [app.t('console.stopped', { guest: name, status: live.exitStatus ?? 0 }), app.t('console.restart')];
+      case 'off': return { text: app.t('console.off', { guest: name }), action: app.t('console.start'), run: power };
+      case 'stopped': return { text: app.t('console.stopped', { guest: name, status: live.exitStatus ?? 0 }), action: app.t('console.restart'), run: power };
       case 'failed': {
         const key = `failure.${live.failure?.key ?? 'guest-failed'}`;
-        return [app.t('console.dead', { guest: name, reason: app.t(key, live.failure?.params ?? {}) }), app.t('console.restart')];
+        return { text: app.t('console.dead', { guest: name, reason: app.t(key, live.failure?.params ?? {}) }), action: app.t('console.restart'), run: power };
       }
-      default: return [app.store.running ? '' : app.t('console.paused', { guest: name }), ''];
     }
+    if (!store.running) return { text: app.t('console.paused', { guest: name }), run: power };
+    const { speed = 'max', unit } = store.document ?? {};
+    if (Number(speed)) {
+      const run = () => app.actions?.run('speed-max');
+      return { text: app.t(unit === 'trap' ? 'console.slow' : 'console.slow.instruction', { speed }), action: app.t('console.hurry'), run };
+    }
+    return { text: guest.image === 'ringos' && guest.arguments === '' ? app.t('console.try') : '', run: power };
   }
 
   function update() {
@@ -183,10 +193,10 @@ export function mountConsole(root, app) {
       }
     }
     current.label(app.t('console.label', { guest: guest.name }));
-    const [text, action] = condition(guest.id, guest.name);
+    const { text, action = '' } = condition();
     setText(status, text);
-    setText(restart, action);
-    restart.hidden = action === '';
+    setText(mend, action);
+    mend.hidden = action === '';
     mark.set(shownState(GUEST_STATES[app.store.live(guest.id).state], app.store.running));
   }
 

@@ -91,7 +91,7 @@ export const ACTIONS = {
   mmio_write: (r, c) => ['action.mmio_write', { register: deviceRegister(c, r.a), value: deviceValue(c, r.a, r.b) }],
   sbi_call: (r, c) => ['action.sbi_call', sbi(c, r.a, r.b)],
   page_table_write: (r) => ['action.page_table_write', { gpa: hex(r.a), value: hex(r.b) }],
-  timer: () => ['action.timer'],
+  timer: (r) => [word(r.a) === 1n ? 'action.timer.pending' : 'action.timer'],
   preempt: (r, c) => ['action.preempt', { guest: c.guestName(Number(r.a)) }],
   kill: (r, c) => ['action.kill', { reason: c.t(`failure.${c.schema.failures[Number(r.a)] ?? 'guest-failed'}`) }],
   shutdown: (r, c) => ['action.shutdown', { status: String(BigInt.asIntN(32, word(r.a))) }],

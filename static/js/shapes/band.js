@@ -2,6 +2,7 @@
  * A band of the stack level: one privilege level of a guest or a host, in that level's colour, with what the engine says
  * about it. The kernel of a trap-and-emulate guest has a dashed edge: it runs in U mode without knowing it.
  */
+import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
 import { stackOf } from '../stacks.js';
 
 /** @type {Record<string, string>} */
@@ -108,10 +109,11 @@ function guestBand(brush, box, words) {
   }
   const stopped = live.state === 3 ? app.t('guest.stopped', { status: live.exitStatus ?? 0 }) : null;
   const off = live.state === 0 ? app.t('guest.off') : null;
+  const untrapped = live.state === 1 ? app.store.untrapped(box.guest) : 0;
   write(brush, 'kernel', [
     stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
     `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`,
-    `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
+    untrapped >= UNTRAPPED_INSTRUCTIONS ? app.t('guest.untrapped', { count: app.i18n.compact(untrapped) }) : `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
   ]);
 }
 

@@ -30,6 +30,10 @@ def test_names_are_unique_and_each_has_a_builder() -> None:
     assert set(NAMES) == set(BUILDERS)
 
 
+def test_a_guest_waits_for_its_user_unless_told_otherwise() -> None:
+    assert {row.name: row.arguments for row in guests()} == {"ringos": "", "hello": ""}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_a_small_riscv_elf_at_the_kernels_address(name: str) -> None:
     data = load_image(name)
