@@ -95,7 +95,7 @@ export class CanvasView {
       this.makeSprites();
       this.relayout();
     });
-    app.store.on('tick', () => this.touch('live'));
+    for (const event of /** @type {const} */ (['tick', 'quiet'])) app.store.on(event, () => this.touch('live'));
     app.store.on('traps', (traps) => this.spawn(traps));
     app.on('selection', () => this.touch('live'));
     app.on('theme', () => {
@@ -311,6 +311,8 @@ export class CanvasView {
       this.particles.advance(now, this.scene, this.paths);
       this.dirty.particles = true;
     }
+    const under = String(this.particles.count > 0);
+    if (this.root.dataset.moving !== under) this.root.dataset.moving = under;
     for (const [key, until] of this.shining) if (until <= now) this.shining.delete(key);
     if (this.shining.size > 0) this.dirty.particles = true;
     return moved || this.particles.count > 0 || this.shining.size > 0;
