@@ -1,7 +1,7 @@
 """One student's way through the first lab, from opening the page to coming back to it.
 
-The sentences of issue 2, in their order, as one test: what a reader needs to see to believe that the product works.
-The details of frame and panels have tests of their own beside this one.
+The sentences of issue 2, in their order, as one test: what a reader needs to see to believe that the product
+works. The details of frame and panels have tests of their own beside this one.
 """
 
 from __future__ import annotations
@@ -92,13 +92,19 @@ def test_a_student_watches_builds_steps_and_comes_back(open_page: Callable[..., 
     page.keyboard.press("Control+Shift+F6")
     pause(page)
 
-    # Steps back and forth across one trap give the very same machines again.
+    # A reload shows the paused lab as it stands. Steps back and forth across one trap give the very same
+    # machines again.
+    page.reload()
+    ready(page)
+    page.locator(GUESTS, has_text="vm-2").focus()
     open_panel(page, "cpu")
     pc, count = page.locator("#panel-cpu .cpu-pc"), figure(page, "Traps")
+    expect(pc).to_have_text(re.compile("0x"))
+    stood, traps_after = pc.inner_text(), int(count.inner_text().replace(",", "")) + 1
     page.locator("#canvas").focus()
     page.keyboard.press("s")
-    expect(pc).not_to_have_text(pc.inner_text())
-    traps_after = int(count.inner_text().replace(",", ""))
+    expect(count).to_have_text(f"{traps_after:,}")
+    expect(pc).not_to_have_text(stood)
     after = registers(page)
     page.keyboard.press("b")
     expect(count).to_have_text(f"{traps_after - 1:,}")
