@@ -113,7 +113,7 @@ function guestBand(brush, box, words) {
   const untrapped = app.store.untrapped(box.guest);
   const spins = live.state === 1 && untrapped >= UNTRAPPED_INSTRUCTIONS;
   write(brush, 'kernel', [
-    stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
+    stopped ?? off ?? (live.state === 2 && here ? app.t('state.idle') : at),
     `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`,
     spins ? app.t('guest.untrapped.short', { count: app.i18n.compact(untrapped) }) : `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
   ], spins ? 1 : undefined);
