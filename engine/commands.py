@@ -184,8 +184,8 @@ class Query(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True):
 class TraceQuery(Query, tag="trace", frozen=True):
     """Records of one guest (or all) with sequence/time before a bound, newest last.
 
-    Result: {"records": bytes (RECORD layout), "first": oldest sequence still held, "total": {guest: last
-    sequence}}.
+    Result: {"records": bytes (RECORD layout), "first": oldest sequence that is held or can be derived again,
+    "total": {guest: last sequence}}.
     """
 
     guest: Identifier | None = None

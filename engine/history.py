@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 
 from engine.trace.record import RECORD
-from engine.trace.rings import Records
+from engine.trace.rings import Records, Trace
 from engine.world import Ran, World
 
 INTERVAL_STEPS = 100_000
@@ -204,6 +204,40 @@ class History:
         player.run(0)
         return player
 
+    # -- older records -------------------------------------------------------------------------------
+    def oldest_record(self, guest: int, max_steps: int) -> int:
+        """The sequence of the oldest record that `trace_with` can give without running more than `max_steps`
+        at once.
+        """
+        oldest, later = self.world.trace.first(guest), self.world.position
+        for point in reversed(self.checkpoints[: bisect_right(self.checkpoints, later, key=_position)]):
+            if later - point.position > max_steps:
+                break
+            oldest, later = min(oldest, _trace_at(point, guest).first(guest)), point.position
+        return oldest
+
+    def trace_with(
+        self, guest: int, sequence: int, blank: Callable[[], World], progress: Progress | None = None
+    ) -> Trace | None:
+        """A trace that ends with record `sequence` of `guest` or holds it: the present one, or that of a
+        blank world run from the nearest checkpoint before. None when given up.
+        """
+        if sequence >= self.world.trace.first(guest):
+            return self.world.trace
+        past = self.checkpoints[: bisect_right(self.checkpoints, self.world.position, key=_position)]
+        before = [point for point in past if _trace_at(point, guest).total(guest) < sequence]
+        player = Player(blank(), self._now.inputs, 0)
+        player.restore(before[-1] if before else past[0])
+        trace, end = player.world.trace, self.world.position
+        begin = player.world.position
+        while (missing := sequence - trace.total(guest)) > 0 and player.world.position < end:
+            if progress is not None and not progress((player.world.position - begin) / (end - begin)):
+                return None
+            steps = min(SLICE_STEPS, end - player.world.position)
+            if not player.run(steps, stop_after_traps=missing).steps:
+                break
+        return trace
+
     def replay_steps(self, position: int) -> int:
         """How many steps `scratch` would have to run."""
         return position - self._before(position).position
@@ -285,9 +319,7 @@ class History:
     # -- checkpoints ---------------------------------------------------------------------------------
     def _before(self, position: int) -> Checkpoint:
         """The last checkpoint at or before `position`."""
-        return self.checkpoints[
-            bisect_right(self.checkpoints, position, key=lambda point: point.position) - 1
-        ]
+        return self.checkpoints[bisect_right(self.checkpoints, position, key=_position) - 1]
 
     def _checkpoint(self) -> None:
         position = self.world.position
@@ -319,6 +351,19 @@ class History:
         self._future = sampled(np.concatenate((latest, later)), MAX_FUTURE_RECORDS)
 
 
+def _position(point: Checkpoint) -> int:
+    return point.position
+
+
+def _trace_at(point: Checkpoint, guest: int) -> Trace:
+    """One guest's trace as it was at a checkpoint."""
+    trace = Trace()
+    for number, ring in point.state["trace"]["guests"]:
+        if number == guest:
+            trace.load_guest(guest, ring)
+    return trace
+
+
 def sampled(records: Records, limit: int) -> Records:
     """At most `limit` of `records`, evenly spread, always with the last one."""
     if len(records) <= limit:
@@ -327,8 +372,8 @@ def sampled(records: Records, limit: int) -> Records:
 
 
 def _not_shared(point: Checkpoint, before: Checkpoint | None) -> int:
-    """Bytes that `point` holds and `before` does not. What two states share, they share as the same object.
-    """
+    """Bytes that `point` holds and `before` does not. What two states share, they share as the same
+    object."""
     known = dict(_byte_strings(before.state)) if before is not None else {}
     return sum(size for identity, size in dict(_byte_strings(point.state)).items() if identity not in known)
 

@@ -40,6 +40,8 @@ from engine.world import World
 
 MAX_MARKS = 2_000
 MAX_REPLAY_STEPS = 500_000
+#: How far apart two checkpoints may lie for the records between them to be derived again.
+MAX_DERIVING_STEPS = 4_000_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
@@ -122,18 +124,30 @@ def default_arguments(image: str) -> str:
 
 # -- the trace -------------------------------------------------------------------------------------
 def _trace(lens: Lens, query: TraceQuery) -> dict[str, Any]:
-    trace = lens.world.trace
+    """Records that the ring no longer holds are derived again by replay, within MAX_DERIVING_STEPS."""
+    held = lens.world.trace
+    totals = {str(guest): held.total(guest) for guest in lens.document.guests}
     if query.guest is None:
         if query.before is not None:
             raise LabError(
                 "trace-needs-guest", "Records before a sequence number can only be asked of one guest."
             )
-        records, first = trace.latest(query.limit), 0
-    else:
-        lens.document.guest_of(query.guest)
-        records, first = trace.records(query.guest, query.before, query.limit), trace.first(query.guest)
-    totals = {str(guest): trace.total(guest) for guest in lens.document.guests}
-    return {"records": records.tobytes(), "first": first, "total": totals}
+        return {"records": held.latest(query.limit).tobytes(), "first": 0, "total": totals}
+    guest = query.guest
+    lens.document.guest_of(guest)
+    first = lens.history.oldest_record(guest, MAX_DERIVING_STEPS)
+    before = held.total(guest) + 1 if query.before is None else min(query.before, held.total(guest) + 1)
+    trace = held
+    if first < before <= held.first(guest):
+        derived = lens.history.trace_with(guest, before - 1, lens.blank_world, lens.progress)
+        if derived is None:
+            raise LabError("cancelled", "The replay was cancelled.")
+        trace = derived
+    return {
+        "records": trace.records(guest, before, query.limit).tobytes(),
+        "first": first,
+        "total": totals,
+    }
 
 
 def _detail(lens: Lens, query: TraceDetailQuery) -> dict[str, Any]:
@@ -203,7 +217,9 @@ def _timeline(lens: Lens, query: TimelineQuery) -> dict[str, Any]:
     ahead = history.future()
     marks = np.concatenate([*past, ahead[np.isin(ahead["guest"], chosen)]])
     marks = marks[marks["position"] >= history.begin]
-    marks = sampled(marks[np.argsort(marks["position"], kind="stable")], MAX_MARKS)
+    marks = marks[np.argsort(marks["position"], kind="stable")]
+    near = MAX_MARKS // 2  # the latest are all there, what lies farther back is sampled
+    marks = np.concatenate([sampled(marks[:-near], MAX_MARKS - near), marks[-near:]])
     columns = [
         marks[name].tolist() for name in ("position", "time", "guest", "kind", "disposition", "sequence")
     ]

@@ -25,7 +25,7 @@ class Report:
 
     def __init__(self) -> None:
         self._console: dict[int, bytearray] = {}
-        self._hosts: dict[int, tuple[int, int]] = {}  # time and busy time at the last drain
+        self._hosts: dict[int, tuple[int, int, int]] = {}  # time, busy time and permille at the last drain
         self._states: dict[int, int] = {}
 
     def hear(self, guest: int, data: bytes) -> None:
@@ -39,19 +39,23 @@ class Report:
         world.trace.drain_counts()
         world.trace.drain_sample(SAMPLE_RECORDS)
         self._console = {}
-        self._hosts = {host.id: (host.time, host.busy_ns) for host in world.hosts.values()}
+        self._hosts = {host.id: (host.time, host.busy_ns, 0) for host in world.hosts.values()}
         self._states = {guest: world.guest(guest).state for guest in document.guests}
 
     def drain(self, document: Document, world: World) -> dict[str, Any]:
         """What happened since the last drain (or since `forget`)."""
         guests = [(guest, world.guest(guest)) for guest in document.guests]
         hosts = list(world.hosts.values())
-        busy = []
+        before, self._hosts = self._hosts, {}
         for host in hosts:
-            time, busy_ns = self._hosts.get(host.id, (host.time, host.busy_ns))
+            time, busy_ns, share = before.get(host.id, (host.time, host.busy_ns, 0))
             passed = host.time - time
-            busy.append(min(1000, (host.busy_ns - busy_ns) * 1000 // passed) if passed > 0 else 0)
-        self._hosts = {host.id: (host.time, host.busy_ns) for host in hosts}
+            if passed > 0:
+                share = min(1000, (host.busy_ns - busy_ns) * 1000 // passed)
+            elif not document.running or host.idle:
+                share = 0  # else its turn has not come since the last drain, and it is as busy as it was
+            self._hosts[host.id] = (host.time, host.busy_ns, share)
+        busy = [share for _, _, share in self._hosts.values()]
         console, self._console = self._console, {}
         return {
             "position": world.position,

@@ -199,20 +199,21 @@ def export(name: str) -> Response:
 
 @pages.get("/labs/<name>/trace")
 def trace(name: str) -> Response:
-    """The records that are still held of one guest (or of all), as JSON lines, oldest first."""
+    """The records of one guest (or of all) that are held or can be derived again, as JSON lines, oldest
+    first."""
     guest = request.args.get("guest", type=int)
     if "guest" in request.args and guest is None:
         raise BadRequest("“guest” is the number of a guest.")
     row = _labs().row(name)
     guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
-    records = b"".join(_held_records(_labs(), name, number) for number in guests)
+    records = b"".join(_all_records(_labs(), name, number) for number in guests)
     response = Response("".join(to_lines(records)), mimetype="application/x-ndjson")
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}-trace.jsonl"'
     return response
 
 
-def _held_records(labs: Labs, lab: str, guest: int) -> bytes:
-    """The records that the lab still holds of one guest, oldest first (engine.trace.record.RECORD)."""
+def _all_records(labs: Labs, lab: str, guest: int) -> bytes:
+    """All that a trace query gives of one guest, oldest first (engine.trace.record.RECORD)."""
     chunks: list[bytes] = []
     before: int | None = None
     while True:

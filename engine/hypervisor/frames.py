@@ -2,7 +2,8 @@
 
 Guest RAM is promised when a VM is created and taken page by page on first use. What the hypervisor takes for
 itself (shadow tables) comes only from what is not promised, so no guest's behaviour can take another's
-memory.
+memory. Guests get frames from the top of RAM down and the hypervisor from the bottom up: so a guest physical
+address is never a host physical one by accident.
 """
 
 from __future__ import annotations
@@ -20,25 +21,30 @@ class OutOfFramesError(Exception):
 
 
 class Frames:
-    """Frames `first`.. of a host's memory, by page number from the start of RAM. Lowest unused first, then
-    the latest freed."""
+    """Frames `first`.. of a host's memory, by page number from the start of RAM. What was given back is taken
+    first."""
 
     def __init__(self, memory: Memory, first: int) -> None:
         self.memory = memory
         self.first = first
         self.total = memory.size // PAGE - first
-        self._next = first
+        self._low = first
+        self._high = first + self.total  # frames from `_low` up to here were never taken
         self._free: list[int] = []
         self.promised = 0  # frames promised to guests and not yet taken
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
 
     @property
     def used(self) -> int:
-        return self._next - self.first - len(self._free)
+        return self.total - (self._high - self._low) - len(self._free)
 
     def take_promised(self) -> int:
         """A zeroed frame for a guest to whom it was promised."""
-        frame = self._take()
+        frame = self._recycled()
+        if frame is None:
+            if self._high <= self._low:
+                raise OutOfFramesError
+            self._high = frame = self._high - 1
         self.promised -= 1
         return frame
 
@@ -51,23 +57,24 @@ class Frames:
             self._free.sort()  # in which order the caches were made is not part of a snapshot
             if self.total - self.used <= self.promised:
                 raise OutOfFramesError
-        return self._take()
+        frame = self._recycled()
+        if frame is None:
+            frame, self._low = self._low, self._low + 1
+        return frame
 
-    def _take(self) -> int:
-        if self._free:
-            frame = self._free.pop()
-            self.memory.write_bytes(frame * PAGE, _ZERO)
-            return frame
-        if self._next >= self.first + self.total:
-            raise OutOfFramesError
-        self._next += 1
-        return self._next - 1
+    def _recycled(self) -> int | None:
+        if not self._free:
+            return None
+        frame = self._free.pop()
+        self.memory.write_bytes(frame * PAGE, _ZERO)
+        return frame
 
     def give_back(self, frame: int) -> None:
         self._free.append(frame)
 
     def save(self) -> dict[str, Any]:
-        return {"next": self._next, "free": list(self._free), "promised": self.promised}
+        return {"low": self._low, "high": self._high, "free": list(self._free), "promised": self.promised}
 
     def load(self, state: dict[str, Any]) -> None:
-        self._next, self._free, self.promised = state["next"], list(state["free"]), state["promised"]
+        self._low, self._high, self._free = state["low"], state["high"], list(state["free"])
+        self.promised = state["promised"]

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.commands import LabError, Problem
+from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.frames import Frames, OutOfFramesError
-from engine.hypervisor.guest import BareMetalGuest, Guest, VmGuest
+from engine.hypervisor.guest import Guest
+from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
+from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.bus import Bus, Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
@@ -262,7 +265,7 @@ class Host:
             hart.limit = 0
 
     # -- who runs ------------------------------------------------------------------------------------
-    def _technique(self, vcpu: VCpu) -> Any:
+    def _technique(self, vcpu: VCpu) -> Technique:
         return self._vm_of(vcpu).technique
 
     def _vm_of(self, vcpu: VCpu) -> VmGuest:

@@ -17,10 +17,11 @@ Every exit is one step of the host hart and writes one record.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from engine.bits import MASK64
 from engine.hypervisor.shadow import ShadowTables, permissions
+from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS
 from engine.isa.decoder import decode
@@ -31,20 +32,9 @@ from engine.machine.reference import operation
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind
 
 if TYPE_CHECKING:
-    from engine.hypervisor.guest import VmGuest
+    from engine.hypervisor.vm_guest import VmGuest
 
 SATP = CSR_NUMBERS["satp"]
-
-
-class Outcome(NamedTuple):
-    """What an exit came to."""
-
-    kind: Kind
-    disposition: Disposition
-    action: Action
-    a: int = 0
-    b: int = 0
-    device: bool = False  # a device model took part
 
 
 @dataclass
@@ -95,7 +85,8 @@ class TrapAndEmulate:
         elif cause == Cause.ILLEGAL_INSTRUCTION:
             outcome = self._privileged(vcpu, value)
         elif cause in PAGE_FAULTS:
-            outcome, instruction = self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+            access = Access(PAGE_FAULTS.index(Cause(cause)))
+            outcome, instruction = self._page_fault(vcpu, access, value)
         else:
             outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
@@ -113,8 +104,10 @@ class TrapAndEmulate:
         self.guest.vm.board.update_timer(vcpu.number)
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
-            action = Action.TIMER if preempted_by is None else Action.PREEMPT
-            outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, action, preempted_by or 0)
+            if preempted_by is None:
+                outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.TIMER, 1)
+            else:
+                outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
         cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
         self.guest.exit(vcpu, outcome, cause, pc, 0, 0, origin)
         self._resume(vcpu, hart)

@@ -20,14 +20,13 @@ from engine.devices.finisher import Finisher
 from engine.devices.plic import Plic
 from engine.devices.uart import Uart16550
 from engine.devices.virtio import SLOTS, EmptySlot
-from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS
 from engine.isa.table import ISA_STRING
 from engine.machine import fdt
 from engine.machine.bus import Devices
-from engine.machine.firmware import Firmware
-from engine.machine.hart import NEVER, SUPERVISOR, TICK_NS, Hart
+from engine.machine.firmware import Firmware, prepare_supervisor
+from engine.machine.hart import NEVER, TICK_NS, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage, check_fits
-from engine.trace.record import Cause, Interrupt
+from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
 
@@ -170,15 +169,3 @@ class Board:
             self.firmware = Firmware(self)
             self.firmware.load(state["firmware"])
         self.tohost = state["tohost"]
-
-
-def prepare_supervisor(hart: Hart) -> None:
-    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
-    calls, counters open."""
-    words = hart.csrs.words
-    words["medeleg"] = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
-    words["mideleg"] = SUPERVISOR_INTERRUPTS
-    words["mcounteren"] = words["scounteren"] = 7
-    words["mie"] |= 1 << Interrupt.MACHINE_TIMER
-    hart.privilege = SUPERVISOR
-    hart.refresh()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS
 from engine.machine import sbi
 from engine.machine.hart import SUPERVISOR, Hart
 from engine.machine.loader import RAM_BASE
@@ -91,8 +92,6 @@ class Firmware:
         return sbi.Error.SUCCESS
 
     def _enter(self, hart: Hart, address: int, opaque: int) -> None:
-        from engine.machine.board import prepare_supervisor
-
         hart.pc = address
         hart.x[A0], hart.x[A0 + 1] = hart.number, opaque
         hart.csrs.words["satp"] = 0
@@ -154,3 +153,15 @@ class Firmware:
 
     def load(self, state: dict[str, Any]) -> None:
         self.suspended = set(state["suspended"])
+
+
+def prepare_supervisor(hart: Hart) -> None:
+    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
+    calls, counters open."""
+    words = hart.csrs.words
+    words["medeleg"] = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
+    words["mideleg"] = SUPERVISOR_INTERRUPTS
+    words["mcounteren"] = words["scounteren"] = 7
+    words["mie"] |= 1 << Interrupt.MACHINE_TIMER
+    hart.privilege = SUPERVISOR
+    hart.refresh()

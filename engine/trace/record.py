@@ -107,7 +107,7 @@ class Action(enum.IntEnum):
     MMIO_WRITE = 11  # a: guest physical address, b: value
     SBI_CALL = 12  # a: extension id, b: function id
     PAGE_TABLE_WRITE = 13  # a: guest physical address, b: value
-    TIMER = 14  # a: 0; the host's timer fired for the hypervisor or firmware itself
+    TIMER = 14  # a: 1 if the guest masks the timer that is due, so it waits; 0: firmware passed it on
     PREEMPT = 15  # a: the guest that runs next; the time slice was over
     KILL = 16  # a: index into FAILURES
     SHUTDOWN = 17  # a: the guest's exit status

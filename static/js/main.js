@@ -104,7 +104,7 @@ store.on('keyframe', () => {
   document.body.dataset.ready = 'true';
 });
 store.on('notice', (notice) => {
-  const name = store.guest(notice.guest)?.name ?? store.host(notice.host)?.name ?? '';
+  const name = notice.params.guest;
   const known = notice.key === 'guest-failed' ? `failure.${store.guests.get(notice.guest)?.failure?.key}` : '';
   const reason = i18n.has(known) ? i18n.t(known, notice.params) : '';
   const level = notice.level === 'error' ? 'error' : notice.level === 'warning' ? 'warning' : 'info';

@@ -272,7 +272,7 @@ export class Store extends Emitter {
       const guest = counts.guest[i];
       const path = counts.path[i];
       const disposition = counts.disposition[i];
-      if (this.index.guests.has(guest)) this.live(guest).traps += counts.count[i];
+      this.live(guest).traps += counts.count[i];
       let byKey = this.totals.get(guest);
       if (!byKey) {
         byKey = new Map();

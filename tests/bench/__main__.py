@@ -7,6 +7,7 @@ does.
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import platform
 import sys
@@ -40,7 +41,8 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"No such figures: {', '.join(unknown)}. There are: {', '.join(modules())}", file=sys.stderr)
         return 2
-    print(f"{platform.machine()}, {platform.python_implementation()} {platform.python_version()}\n")
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    print(f"{os.cpu_count()} cores of {platform.machine()}, {python}\n")
     status = 0
     for name in names or modules():
         print(f"-- {name}", flush=True)

@@ -8,8 +8,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from engine.hypervisor.guest import VmGuest
 from engine.hypervisor.host import Host
+from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.program import Program
 from engine.machine.board import Board
 from engine.machine.bus import Bus

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TrapRing } from '../../static/js/records.js';
 import { Store } from '../../static/js/store.js';
-import { keyframe, labDocument, records, tick } from './lab.mjs';
+import { counts, keyframe, labDocument, records, tick } from './lab.mjs';
 
 function joined() {
   const store = new Store();
@@ -80,6 +80,16 @@ test('a flow knows how much of it the sample did not show, and dies when nothing
   store.tick(tick({ n: 41, running: false }), 4100);
   assert.equal(store.flows.size, 0);
   assert.equal(store.guests.get(1)?.rates.traps, 0);
+});
+
+test('a guest is counted from its first tick, which comes before the document that names it', () => {
+  const store = joined();
+  const document = labDocument();
+  document.guests = document.guests.filter((guest) => guest.id !== 1);
+  store.keyframe(keyframe({ document, status: {}, totals: counts([]), records: records([]) }), 8, 0);
+  store.tick(tick({ counted: 60 }), 100);
+  store.setDocument(labDocument(), 9);
+  assert.equal(store.guests.get(1)?.traps, 60);
 });
 
 test('what left the document leaves the store', () => {

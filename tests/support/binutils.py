@@ -10,8 +10,9 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from engine.isa.table import ISA_STRING
+
 PREFIX = "riscv64-linux-gnu-"
-ARCHITECTURE = "rv64ima_zicsr_zifencei"
 
 
 def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
@@ -19,7 +20,7 @@ def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: str(Path(folder) / name) for name in ("in.s", "out.o", "out.elf")}
         Path(paths["in.s"]).write_text(source + "\n")
-        _run("as", f"-march={ARCHITECTURE}", "-mno-relax", "-o", paths["out.o"], paths["in.s"])
+        _run("as", f"-march={ISA_STRING}", "-mno-relax", "-o", paths["out.o"], paths["in.s"])
         places = [f"--section-start={name}={address:#x}" for name, address in addresses.items()]
         _run(
             "ld",
@@ -43,12 +44,18 @@ def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
 
 
 def disassembly(words: Sequence[int], *options: str, address: int = 0) -> list[str]:
-    """objdump's text for each word, blanks made single, comments and symbols gone."""
-    with tempfile.NamedTemporaryFile(suffix=".bin") as file:
-        file.write(b"".join(word.to_bytes(4, "little") for word in words))
-        file.flush()
-        arguments = ("-D", "-z", "-b", "binary", "-m", "riscv:rv64", f"--adjust-vma={address:#x}", *options)
-        return list(_texts(_run("objdump", *arguments, file.name)))
+    """objdump's text for each word, blanks made single, comments and symbols gone.
+
+    The words are in an object file for our extensions and without symbols: objdump takes them for code.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        content, source, objects = (str(Path(folder) / name) for name in ("words", "in.s", "out.o"))
+        Path(content).write_bytes(b"".join(word.to_bytes(4, "little") for word in words))
+        Path(source).write_text(f'.incbin "{content}"\n')
+        _run("as", f"-march={ISA_STRING}", "-o", objects, source)
+        _run("strip", objects)
+        listing = _run("objdump", "-D", "-z", "-j", ".text", f"--adjust-vma={address:#x}", *options, objects)
+        return list(_texts(listing))
 
 
 def readelf(elf: bytes, *options: str) -> str:

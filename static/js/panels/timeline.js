@@ -36,6 +36,8 @@ export function mountTimeline(root, app) {
   /** @type {number | null} */
   let going = null;
   let answered = false;
+  /** While running, how far the marks reach: the playhead keeps to what is known of the traps behind it. */
+  let known = 0;
   const flagsName = `timeline.flags.${app.lab}`;
 
   /** @returns {number[]} */
@@ -120,8 +122,9 @@ export function mountTimeline(root, app) {
       const result = await app.query({ type: 'timeline' });
       marks = result.marks;
       answered = true;
+      known = result.position;
       history = { begin: result.begin, end: Math.max(result.end, result.position) };
-      view = app.store.running ? following(view, app.store.position, history) : inside(view, history);
+      view = app.store.running ? following(view, known, history) : inside(view, history);
       state.show(marks.length === 0 && history.end === history.begin ? app.t('timeline.empty') : null);
     } catch (error) {
       state.show(app.t('panel.failed', { reason: app.problemText(error) }), () => poll.request(false));
@@ -208,8 +211,9 @@ export function mountTimeline(root, app) {
       pen.lineTo(at, 8);
       pen.fill();
     }
-    if (visible(app.store.position)) {
-      const at = Math.round(x(app.store.position));
+    const head = app.store.running ? known : app.store.position;
+    if (visible(head)) {
+      const at = Math.round(x(head));
       pen.fillStyle = colour('--accent');
       pen.fillRect(at - 1, AXIS_PX - 8, 2, total);
       pen.beginPath();
@@ -244,7 +248,7 @@ export function mountTimeline(root, app) {
     }
     const { position, time } = app.store;
     history.end = Math.max(history.end, app.store.history.end);
-    if (app.store.running) view = following(view, position, history);
+    if (app.store.running && answered) view = following(view, known, history);
     setText(where, going === null
       ? app.t('timeline.position', { position, end: history.end, time: app.i18n.duration(time) })
       : app.t('timeline.seeking', { position: going }));

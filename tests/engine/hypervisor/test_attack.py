@@ -21,8 +21,8 @@ import random
 import pytest
 
 from engine.devices import AccessFault
-from engine.hypervisor.guest import VmGuest
 from engine.hypervisor.host import Host
+from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.isa.program import Program
 from engine.machine import mmu

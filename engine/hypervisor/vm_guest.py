@@ -1,0 +1,238 @@
+"""A VM as a guest of a host: its technique runs it, its exits become records, and it can be carried
+elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.hypervisor.costs import PATH_CYCLES
+from engine.hypervisor.shadow import ShadowTables
+from engine.hypervisor.technique import Outcome
+from engine.hypervisor.trap_and_emulate import TrapAndEmulate
+from engine.hypervisor.vm import VCpu, Vm
+from engine.isa.csrs import Status
+from engine.machine import mmu
+from engine.machine.hart import MACHINE, NEVER, USER, Hart
+from engine.machine.loader import RAM_BASE, LoadedImage
+from engine.machine.memory import PAGE, Memory
+from engine.machine.mmu import Access, Trap
+from engine.trace.record import (
+    FAILURES,
+    PATH_IDS,
+    Action,
+    Disposition,
+    Level,
+)
+
+if TYPE_CHECKING:
+    from engine.hypervisor.host import Host
+
+from engine.hypervisor.guest import FAILED, Guest, TableReader
+
+
+class VmGuest(Guest):
+    """A VM under trap-and-emulate."""
+
+    def __init__(
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+    ) -> None:
+        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
+        self._make()
+
+    def _make(self) -> None:
+        self.vm = Vm(self.host.frames, self.vcpu_count, self.memory_mib << 20, self.now, self)
+        self.board = self.vm.board
+        self.technique = TrapAndEmulate(self, ShadowTables(self.host.frames, self.vm.ram.frame))
+        self.vm.ram.stored = self.technique.shadow.stored
+
+    def start(self) -> None:
+        """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
+        self.started = self.host.active.clock
+        self.board.load_image(self.image, self.arguments)
+        self._connect()
+        self.begin()
+
+    def _connect(self) -> None:
+        for vcpu in self.vm.vcpus:
+            vcpu.virtual.monitor = self.board.firmware
+        if self.board.tohost is not None:
+            self.vm.ram.watch(self.board.tohost, self.board.look_at_tohost)
+
+    def restart(self) -> None:
+        self.close()
+        self._make()
+        self.start()
+
+    def close(self) -> None:
+        """Give the host's memory back."""
+        self.host.unload_guest(self)
+        self.technique.shadow.close()
+        self.vm.ram.release()
+
+    # -- exits ---------------------------------------------------------------------------------------
+    def loaded(self, hart: Hart) -> VCpu:
+        vcpu = self.host.loaded[hart.number]
+        assert vcpu is not None
+        return vcpu
+
+    def exit(
+        self,
+        vcpu: VCpu,
+        outcome: Outcome,
+        cause: int,
+        pc: int,
+        value: int,
+        instruction: int,
+        origin: Level,
+        switched: bool = True,
+    ) -> None:
+        """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
+        crossed."""
+        kind, disposition, action, a, b, device = outcome
+        hart = vcpu.hart
+        assert hart is not None
+        path: tuple[Level, ...]
+        if self.ended:
+            path = (origin, Level.HYPERVISOR)
+            if self.ended_as == FAILED:
+                assert self.failure is not None
+                disposition, action, a, b = (
+                    Disposition.KILLED,
+                    Action.KILL,
+                    FAILURES.index(self.failure.key),
+                    0,
+                )
+            else:
+                disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
+        elif device:
+            path = (origin, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, vcpu.level)
+        else:
+            path = (origin, Level.HYPERVISOR, vcpu.level)
+        path_id = PATH_IDS[path]
+        cost = PATH_CYCLES[path_id] if switched else 0
+        time = hart.clock
+        hart.extra += cost
+        self.exits += 1
+        executed, vcpu.reported = vcpu.instructions - vcpu.reported, vcpu.instructions
+        self.host.record(
+            self.id,
+            vcpu.number,
+            kind,
+            cause,
+            path_id,
+            disposition,
+            action,
+            origin,
+            path[-1],
+            time,
+            pc,
+            value,
+            instruction,
+            executed,
+            cost,
+            a,
+            b,
+        )
+
+    def watch_for_trap_loops(self, vcpu: VCpu, cause: int, instructions: int) -> None:
+        vcpu.streak = self.follow_trap(vcpu.streak, cause, _trapped_at(vcpu.virtual), instructions)
+
+    def wakes_at(self, vcpu: VCpu) -> int:
+        """Host time of the timer interrupt that a sleeping vCPU waits for; 0: it waits for something from
+        outside."""
+        deadline = vcpu.deadline()
+        return 0 if deadline >= NEVER else deadline + self.started
+
+    def host_address(self, frame: int) -> int:
+        return RAM_BASE + frame * PAGE
+
+    # -- Guest ---------------------------------------------------------------------------------------
+    def awake(self) -> bool:
+        return any(vcpu.runnable for vcpu in self.vm.vcpus)
+
+    def hart(self, vcpu: int) -> Hart:
+        chosen = self.vm.vcpus[vcpu]
+        chosen.virtual.pc = chosen.pc
+        return chosen.virtual
+
+    def level_of(self, hart: Hart) -> Level:
+        return Level.USER if hart.privilege == USER else Level.KERNEL_DEPRIVILEGED
+
+    @property
+    def vcpus(self) -> list[VCpu]:
+        return self.vm.vcpus
+
+    @property
+    def instructions(self) -> int:
+        return sum(vcpu.instructions for vcpu in self.vm.vcpus)
+
+    def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:
+        shadow = self.technique.shadow
+        key = shadow.key(self.vm.vcpus[vcpu].virtual)
+        trail: list[mmu.Step] = []
+        if key not in shadow.roots:
+            return trail, None
+        try:
+            satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + shadow.roots[key]
+            status = Status.SUM | Status.MXR
+            tables = _HostReader(self.host.memory)
+            return trail, mmu.walk(
+                tables, satp, address, Access.LOAD, USER, status, trail, update=False
+            ).physical
+        except Trap:
+            return trail, None
+
+    def host_physical(self, gpa: int) -> int | None:
+        frame = self.vm.ram.map.get(gpa >> 12)
+        return None if frame is None else self.host_address(frame) | gpa & 0xFFF
+
+    def save(self) -> dict[str, Any]:
+        return super().save() | {
+            "vcpus": [vcpu.save() for vcpu in self.vm.vcpus],
+            "map": [[page, frame] for page, frame in sorted(self.vm.ram.map.items())],
+            "shadow": self.technique.shadow.save(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """The host has loaded its frames and memory."""
+        super().load(state)
+        for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
+            vcpu.restore(saved)
+        self.vm.ram.map = dict(state["map"])
+        self.technique.shadow.load(state["shadow"])
+        self._connect()
+
+    def export(self) -> dict[str, Any]:
+        """The VM without its host: for another host, or to come back to this one."""
+        ram = self.vm.ram
+        return super().save() | {
+            "vcpus": [vcpu.save() for vcpu in self.vm.vcpus],
+            "elapsed": self.host.active.clock - self.started,
+            **self._shape(),
+            "pages": {page: ram.read(page << 12, PAGE) for page in sorted(ram.map)},
+        }
+
+    def take_over(self, state: dict[str, Any]) -> None:
+        """Become what `export` gave."""
+        super().load(state)
+        self.started = self.host.active.clock - state["elapsed"]
+        for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
+            vcpu.restore(saved)
+        for page, content in state["pages"].items():
+            self.vm.ram.write(page << 12, content)
+        self._connect()
+
+
+def _trapped_at(virtual: Hart) -> int:
+    """pc of the trap that was just delivered, from where trap entry saved it."""
+    return virtual.csrs.words["mepc" if virtual.privilege == MACHINE else "sepc"]
+
+
+class _HostReader(TableReader):
+    """The host's own page tables."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def read_entry(self, address: int) -> int:
+        return self._memory.read(address - self._memory.base, 8)
