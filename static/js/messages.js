@@ -184,7 +184,7 @@ export const MESSAGES = {
   'state.stopped': ['stopped', '종료됨'],
   'state.failed': ['failed', '실패'],
   'guest.off': ['powered off', '전원 꺼짐'],
-  'guest.stopped': ['ended with status {status}', '상태 {status}(으)로 종료'],
+  'guest.stopped': ['ended with status {status}', '상태 {status:으로} 종료'],
   'guest.stopped.do': ['The guest ended by itself. Restart it to run it again.', '게스트가 스스로 종료했습니다. 다시 시작하면 처음부터 실행됩니다.'],
   'guest.untrapped': ['no trap for {count} instructions', '명령어 {count}개 동안 트랩 없음'],
   'guest.untrapped.short': ['no trap for {count} instr', '명령어 {count}개째 트랩 없음'],
