@@ -184,10 +184,10 @@ export const MESSAGES = {
   'state.stopped': ['stopped', '종료됨'],
   'state.failed': ['failed', '실패'],
   'guest.off': ['powered off', '전원 꺼짐'],
-  'guest.idle': ['idle: waits for an interrupt', '대기: 인터럽트를 기다림'],
-  'guest.stopped': ['ended with status {status}', '상태 {status}(으)로 종료'],
+  'guest.stopped': ['ended with status {status}', '상태 {status:으로} 종료'],
   'guest.stopped.do': ['The guest ended by itself. Restart it to run it again.', '게스트가 스스로 종료했습니다. 다시 시작하면 처음부터 실행됩니다.'],
   'guest.untrapped': ['no trap for {count} instructions', '명령어 {count}개 동안 트랩 없음'],
+  'guest.untrapped.short': ['no trap for {count} instr', '명령어 {count}개째 트랩 없음'],
   'guest.untrapped.do': [
     'It runs, and nothing it does traps: it computes, or it spins in a loop. Other guests go on. Pause and look at its code under CPU, or restart it.',
     '실행 중이지만 트랩을 일으키는 일이 없습니다. 계산 중이거나 무한 반복 중입니다. 다른 게스트는 계속 실행됩니다. 일시정지하고 CPU 패널에서 코드를 보거나 다시 시작하세요.'],
