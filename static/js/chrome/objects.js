@@ -37,7 +37,7 @@ export class Objects {
     app.store.on('tick', () => {
       const seen = this.root.classList.contains('open') || this.root.contains(document.activeElement);
       figures += 1;
-      if (seen || figures % UNSEEN_TICKS === 0) touch();
+      if (seen || !app.store.running || figures % UNSEEN_TICKS === 0) touch();
     });
     app.on('selection', touch);
     app.on('language', () => {
