@@ -1,11 +1,13 @@
-# Two harts: hart 0 starts hart 1 through SBI HSM, both count under a spinlock, hart 1 sends an IPI back.
+# Two harts: the boot hart (either, firmware decides) starts the other through SBI HSM, both count under a
+# spinlock, and the other sends an IPI back.
 .globl _start
 _start:
     mv   s0, a0
     la   sp, stack0
-    li   a0, 1
+    li   t0, 1
+    sub  a0, t0, s0          # the other hart
     la   a1, second
-    li   a2, 42
+    mv   a2, s0              # it gets our id as its a1
     li   a6, 0
     li   a7, 0x48534D
     ecall
@@ -46,8 +48,10 @@ fail:
     ecall
 second:
     la   sp, stack1
+    mv   s0, a1
     jal  count
     li   a0, 1
+    sll  a0, a0, s0          # hart mask: whoever started us
     li   a1, 0
     li   a6, 0
     li   a7, 0x735049
