@@ -87,7 +87,7 @@ class Wire:
                 return
             body, checksum = bytes(self._buffer[1:end]), bytes(self._buffer[end + 1 : end + 3])
             del self._buffer[: end + 3]
-            good = self.acknowledging is False or checksum.lower() == b"%02x" % (sum(body) & 0xFF)
+            good = not self.acknowledging or checksum.lower() == b"%02x" % (sum(body) & 0xFF)
             self._acknowledge(b"+" if good else b"-")
             if good:
                 yield _unescaped(body)
@@ -101,6 +101,10 @@ class Wire:
         if self.acknowledging:
             self._latest = packet
         self._out += packet
+
+    def acknowledge_no_more(self) -> None:
+        """The client trusts its connection (E.11, "Packet Acknowledgment")."""
+        self.acknowledging, self._latest = False, b""
 
     def take(self) -> bytes:
         """What goes to the client now."""
@@ -221,7 +225,7 @@ class Stub:
             if reply is not None:
                 self._wire.reply(reply.encode("latin-1"))
             if body == b"QStartNoAckMode":
-                self._wire.acknowledging = False
+                self._wire.acknowledge_no_more()
         return self._wire.take()
 
     def advance(self) -> bytes:
@@ -241,9 +245,7 @@ class Stub:
     def _stopped(self, stop: Stop) -> None:
         self._run, self._stop, self._thread = None, stop, stop.vcpu
         failure = self.debugger.guest.failure
-        if stop.reason == "exited":
-            self.finished = True
-        elif stop.reason == "failed" and self.detached:
+        if stop.reason == "exited" or (stop.reason == "failed" and self.detached):
             self.finished = True
         elif stop.reason == "failed" and failure is not None:
             self._say(f"The guest died: {failure.message}\n")
@@ -493,8 +495,8 @@ class Stub:
             trap = to_object(record.tobytes())
             path = " > ".join(trap["path"])
             yield (
-                f"{trap['sequence']:>8}  vCPU {trap['vcpu']}  {trap['kind']}: {trap['cause']} at {trap['pc']}, "
-                f"value {trap['value']}; {trap['action']}, {trap['disposition']}; {path}\n"
+                f"{trap['sequence']:>8}  vCPU {trap['vcpu']}  {trap['kind']}: {trap['cause']} at {trap['pc']}"
+                f", value {trap['value']}; {trap['action']}, {trap['disposition']}; {path}\n"
             )
 
 
