@@ -8,7 +8,7 @@ comes back as one shared object. The digest finds damage (a flipped bit, a trunc
 who wrote the file, so whoever interprets `root` still validates it.
 
 Invariants: `pack` is a function of its argument alone (same tree, same bytes); `unpack` raises nothing but
-LabError, and never allocates more than `LIMIT_BYTES` for a frame that claims less.
+LabError, and never allocates more than `LIMIT_BYTES` for a frame, whatever it claims.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@
     save(), load()     the whole lab as bytes
 
 No clock, no random number, no file, no socket: a lab is a function of its commands and of how many steps it
-ran. The
-same commands at the same positions give the same trace, bit for bit, however the running was cut into pieces.
+ran. The same commands at the same positions give the same trace, bit for bit, however the running was cut
+into pieces.
 
 A refused command or query raises LabError and has changed nothing.
 """

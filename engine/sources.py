@@ -2,9 +2,8 @@
 
 A kernel's addresses are known from its image. The user programs of a teaching guest overlap in their virtual
 addresses, but the guest maps their text in place, out of the kernel image's read-only data: the guest
-physical
-address tells which program a pc belongs to (`programs` in engine/guests/ringos/programs.S: 16 bytes of name,
-8 of address, for each).
+physical address tells which program a pc belongs to (`programs` in engine/guests/ringos/programs.S: 16 bytes
+of name, 8 of address, for each).
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     web process (ROUTER, bound) ── one MessagePack map per message ── worker (DEALER, connected)
 
 Invariants: both directions are ordered; every `Do`, `Ask` and `Show` is answered exactly once, by `Done`,
-`Answer`, `Picture` or `Refused` with the same `request`; a worker never opens a file, so a checkpoint
-travels as bytes. `revision` counts the commands that a lab accepted since it was made, and `tick` numbers
-the ticks of a lab across all the workers that ever held it. Payloads that a browser will see are encoded
-once, in the worker, and travel on as they are (`msgspec.Raw`). DESIGN.md "Processes".
+`Answer`, `Picture` or `Refused` with the same `request`; a worker opens none of the store's files, so a
+checkpoint travels as bytes. `revision` counts the commands that a lab accepted since it was made, and `tick`
+numbers the ticks of a lab across all the workers that ever held it. Payloads that a browser will see are
+encoded once, in the worker, and travel on as they are (`msgspec.Raw`). DESIGN.md "Processes".
 """
 
 from __future__ import annotations

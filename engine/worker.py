@@ -13,8 +13,8 @@ Invariants
 - Every accepted command is stamped with the position at which it took effect, and reported (`Done`) in that
   order; replaying those entries on a checkpoint gives the same lab.
 - The wall clock decides only how many steps run before the next look at the messages, never what a step does.
-- No file is opened, and nothing a lab does ends the process: a defect of the engine costs the lab concerned
-  a reload.
+- The worker writes no file but its marker, and nothing a lab does ends it: a defect of the engine costs the
+  lab concerned a reload.
 - The process ends when its lifeline does, so no worker outlives the web process, however that died.
 DESIGN.md "Processes" and "The CPU" 6.
 """

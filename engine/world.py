@@ -2,9 +2,9 @@
 does.
 
     World ── position (steps so far), whose turn it is, when the epoch ends
-      ├─ Host 1 ── guests ...        one step: an instruction attempt, an interrupt taken or an idle skip of
-      one hart ├─ Host 2 ── guests ...
-      ├─ Trace      every record of every guest
+      ├─ Host 1 ── guests ...        one step: an instruction attempt or an interrupt taken, on one hart
+      ├─ Host 2 ── guests ...
+      ├─ Trace      the records of every guest: exact counters, and the latest in full
       └─ Scrollback of every guest's console
 
 Hosts advance in epochs of virtual time (`EPOCH_NS`), in the order of their ids: nothing crosses between hosts

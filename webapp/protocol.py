@@ -100,11 +100,16 @@ Incoming = TypeVar("Incoming", Join, CommandMessage, QueryMessage, Ack)
 
 def read(content: Any, shape: type[Incoming]) -> Incoming:
     """`content` (plain MessagePack values) as a message. Raises LabError "bad-message" that says what is
-    wrong and where.
+    wrong and where, and "bad-name" for what people type themselves.
     """
     try:
         message = msgspec.convert(content, shape)
     except (msgspec.ValidationError, RecursionError) as error:
+        if str(error).endswith("at `$.command.name`"):
+            raise LabError(
+                "bad-name",
+                "A name has 1 to 40 letters, digits, spaces, dots or dashes; first a letter or digit.",
+            ) from None
         raise LabError(
             "bad-message", f"This message was not understood: {error}.", detail=str(error)
         ) from None

@@ -1,8 +1,7 @@
 """Shadow page tables: what the host's MMU really uses while a guest believes in its own tables.
 
-    guest virtual --(guest's table, in guest memory, never seen by the MMU)--> guest physical --(the VMM's
-    map)--> host physical guest virtual --------------------------(shadow table, in host
-    memory)----------------------------------> host physical
+    guest virtual ──(guest's table, never seen by the MMU)──> guest physical ──(VMM's map)──> host physical
+    guest virtual ──────────────────(shadow table, in host memory)──────────────────────────> host physical
 
 The guest runs in U mode whatever it believes, so every shadow leaf has U set, and a *space* (one shadow tree)
 exists for each combination that changes what is permitted: satp, the virtual privilege, SUM and MXR. Leaves

@@ -2,14 +2,15 @@
 
     guest user    ─┐ both run in U mode of the host hart, directly, on shadow tables
     guest kernel  ─┘ (the kernel does not know: "deprivileged")
-          │ every privileged instruction, system call, page fault and host timer interrupt is a trap to M
-          level: a VM exit ▼
+          │
+          │ every privileged instruction, system call, page fault and host timer interrupt: a VM exit
+          ▼
     VMM   privileged instruction  executes the instruction's table row on the vCPU's virtual hart
-          ecall, exceptions       the architecture's trap entry on the virtual hart: the guest's own handler
-          runs next
-          page fault              walks the guest's tables: guest's fault -> inject; ours -> fill; device ->
-          emulate
-          timer                   brings the virtual timer up to date, injects what is due, ends time slices
+          ecall, exceptions       the architecture's trap entry on the virtual hart: the guest's own
+                                  handler runs next; a call to the firmware is served
+          page fault              walks the guest's tables: guest's fault -> inject; ours -> fill;
+                                  device -> emulate
+          timer                   brings the virtual timer up to date, injects what is due, ends slices
 
 Every exit is one step of the host hart and writes one record.
 """

@@ -141,7 +141,7 @@ const TABLE = [
       const result = await app.attempt({ type: 'host.create', x: right, y: 0 });
       if (result) {
         app.select({ kind: 'host', id: result.host });
-        app.page.fit();
+        await app.fitWith(result.host);
       }
     },
   },

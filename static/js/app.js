@@ -122,6 +122,20 @@ export class App extends Emitter {
     this.page.openPanel(panel);
   }
 
+  /** Show everything, a host among it whose document may not have come yet. @param {number} host */
+  async fitWith(host) {
+    if (!this.store.host(host)) {
+      await new Promise((resolve) => {
+        const stop = this.store.on('document', () => {
+          if (!this.store.host(host)) return;
+          stop();
+          resolve(undefined);
+        });
+      });
+    }
+    this.page.fit();
+  }
+
   /** Opens the assembly editor. @param {{source?: string, name?: string}} [options] */
   openEditor(options) {
     this.page.openEditor(options);

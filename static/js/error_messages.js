@@ -13,6 +13,7 @@ export const ERROR_MESSAGES = {
   'error.no-file': ['No file was sent.', '보낸 파일이 없습니다.'],
   'error.page-too-old': ['This page is too old to change anything: reload it and try again.', '오래된 페이지라서 아무것도 바꿀 수 없습니다. 새로 고친 뒤 다시 시도하세요.'],
   'error.upload-failed': ['{name} could not be sent. Look at the connection and try again.', '{name:을} 보내지 못했습니다. 연결을 확인하고 다시 시도하세요.'],
+  'error.bad-name': ['A name has 1 to 40 letters, digits, spaces, dots or dashes and begins with a letter or digit.', '이름은 글자나 숫자로 시작하며 글자, 숫자, 빈칸, 점, 붙임표 1~40자입니다.'],
   'error.bad-message': ['The server did not understand this: {detail}', '서버가 이해하지 못했습니다: {detail}'],
   'error.protocol-version': ['The server is newer than this page. Reload the page.', '서버가 이 페이지보다 새 버전입니다. 페이지를 새로 고치세요.'],
   'error.cancelled': ['Cancelled.', '취소했습니다.'],

@@ -117,6 +117,7 @@ document.addEventListener('keydown', (event) => {
   if (typing && !((event.ctrlKey || event.metaKey) && event.code === 'KeyK')) return;
   if (actions.key(event)) event.preventDefault();
 });
+setInterval(() => store.silence(performance.now()), 500);
 link.start({
   connection: (connection) => app.setConnection(connection),
   presence: (clients) => {

@@ -184,10 +184,10 @@ export const MESSAGES = {
   'state.stopped': ['stopped', '종료됨'],
   'state.failed': ['failed', '실패'],
   'guest.off': ['powered off', '전원 꺼짐'],
-  'guest.idle': ['idle: waits for an interrupt', '대기: 인터럽트를 기다림'],
-  'guest.stopped': ['ended with status {status}', '상태 {status}(으)로 종료'],
+  'guest.stopped': ['ended with status {status}', '상태 {status:으로} 종료'],
   'guest.stopped.do': ['The guest ended by itself. Restart it to run it again.', '게스트가 스스로 종료했습니다. 다시 시작하면 처음부터 실행됩니다.'],
   'guest.untrapped': ['no trap for {count} instructions', '명령어 {count}개 동안 트랩 없음'],
+  'guest.untrapped.short': ['no trap for {count} instr', '명령어 {count}개째 트랩 없음'],
   'guest.untrapped.do': [
     'It runs, and nothing it does traps: it computes, or it spins in a loop. Other guests go on. Pause and look at its code under CPU, or restart it.',
     '실행 중이지만 트랩을 일으키는 일이 없습니다. 계산 중이거나 무한 반복 중입니다. 다른 게스트는 계속 실행됩니다. 일시정지하고 CPU 패널에서 코드를 보거나 다시 시작하세요.'],
@@ -207,8 +207,8 @@ export const MESSAGES = {
   // legend
   'welcome.title': ['Each dot is a real trap', '점 하나가 실제 트랩 하나입니다'],
   'welcome.text': [
-    'The guest’s kernel ran an instruction that it has no right to. The hart refused it, the hypervisor did the work, and the guest goes on. Point at a dot to read it; press R to stop and S to go trap by trap.',
-    '게스트 커널이 권한 없는 명령어를 실행했습니다. hart가 거부하고, 하이퍼바이저가 대신 처리하고, 게스트는 이어서 실행됩니다. 점을 가리키면 설명이 나옵니다. R로 멈추고 S로 트랩을 하나씩 보세요.'],
+    'The guest did what it has no right to: a privileged instruction, or memory not mapped yet. The hart stopped it, the hypervisor did the work, and the guest goes on. Point at a dot to read it; press R to stop and S to go trap by trap.',
+    '게스트가 권한 없는 일을 했습니다. 특권 명령어이거나 아직 매핑되지 않은 메모리입니다. hart가 멈추고, 하이퍼바이저가 대신 처리하고, 게스트는 이어서 실행됩니다. 점을 가리키면 설명이 나옵니다. R로 멈추고 S로 트랩을 하나씩 보세요.'],
   'welcome.close': ['Got it', '알겠습니다'],
   'legend.title': ['How a trap ended', '트랩이 어떻게 끝났는가'],
   'disposition.hardware.detail': ['the hart delivered it; no hypervisor took part', '하트가 바로 전달했고 하이퍼바이저는 관여하지 않음'],

@@ -29,7 +29,7 @@ import { viewColumns } from './protocol.js';
  * @typedef {{guest: number, path: number, disposition: number, rate: number, pending: number, sampled: number, sampledPending: number}} Flow
  *
  * @typedef {{tick: Tick, document: LabDocument, keyframe: Keyframe, traps: TrapRecord[], console: [number, ArrayBuffer][],
- *            notice: Notice}} StoreEvents
+ *            notice: Notice, quiet: null}} StoreEvents
  */
 
 /** How many traps are kept for the feed and the timeline. */
@@ -38,6 +38,8 @@ export const RING_CAPACITY = 4096;
 export const UNTRAPPED_INSTRUCTIONS = 10_000_000;
 /** A rate is measured over this much wall time, ms. */
 const WINDOW_MS = 1000;
+/** A running lab in which every guest waits sends no ticks: after so long without one, nothing is happening. */
+const SILENCE_MS = 1500;
 
 /** The samples of one guest's counters that lie within the window. */
 class Window {
@@ -232,6 +234,15 @@ export class Store extends Emitter {
     this.emit('notice', notice);
   }
 
+  /** Called now and then: rates do not outlive what they measured. @param {number} now wall ms */
+  silence(now) {
+    if (!this.document || now - this.lastTick < SILENCE_MS) return;
+    this.lastTick = Infinity;
+    this.quiet();
+    for (const host of this.hosts.values()) host.busy = 0;
+    this.emit('quiet', null);
+  }
+
   /** Rates fall to zero when nothing runs. */
   quiet() {
     this.flows.clear();
@@ -295,7 +306,7 @@ export class Store extends Emitter {
 
   /** @param {number} now wall ms */
   settleFlows(now) {
-    const elapsed = Math.min(Math.max(now - this.lastTick, 20), 1000);
+    const elapsed = Math.min(Math.max(now - this.lastTick, 20), WINDOW_MS);
     this.lastTick = now;
     const weight = 1 - Math.exp(-elapsed / (WINDOW_MS * 0.7));
     for (const [key, flow] of this.flows) {

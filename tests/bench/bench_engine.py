@@ -15,7 +15,8 @@ from tests.bench import Figure
 PROMPT = b"ringos$ "
 STACKS = {"bare-metal": "bare metal", "type1-trap-and-emulate": "trap-and-emulate"}
 
-#: Integer work with loads, stores and branches; no trap.
+#: Integer work with loads, stores and branches; no trap. The data have a page of their own, because each
+#: store to a page of code is looked at.
 COMPUTE = """
 _start: la   s0, buffer
         li   s1, 0
@@ -29,7 +30,7 @@ loop:   andi t0, s1, 248
         addi s1, s1, 1
         j    loop
         .data
-        .balign 8
+        .balign 4096
 buffer: .zero 256
 """
 #: One SBI call for every two instructions: "probe extension" of the base extension, which does next to

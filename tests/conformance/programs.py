@@ -2,9 +2,10 @@
 
 A program's shape:
 
-    _start (M)  ->  prepare: trap vectors, delegation, page tables, registers  ->  body in M, S or U ^ every
-    trap: handler logs cause, epc, tval, status, mode; goes on at epc + 4, or at s11 after a failed fetch body
-    ends with ecall and a7 = MAGIC  ->  store registers and CSRs  ->  finisher
+    _start (M)  ->  prepare: trap vectors, delegation, page tables, registers  ->  body in M, S or U
+    every trap: its handler logs cause, epc, tval, status and mode, and goes on at epc + 4, or at s11 after
+    a failed fetch
+    the body ends with ecall and a7 = MAGIC  ->  store registers and CSRs  ->  finisher
 
 Registers with a meaning in the body: gp (next output word), s9 (address at hand), s10 (the arena's middle),
 s11 (where to go on after a jump to nowhere), a7 (MAGIC only at the end). Everything else is random. In U mode

@@ -114,6 +114,7 @@ def test_pause_step_and_step_back(page: Page) -> None:
     before = int((traps.text_content() or "").replace(",", ""))
     page.keyboard.press("s")
     expect(traps).to_have_text(f"{before + 1:,}")
+    expect(page.locator(GUESTS).locator(".exits")).to_have_text(f"{before + 1:,}")
     page.keyboard.press("b")
     expect(traps).to_have_text(f"{before:,}")
 

@@ -9,6 +9,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
+from tests.e2e.test_frame import ready
+
 PANELS = ("traps", "console", "timeline", "cpu", "memory")
 
 
@@ -122,6 +124,7 @@ def test_registers_code_and_memory_agree(page: Page) -> None:
 
 
 def test_a_guest_is_written_corrected_and_run(page: Page) -> None:
+    ready(page)
     page.get_by_role("button", name="Write assembly").click()
     editor = page.get_by_role("dialog", name="Write a guest in assembly")
     text = editor.get_by_role("textbox", name=re.compile("^Assembly source"))

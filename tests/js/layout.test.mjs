@@ -106,6 +106,20 @@ test('zooming keeps the point under the pointer; fitting shows everything', () =
   assert.ok(camera.worldY(0) <= bounds.y && camera.worldY(600) >= bounds.y + bounds.h);
 });
 
+test('a level shown on demand is that level, with everything in view where its zooms allow', () => {
+  for (const [hosts, guests] of [[1, 1], [3, 2], [20, 10]]) {
+    for (const level of LEVELS) {
+      const camera = new Camera();
+      Object.assign(camera, { width: 900, height: 560 });
+      const { bounds } = layout(crowd(hosts, guests), level);
+      camera.showLevel(level, bounds);
+      camera.jump();
+      assert.equal(camera.level, level);
+      if (level === 'datacenter') assert.ok(camera.worldX(0) <= bounds.x && camera.worldX(900) >= bounds.x + bounds.w);
+    }
+  }
+});
+
 test('the level of detail follows the zoom', () => {
   const camera = new Camera();
   const levels = [0.1, 0.3, 1].map((scale) => {

@@ -44,6 +44,19 @@ test('traps are counted and timed where there are no VM exits; wall time and vir
   assert.equal(rates?.perVirtualSecond, 3000);
 });
 
+test('rates and load do not outlive what they measured', () => {
+  const store = joined();
+  for (let n = 1; n <= 10; n += 1) store.tick(tick({ n, counted: 20, instructions: 1000 + n * 100 }), n * 100);
+  store.silence(2400);
+  assert.ok((store.guests.get(1)?.rates.traps ?? 0) > 100, 'a tick may be late');
+  store.silence(2501);
+  assert.deepEqual(store.guests.get(1)?.rates, { instructions: 0, traps: 0, perVirtualSecond: 0 });
+  assert.deepEqual([store.flows.size, store.hosts.get(1)?.busy], [0, 0]);
+  store.tick(tick({ n: 11, counted: 5, instructions: 2100 }), 9000);
+  store.tick(tick({ n: 12, counted: 5, instructions: 2200 }), 9100);
+  assert.equal(store.guests.get(1)?.rates.traps, 50, 'and begin anew');
+});
+
 test('a guest that does not trap is told by its instructions, whatever the host’s own clock does', () => {
   const store = joined();
   store.tick(tick({ n: 1, instructions: 5000 }), 100);

@@ -1,6 +1,6 @@
 """Finds the programs outside Python that the tests need, and installs what is missing where it may.
 
-    python3 tests/support/provide.py chromium node npm qemu cross-gcc gdb
+    python3 tests/support/provide.py chromium playwright-driver node npm qemu cross-gcc dtc gdb
 
 A program is looked for first; as root on a Debian-like system a missing one is installed with apt-get;
 otherwise the exact command that mends it is printed and the exit status is 1. Nothing is skipped in silence.
@@ -125,6 +125,16 @@ def _find_playwrights_chromium() -> str | None:
     return None
 
 
+def _find_playwrights_driver() -> str | None:
+    """The program inside the installed playwright package; it needs a library that a small system lacks."""
+    package = importlib.util.find_spec("playwright")
+    for place in package.submodule_search_locations or () if package else ():
+        driver = str(Path(place) / "driver" / "node")
+        if _runs(driver, "--version") is not None:
+            return driver
+    return None
+
+
 _PROGRAMS = {
     program.name: program
     for program in (
@@ -140,6 +150,12 @@ _PROGRAMS = {
             _find_chromium,
             ("chromium",),
             "or: .venv/bin/python -m playwright install --with-deps chromium",
+        ),
+        Program(
+            "playwright-driver",
+            "a Playwright whose driver starts (it needs libatomic)",
+            _find_playwrights_driver,
+            ("libatomic1",),
         ),
         Program("node", f"node {NODE_OLDEST} or newer for the JavaScript checks", _find_node, ("nodejs",)),
         Program("npm", "npm for the JavaScript checks", lambda: _on_path("npm"), ("npm",)),
@@ -160,6 +176,12 @@ _PROGRAMS = {
             "the debugger that knows RISC-V, which the debugger's door is tested with",
             lambda: _on_path("gdb-multiarch"),
             ("gdb-multiarch",),
+        ),
+        Program(
+            "dtc",
+            "the device-tree compiler, which reads the device trees that boards are given",
+            lambda: _on_path("dtc"),
+            ("device-tree-compiler",),
         ),
     )
 }

@@ -128,6 +128,17 @@ def test_a_problem_says_what_was_wrong_and_where(page: Pages, lab: str) -> None:
     assert "8" in error["params"]["detail"]
 
 
+@pytest.mark.parametrize("name", ["", "<b>", " x", "x" * 41])
+def test_a_name_that_is_none_is_explained_to_the_person_who_typed_it(
+    page: Pages, lab: str, name: str
+) -> None:
+    one = page()
+    one.join(lab)
+    error = one.ask("command", {"command": {"type": "lab.rename", "name": name}})["error"]
+    assert error["key"] == "bad-name"
+    assert "letters" in error["message"]
+
+
 def test_whole_64_bit_numbers_pass_both_ways(page: Pages, lab: str) -> None:
     one = page()
     one.join(lab)

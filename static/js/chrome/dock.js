@@ -46,7 +46,7 @@ export class Dock {
       this.dirty = true;
       scheduler.invalidate();
     };
-    for (const event of /** @type {const} */ (['tick', 'document', 'keyframe'])) app.store.on(event, touch);
+    for (const event of /** @type {const} */ (['tick', 'quiet', 'document', 'keyframe'])) app.store.on(event, touch);
     for (const event of /** @type {const} */ (['guest', 'selection', 'theme', 'connection'])) app.on(event, touch);
     app.on('language', () => {
       this.words();

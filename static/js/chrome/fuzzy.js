@@ -8,6 +8,7 @@
 export function fuzzy(query, title) {
   const letters = query.toLowerCase().replaceAll(/\s+/g, '');
   const text = title.toLowerCase();
+  if (!letters) return 1;
   let score = 1;
   let from = 0;
   let previous = -2;

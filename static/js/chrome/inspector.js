@@ -29,7 +29,7 @@ export class Inspector {
       this.dirty = true;
       scheduler.invalidate();
     };
-    for (const event of /** @type {const} */ (['document', 'keyframe', 'tick', 'notice'])) app.store.on(event, touch);
+    for (const event of /** @type {const} */ (['document', 'keyframe', 'tick', 'quiet', 'notice'])) app.store.on(event, touch);
     for (const event of /** @type {const} */ (['selection', 'connection', 'busy'])) app.on(event, touch);
     app.on('language', () => {
       this.built = '';

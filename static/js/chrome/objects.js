@@ -33,11 +33,11 @@ export class Objects {
       scheduler.invalidate();
     };
     let figures = 0;
-    for (const event of /** @type {const} */ (['document', 'keyframe'])) app.store.on(event, touch);
+    for (const event of /** @type {const} */ (['document', 'keyframe', 'notice', 'quiet'])) app.store.on(event, touch);
     app.store.on('tick', () => {
       const seen = this.root.classList.contains('open') || this.root.contains(document.activeElement);
       figures += 1;
-      if (seen || figures % UNSEEN_TICKS === 0) touch();
+      if (seen || !app.store.running || figures % UNSEEN_TICKS === 0) touch();
     });
     app.on('selection', touch);
     app.on('language', () => {

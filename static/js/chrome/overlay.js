@@ -56,7 +56,7 @@ export class Overlay {
     this.states();
   }
 
-  /** What moves, for a reader who is here for the first time; gone for good when they have read it. */
+  /** What moves, for a reader who is here for the first time: beside the one host of a first lab, gone for good when it was read. */
   makeWelcome() {
     const { app } = this;
     const element = h('section.welcome', { 'aria-label': app.t('welcome.title') }, h('strong', null, app.t('welcome.title')), h('p', null, app.t('welcome.text')),
@@ -84,7 +84,7 @@ export class Overlay {
     const lab = app.store.document;
     const lost = app.connection === 'reconnecting' && lab;
     this.banner.hidden = !lost;
-    if (this.welcome) this.welcome.hidden = !lab || lab.guests.length === 0;
+    if (this.welcome) this.welcome.hidden = lab?.hosts.length !== 1 || lab.guests.length !== 1;
     setText(this.banner, lost ? app.t('connection.lost') : '');
     if (app.connection === 'refused') {
       const problem = app.refusal;

@@ -36,7 +36,7 @@ export function mountCpu(root, app) {
     ask();
   });
   const levelElement = h('span.cpu-level');
-  const pcElement = h('button.value-link.cpu-pc', { type: 'button', onclick: () => latest && openAt(latest.pc) });
+  const pcElement = h('button.value-link.cpu-pc', { type: 'button', hidden: true, onclick: () => latest && openAt(latest.pc) });
   const instruction = h('code.cpu-instruction');
   const follow = button(app.t('cpu.follow'), () => {
     pinned = pinned === null && latest ? word(latest.pc) : null;
@@ -204,6 +204,7 @@ export function mountCpu(root, app) {
       setAttribute(levelElement, 'data-group', level.group);
       levelElement.classList.toggle('deprivileged', level.name === 'kernel_deprivileged');
       setText(pcElement, `pc ${hexWord(now.pc)}`);
+      pcElement.hidden = false;
       setText(instruction, now.instruction);
       showRegisters(now);
       showCsrs(now);

@@ -119,7 +119,7 @@ export function openEditor(app, { source, name } = {}) {
     const bytes = new TextEncoder().encode(source).length;
     nameBox.setAttribute('aria-invalid', String(!NAME.test(wanted)));
     if (!NAME.test(wanted)) {
-      say(app.t('editor.badname'), true);
+      say(app.t('error.bad-name'), true);
       nameBox.focus();
       return;
     }

@@ -268,6 +268,4 @@ export const PANEL_MESSAGES = {
   'editor.done': ['{name} is in the palette.', '{name:이} 팔레트에 추가되었습니다.'],
   'editor.started': ['{name} runs on {host}.', '{name:이} {host}에서 실행됩니다.'],
   'editor.large': ['The source is too long: {size} KiB of at most 256 KiB.', '소스가 너무 깁니다: {size} KiB (최대 256 KiB).'],
-  'editor.badname': ['A name has 1 to 40 letters, digits, spaces, dots or dashes and begins with a letter or digit.',
-    '이름은 글자나 숫자로 시작하며 글자, 숫자, 빈칸, 점, 붙임표 1~40자입니다.'],
 };

@@ -51,6 +51,8 @@ export function mountTraps(root, app) {
   let quietLoads = 0;
   /** @type {import('./filter.js').Filter | null} the filter that the bar shows */
   let barOf = null;
+  /** @type {import('../protocol.js').LabDocument | null} */
+  let barDocument = null;
   let barAt = 0;
   let shown = true;
   const wide = root.clientWidth >= CHART_FROM_PX;
@@ -391,8 +393,9 @@ export function mountTraps(root, app) {
     if (wasRunning && !app.store.running) void catchUp();
     wasRunning = app.store.running;
     if (filter.guest !== null && !app.store.guest(filter.guest)) filter = { ...filter, guest: null };
-    if (barOf !== filter || performance.now() - barAt > BAR_MS) {
+    if (barOf !== filter || barDocument !== app.store.document || performance.now() - barAt > BAR_MS) {
       barOf = filter;
+      barDocument = app.store.document;
       barAt = performance.now();
       updateBar();
     }

@@ -9,6 +9,10 @@ export const SMALLEST = 0.02;
 export const LARGEST = 2.5;
 /** The zoom from which a level of detail is shown, widest first. @type {[level: import('./layout.js').Level, from: number][]} */
 const LEVELS = [['stack', 0.55], ['host', 0.21], ['datacenter', 0]];
+/** Zooms at which a level is shown on demand: within the level's range. @type {Record<import('./layout.js').Level, {least: number, usual: number, most: number}>} */
+const SHOWN = {
+  stack: { least: 0.55, usual: 1, most: 1.35 }, host: { least: 0.21, usual: 0.42, most: 0.53 }, datacenter: { least: 0, usual: 0.15, most: 0.205 },
+};
 /** Room round what is fitted, CSS pixels. */
 const MARGIN = 20;
 const LOWER_MARGIN = 72;
@@ -70,17 +74,29 @@ export class Camera {
       Object.assign(this.target, { x: 0, y: 0, scale: 1 });
       return;
     }
-    const scale = Math.min((this.width - 2 * MARGIN) / rect.w, (this.height - MARGIN - LOWER_MARGIN) / rect.h, largest);
+    this.centre(rect, Math.min(this.scaleOf(rect), largest));
+  }
+
+  /** The zoom at which a rectangle fills the view. @param {Rect} rect */
+  scaleOf(rect) {
+    return Math.min((this.width - 2 * MARGIN) / rect.w, (this.height - MARGIN - LOWER_MARGIN) / rect.h);
+  }
+
+  /** @param {Rect} rect @param {number} scale */
+  centre(rect, scale) {
     this.target.scale = Math.min(LARGEST, Math.max(SMALLEST, scale));
     this.target.x = rect.x + rect.w / 2;
     this.target.y = rect.y + rect.h / 2 + (LOWER_MARGIN - MARGIN) / 2 / this.target.scale;
   }
 
-  /** Show a rectangle's centre at the middle of a level's range. @param {import('./layout.js').Level} level @param {Rect} around */
+  /**
+   * Show a rectangle at a level of detail: all of it if the level's zooms allow, else its middle at a zoom that suits the level.
+   * @param {import('./layout.js').Level} level @param {Rect} around
+   */
   showLevel(level, around) {
-    this.target.x = around.x + around.w / 2;
-    this.target.y = around.y + around.h / 2;
-    this.target.scale = { stack: 1, host: 0.42, datacenter: 0.15 }[level];
+    const { least, usual, most } = SHOWN[level];
+    const whole = this.scaleOf(around);
+    this.centre(around, around.w > 0 && whole >= least ? Math.min(whole, most) : usual);
   }
 
   /** Be at the target at once. */

@@ -95,7 +95,7 @@ export class CanvasView {
       this.makeSprites();
       this.relayout();
     });
-    app.store.on('tick', () => this.touch('live'));
+    for (const event of /** @type {const} */ (['tick', 'quiet'])) app.store.on(event, () => this.touch('live'));
     app.store.on('traps', (traps) => this.spawn(traps));
     app.on('selection', () => this.touch('live'));
     app.on('theme', () => {
@@ -195,15 +195,28 @@ export class CanvasView {
     this.scheduler.invalidate();
   }
 
-  /** @param {import('./layout.js').Level} level */
+  /** All of the lab where the level's zooms allow, else the host of the selection or the one in the middle. @param {import('./layout.js').Level} level */
   showLevel(level) {
-    const { selection } = this.app;
-    const { bounds } = this.scene;
-    const box = selection && this.scene.byKey.get(`${selection.kind}:${selection.id}`);
-    this.camera.showLevel(level, bounds);
-    const { scale } = this.camera.target;
-    if (box && (bounds.w * scale > this.camera.width || bounds.h * scale > this.camera.height)) this.camera.showLevel(level, box);
+    const { camera, scene } = this;
+    const { bounds } = scene;
+    camera.showLevel(level, bounds);
+    const { scale } = camera.target;
+    if (bounds.w * scale > camera.width || bounds.h * scale > camera.height) {
+      const box = this.selectedHost() ?? this.middleHost();
+      if (box) camera.showLevel(level, box);
+    }
     this.scheduler.invalidate();
+  }
+
+  selectedHost() {
+    const { selection, store } = this.app;
+    const host = selection?.kind === 'guest' ? store.guest(selection.id)?.host : selection?.id;
+    return this.scene.byKey.get(`host:${host}`);
+  }
+
+  middleHost() {
+    const away = (/** @type {Box} */ box) => Math.hypot(box.x + box.w / 2 - this.camera.x, box.y + box.h / 2 - this.camera.y);
+    return this.scene.boxes.filter((box) => box.kind === 'host').sort((a, b) => away(a) - away(b))[0];
   }
 
   /** @param {Box} box */
@@ -311,6 +324,8 @@ export class CanvasView {
       this.particles.advance(now, this.scene, this.paths);
       this.dirty.particles = true;
     }
+    const under = String(this.particles.count > 0);
+    if (this.root.dataset.moving !== under) this.root.dataset.moving = under;
     for (const [key, until] of this.shining) if (until <= now) this.shining.delete(key);
     if (this.shining.size > 0) this.dirty.particles = true;
     return moved || this.particles.count > 0 || this.shining.size > 0;

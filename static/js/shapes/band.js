@@ -60,8 +60,9 @@ export const band = {
 /**
  * Lines below a band's title; those that do not fit are left out.
  * @param {Brush} brush @param {string} group @param {(string | null)[]} lines the first is code, the others are figures
+ * @param {number} [share] of the width for figures: traps travel at the right
  */
-function write(brush, group, lines) {
+function write(brush, group, lines, share = 0.66) {
   const pad = 10 * brush.camera.scale;
   const step = Math.max(17 * brush.camera.scale, 13.5 * brush.size);
   let baseline = brush.y + pad * 0.8 + 11.5 * brush.size + step + 1;
@@ -73,7 +74,7 @@ function write(brush, group, lines) {
       brush.text(line, brush.x + pad, baseline, width, brush.colour('--ink'));
     } else {
       brush.type('text', 11);
-      brush.text(line, brush.x + pad, baseline, width * 0.66, brush.colour(`--band-${group}-ink`));
+      brush.text(line, brush.x + pad, baseline, width * share, brush.colour(`--band-${group}-ink`));
     }
     baseline += step;
   });
@@ -109,12 +110,13 @@ function guestBand(brush, box, words) {
   }
   const stopped = live.state === 3 ? app.t('guest.stopped', { status: live.exitStatus ?? 0 }) : null;
   const off = live.state === 0 ? app.t('guest.off') : null;
-  const untrapped = live.state === 1 ? app.store.untrapped(box.guest) : 0;
+  const untrapped = app.store.untrapped(box.guest);
+  const spins = live.state === 1 && untrapped >= UNTRAPPED_INSTRUCTIONS;
   write(brush, 'kernel', [
-    stopped ?? off ?? (live.state === 2 && here ? app.t('guest.idle') : at),
+    stopped ?? off ?? (live.state === 2 && here ? app.t('state.idle') : at),
     `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`,
-    untrapped >= UNTRAPPED_INSTRUCTIONS ? app.t('guest.untrapped', { count: app.i18n.compact(untrapped) }) : `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
-  ]);
+    spins ? app.t('guest.untrapped.short', { count: app.i18n.compact(untrapped) }) : `${app.n(live.traps)} ${app.t('unit.exits-total')}`,
+  ], spins ? 1 : undefined);
 }
 
 /** @param {Brush} brush @param {Box} box @param {import('../render/words.js').Words} words */

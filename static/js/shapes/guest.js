@@ -70,7 +70,7 @@ function tile(brush, box, live, words) {
   const line = brush.type('code', 11) * 1.5;
   const lines = live.state === 4
     ? [words.failure(box.guest)]
-    : [`${app.i18n.compact(live.rates.instructions)} ${app.t('unit.instructions')}`, `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`];
+    : [`${app.i18n.compact(live.rates.instructions)} ${app.t('unit.instructions')}`, `${app.i18n.compact(live.rates.traps)} ${app.t('unit.exits')}`, `${app.n(live.traps)} ${app.t('unit.exits-total')}`];
   for (const text of lines) {
     y += line;
     if (y > brush.y + brush.h - pad) return;

@@ -150,13 +150,15 @@ export class Carry extends Emitter {
   async drop(place) {
     const { load, app } = this;
     if (!load) return;
-    const { item, target, verdict, inside } = load;
+    const { item, target, verdict, inside, via } = load;
     const name = this.nameOf(item);
     this.finish(true);
     if (item.kind === 'host') {
       if (!inside || target !== null) return;
       const result = await app.attempt({ type: 'host.create', x: Math.round(place.x), y: Math.round(place.y) });
-      if (result) this.done({ kind: 'host', id: result.host }, app.t('announce.host-created'));
+      if (!result) return;
+      this.done({ kind: 'host', id: result.host }, app.t('announce.host-created'));
+      if (via === 'keyboard') await app.fitWith(result.host);
       return;
     }
     if (target === null) {
