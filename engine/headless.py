@@ -433,11 +433,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     if arguments.gdb is not None:
         if arguments.trace is not None or arguments.max_instructions is not None:
-            raise LabError(
-                "gdb-goes-back",
-                "A debugger goes back and forth in time, so --gdb goes with neither --trace nor "
-                "--max-instructions.",
-            )
+            _say("gdb goes back and forth in time: --gdb cannot be used with --trace or --max-instructions")
+            return Status.REFUSED
         host_row = HostRow(1, "host", 0.0, 0.0, arguments.harts, host_memory, stack)
         guest_row = GuestRow(GUEST, "guest", 1, arguments.image, arguments.harts, memory, bootargs)
         debugger = Debugger(host_row, guest_row, image, _print)
@@ -487,12 +484,11 @@ class _Door:
             try:
                 server = cleanup.enter_context(socket.create_server((GDB_ADDRESS, port)))
             except OSError as error:
-                raise LabError(
-                    "gdb-port",
-                    f"Cannot listen on {GDB_ADDRESS} port {port}: {error.strerror}. Choose another one; "
-                    "--gdb 0 takes any that is free.",
-                    port=port,
-                ) from None
+                _say(
+                    f"cannot listen on {GDB_ADDRESS} port {port}: {error.strerror}; choose another one, "
+                    "or --gdb 0 for any that is free"
+                )
+                return Status.REFUSED
             cleanup.callback(self._close)
             _say(
                 "the guest is halted at its first instruction. Connect with:\n"

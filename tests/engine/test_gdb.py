@@ -455,3 +455,15 @@ def test_what_cannot_be_combined_is_refused() -> None:
     assert done.returncode == 126
     assert "--max-instructions" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, "-m", "webapp.cli", "run", "hello", "--gdb", port],
+            capture_output=True, text=True, cwd=ROOT, timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+    assert done.returncode == 126
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
