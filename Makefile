@@ -50,7 +50,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 provide: $(TEST_INSTALLED)
-	@$(PY) tests/support/provide.py chromium playwright-driver node npm qemu cross-gcc dtc
+	@$(PY) tests/support/provide.py chromium playwright-driver node npm qemu cross-gcc dtc gdb
 
 $(CREATED):
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import os
 import select
+import shlex
+import socket
 import sys
 import termios
 from collections.abc import Callable, Iterator
@@ -20,7 +22,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine import guests
-from engine.commands import LabError
+from engine.commands import LabError, Stack
+from engine.debugger import Debugger
+from engine.document import GuestRow, HostRow
+from engine.gdb import Stub
 from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program
@@ -33,13 +38,16 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 GUEST = 1
-STACKS = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
 #: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
 HOST_MEMORY_FACTOR = 2
+GDB_ADDRESS = "127.0.0.1"
+#: A client that takes nothing for so long is gone.
+CLIENT_PATIENCE_SECONDS = 30
 QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
 
 
@@ -75,6 +83,7 @@ examples:
   ringside run kernel.elf --harts 2 --memory 128M --max-instructions 5000000
   ringside run program.s --trace traps.jsonl --stats     assemble, run, keep every trap
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
+  ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
 """
 
 
@@ -125,6 +134,12 @@ def add_commands(subparsers: Any) -> None:
     run.add_argument("--trace", metavar="FILE", help="write every trap to FILE as JSON lines")
     run.add_argument(
         "--stats", action="store_true", help="at the end, count instructions and traps on standard error"
+    )
+    run.add_argument(
+        "--gdb",
+        type=_count(0, 65535),
+        metavar="PORT",
+        help="halt the guest at its first instruction and wait for gdb on 127.0.0.1:PORT (0: any free port)",
     )
     run.set_defaults(func=_reporting(run_command, Status.REFUSED))
 
@@ -416,6 +431,17 @@ def run_command(arguments: argparse.Namespace) -> int:
     host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
     host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
+    if arguments.gdb is not None:
+        if arguments.trace is not None or arguments.max_instructions is not None:
+            _say("gdb goes back and forth in time: --gdb cannot be used with --trace or --max-instructions")
+            return Status.REFUSED
+        host_row = HostRow(1, "host", 0.0, 0.0, arguments.harts, host_memory, stack)
+        guest_row = GuestRow(GUEST, "guest", 1, arguments.image, arguments.harts, memory, bootargs)
+        debugger = Debugger(host_row, guest_row, image, _print)
+        status = _Door(debugger, script).serve(arguments.gdb, arguments.image)
+        if arguments.stats:
+            sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
+        return status
     with ExitStack() as cleanup:
         if arguments.trace is not None:
             trace.sink = JsonLinesSink(
@@ -431,6 +457,124 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.stats:
         sys.stderr.writelines(_statistics(host, trace))
     return status
+
+
+# -- run --gdb -------------------------------------------------------------------------------------
+def _print(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+class _Door:
+    """A port on which one gdb at a time debugs the guest. Who comes while another is there is turned away.
+
+    A client that hangs up leaves the guest halted for the next one; one that detaches lets it go on.
+    """
+
+    def __init__(self, debugger: Debugger, script: _Script) -> None:
+        self._debugger = debugger
+        self._stub = Stub(debugger)
+        self._script = script
+        self._quiet_from = 0  # position at which the guest got its latest line
+        self._client: socket.socket | None = None
+
+    def serve(self, port: int, image: str) -> int:
+        """Until the guest ends or is killed; the command's exit status."""
+        with ExitStack() as cleanup:
+            try:
+                server = cleanup.enter_context(socket.create_server((GDB_ADDRESS, port)))
+            except OSError as error:
+                _say(
+                    f"cannot listen on {GDB_ADDRESS} port {port}: {error.strerror}; choose another one, "
+                    "or --gdb 0 for any that is free"
+                )
+                return Status.REFUSED
+            cleanup.callback(self._close)
+            _say(
+                "the guest is halted at its first instruction. Connect with:\n"
+                f"    gdb-multiarch -ex 'set architecture riscv:rv64' "
+                f"-ex 'target remote :{server.getsockname()[1]}'{self._symbols(image)}"
+            )
+            while not self._stub.finished:
+                self._turn(server)
+                if self._stub.detached and self._debugger.waits and not self._feed():
+                    _say("the guest waits for input, and there is no more")
+                    return Status.WAITS
+        return self._status()
+
+    @staticmethod
+    def _symbols(image: str) -> str:
+        """The file with the guest's symbols, as gdb takes it."""
+        path = guests.image_path(image) if _is_builtin(image) else Path(image)
+        return "" if path.suffix == ".s" else f" {shlex.quote(str(path))}"
+
+    def _turn(self, server: socket.socket) -> None:
+        """What clients said, then a little of the guest."""
+        running = self._stub.running
+        if running and (self._debugger.waits or self._polls()):
+            running = self._feed() or not self._debugger.waits
+        sources = [server] if self._client is None else [server, self._client]
+        ready, _, _ = select.select(sources, [], [], 0 if running else None)
+        if self._client in ready:
+            self._hear()
+        if server in ready:
+            self._greet(server.accept()[0])
+        if self._stub.running:
+            self._send(self._stub.advance())
+
+    def _polls(self) -> bool:
+        return self._debugger.world.position - self._quiet_from >= PATIENCE_STEPS
+
+    def _feed(self) -> bool:
+        """Give the guest its next line; False when there is none or it has ended."""
+        line = b"" if self._debugger.guest.ended else self._script.next()
+        self._quiet_from = self._debugger.world.position
+        if line:
+            self._debugger.receive(line)
+        return bool(line)
+
+    def _greet(self, client: socket.socket) -> None:
+        if self._client is not None:
+            client.close()
+            return
+        client.settimeout(CLIENT_PATIENCE_SECONDS)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._client = client
+        self._stub.attach()
+
+    def _hear(self) -> None:
+        assert self._client is not None
+        try:
+            said = self._client.recv(1 << 16)
+        except OSError:
+            said = b""
+        if said:
+            self._send(self._stub.feed(said))
+        else:
+            self._close()
+
+    def _send(self, data: bytes) -> None:
+        if self._client is None or not data:
+            return
+        try:
+            self._client.sendall(data)
+        except OSError:
+            self._close()
+
+    def _close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+            self._stub.hang_up()
+
+    def _status(self) -> int:
+        guest = self._debugger.guest
+        if self._stub.killed:
+            return Status.QUIT
+        if guest.failure is not None:
+            _say(f"the guest died: {guest.failure.message}")
+            return Status.DIED
+        return min(guest.exit_status or 0, 255)
 
 
 def _statistics(host: Host, trace: Trace) -> Iterator[str]:

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 
@@ -80,6 +80,11 @@ def guest(name: str) -> Guest:
 def load_image(name: str) -> bytes:
     """The guest's image, as it is loaded. Raises KeyError if there is no such guest."""
     return _file(guest(name).image).read_bytes()
+
+
+def image_path(name: str) -> Path:
+    """The file of the guest's image, for a debugger that wants its symbols. Raises KeyError."""
+    return Path(str(_file(guest(name).image)))
 
 
 def load_lines(name: str) -> Lines:

@@ -198,6 +198,14 @@ class Guest:
             return None
         return self.board.ram.read(at, length) if _within(self.board, at, length) else None
 
+    def physical(self, vcpu: int, address: int) -> int | None:
+        """Guest physical address of a virtual one for a debugger; None where no RAM is mapped."""
+        try:
+            at = self._look(vcpu, address, [])
+        except Trap:
+            return None
+        return at if _within(self.board, at, 1) else None
+
     def walk(self, vcpu: int, address: int) -> dict[str, Any]:
         """As commands.WalkQuery says. Reading changes nothing."""
         trail: list[mmu.Step] = []

@@ -51,6 +51,8 @@ class Monitor(Protocol):
 
 
 Observer = Callable[["Hart", int, int, bool, int, int], None]
+#: A debugger's eye: called before every instruction attempt, with a true `hart.pc`. It may change nothing.
+Probe = Callable[["Hart"], None]
 Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
 
 
@@ -79,6 +81,7 @@ class Hart:
         self.on_event: Callable[[], None] = _nothing
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
+        self.probe: Probe | None = None
         self._contexts: dict[tuple[int, int, int, int], Caches] = {}
         self.read_tlb: dict[int, int] = {}
         self.write_tlb: dict[int, int] = {}
@@ -265,27 +268,31 @@ class Hart:
             return (self.clock + self.cycle_offset) & MASK64
         return (self.retired + self.instret_offset) & MASK64
 
-    def csr_read(self, number: int) -> int:
-        row = self._row(number, write=False)
+    def csr_value(self, row: Csr) -> int:
+        """A CSR as machine mode reads it."""
         computed = self._computed(row)
         return self.csrs.read(row) if computed is None else computed
 
+    def csr_read(self, number: int) -> int:
+        return self.csr_value(self._row(number, write=False))
+
     def csr_write(self, number: int, value: int) -> None:
-        self._csr_store(self._row(number, write=True), value)
+        self.csr_store(self._row(number, write=True), value)
 
     def csr_set(self, number: int, bits: int) -> None:
         row = self._row(number, write=True)
         computed = self._computed(row)
-        self._csr_store(row, (self.csrs.read(row, stored_only=True) if computed is None else computed) | bits)
+        self.csr_store(row, (self.csrs.read(row, stored_only=True) if computed is None else computed) | bits)
 
     def csr_clear(self, number: int, bits: int) -> None:
         row = self._row(number, write=True)
         computed = self._computed(row)
-        self._csr_store(
+        self.csr_store(
             row, (self.csrs.read(row, stored_only=True) if computed is None else computed) & ~bits
         )
 
-    def _csr_store(self, row: Csr, value: int) -> None:
+    def csr_store(self, row: Csr, value: int) -> None:
+        """Write what the row lets be written, whoever asks."""
         value &= MASK64
         if row.rule == "counter":
             # The write takes effect after the instruction: the next one reads `value` (section 3.1.10).
@@ -454,6 +461,9 @@ class Hart:
                 self.trap(interrupt, 0, interrupt=True)
                 continue
             self.limit = min(end, min(self.next_event, until) - self.extra)
+            if self.probe is not None:
+                self.probe(self)
+                self.limit = min(self.limit, self.steps + 1)
             self._execute()
         return self.steps - begin
 

@@ -1,6 +1,6 @@
 """Finds the programs outside Python that the tests need, and installs what is missing where it may.
 
-    python3 tests/support/provide.py chromium playwright-driver node npm qemu cross-gcc dtc
+    python3 tests/support/provide.py chromium playwright-driver node npm qemu cross-gcc dtc gdb
 
 A program is looked for first; as root on a Debian-like system a missing one is installed with apt-get;
 otherwise the exact command that mends it is printed and the exit status is 1. Nothing is skipped in silence.
@@ -170,6 +170,12 @@ _PROGRAMS = {
             "the RISC-V compiler that rebuilds the guests",
             lambda: _on_path("riscv64-linux-gnu-gcc"),
             ("gcc-riscv64-linux-gnu",),
+        ),
+        Program(
+            "gdb",
+            "the debugger that knows RISC-V, which the debugger's door is tested with",
+            lambda: _on_path("gdb-multiarch"),
+            ("gdb-multiarch",),
         ),
         Program(
             "dtc",

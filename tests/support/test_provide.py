@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import provide
 
-EVERYTHING = ["chromium", "node", "npm", "qemu", "cross-gcc"]
+EVERYTHING = ["chromium", "node", "npm", "qemu", "cross-gcc", "gdb"]
 
 
 @pytest.fixture

@@ -1,0 +1,382 @@
+"""One guest under a debugger: it runs, stops, and goes back in time; nothing of it is about any protocol.
+
+    history ●────────●──────●──○─ ─ ─ ─      ○ now: forward runs the world on, backward restores a checkpoint
+                                                and runs again up to the place that was asked for
+
+A run to a breakpoint is two runs of the same stretch. In the first a probe on every hart looks at the machine
+before each instruction and notes where it would have stopped; the second ends there. So a guest that is being
+debugged executes exactly what it would have executed without, and its memory is never patched.
+
+Invariants
+- A breakpoint is a virtual address, compared with the pc of every vCPU before the instruction executes. The
+  instruction that a vCPU stands at does not stop it again: a page that only the VMM had to map is no event.
+- A watchpoint keeps the physical memory that its address meant when it was set; forward it stops after the
+  instruction that changed it, backward before.
+- A step ends where the vCPU's pc or its count of retired instructions differs: a trap entry is one.
+- Writing a register or memory begins a new history: what the guest did before cannot lead there.
+- Console output is shown once, however often a stretch is run.
+- Running is cut into slices (the generators yield None), so that the caller can stop it at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from engine.document import GuestRow, HostRow
+from engine.history import History
+from engine.hypervisor.guest import Guest
+from engine.hypervisor.host import Host
+from engine.hypervisor.vm_guest import VmGuest
+from engine.isa.csrs import Csr
+from engine.machine.hart import MACHINE, SUPERVISOR, USER, Hart
+from engine.machine.loader import LoadedImage
+from engine.machine.memory import PAGE
+from engine.world import World
+
+SLICE_STEPS = 20_000
+#: Stretch that is searched at once for a stop in the past.
+WINDOW_STEPS = 50_000
+MAX_STOPS = 256
+MAX_WATCHED_BYTES = PAGE
+
+#: (address, length) of a watchpoint
+Range = tuple[int, int]
+#: What tells one moment of a vCPU from the next: (pc, instructions retired)
+Moment = tuple[int, int]
+#: A run that can be interrupted: None after each slice, at last why it stopped
+Running = Iterator["Stop | None"]
+
+
+class Stop(NamedTuple):
+    """Why the guest stands still. `reason`: step, breakpoint, watchpoint, begin (of the history), exited or
+    failed; `address`: of the watchpoint."""
+
+    vcpu: int
+    reason: str
+    address: int = 0
+
+
+class _Hit(NamedTuple):
+    """A position at which the guest would have stopped."""
+
+    position: int
+    stop: Stop
+
+
+class Debugger:
+    """A host with one guest that has not executed anything yet. `show` gets what the guest prints.
+
+    Raises LabError when the host cannot take the guest.
+    """
+
+    def __init__(
+        self, host: HostRow, guest: GuestRow, image: LoadedImage, show: Callable[[bytes], None]
+    ) -> None:
+        self.world = World.build([host], [guest], lambda _name: image, self._print)
+        self.history = History(self.world)
+        self.breakpoints: set[int] = set()
+        self.watchpoints: dict[Range, list[Range]] = {}  # by virtual range: the physical ones it means
+        self._id = guest.id
+        self._show = show
+        self._shown = 0  # position up to which output was shown
+        self._printed: bytearray | None = None
+
+    @property
+    def guest(self) -> Guest:
+        return self.world.guest(self._id)
+
+    @property
+    def host(self) -> Host:
+        return self.world.hosts[self.world.homes[self._id]]
+
+    @property
+    def waits(self) -> bool:
+        """Can nothing happen without input?"""
+        return self.world.idle
+
+    # -- looking -------------------------------------------------------------------------------------
+    def hart(self, vcpu: int) -> Hart:
+        """The architectural state that the guest believes in. For looking only."""
+        return self.guest.hart(vcpu)
+
+    def read(self, vcpu: int, address: int, length: int) -> bytes:
+        """Memory at a virtual address, up to the first byte that is not mapped RAM."""
+        found = bytearray()
+        for at, size in _pages(address, length):
+            part = self.guest.read(vcpu, at, size, physical=False)
+            if part is None:
+                break
+            found += part
+        return bytes(found)
+
+    # -- changing ------------------------------------------------------------------------------------
+    def write(self, vcpu: int, address: int, data: bytes) -> bool:
+        """Store through the guest's translation, whatever its pages permit. False, and nothing is changed,
+        where no RAM is mapped."""
+        ranges = self._physical(vcpu, address, len(data))
+        if ranges is None:
+            return False
+        done = 0
+        for at, size in ranges:
+            self.guest.board.ram.write(at, data[done : done + size])
+            done += size
+        self._rewritten()
+        return True
+
+    def set_register(self, vcpu: int, number: int, value: int) -> None:
+        """x0 to x31; 32 is pc. x0 stays zero."""
+        hart = self._taken_off(vcpu)
+        if number == 32:
+            hart.pc = value & ~3
+        elif number:
+            hart.x[number] = value
+        self._rewritten()
+
+    def set_csr(self, vcpu: int, row: Csr, value: int) -> bool:
+        """Write what may be written (WARL). False for a read-only register."""
+        if row.read_only:
+            return False
+        self._taken_off(vcpu).csr_store(row, value)
+        self._rewritten()
+        return True
+
+    def set_privilege(self, vcpu: int, privilege: int) -> bool:
+        if privilege not in (USER, SUPERVISOR, MACHINE):
+            return False
+        hart = self._taken_off(vcpu)
+        hart.privilege = privilege
+        hart.refresh()
+        self._rewritten()
+        return True
+
+    def receive(self, data: bytes) -> None:
+        """Bytes typed on the guest's console."""
+        self.history.submit(self._id, data=data)
+
+    def _taken_off(self, vcpu: int) -> Hart:
+        """A vCPU's state for changing: off its host hart, so that the change is entered like any other."""
+        guest = self.guest
+        if isinstance(guest, VmGuest):
+            self.host.unload_guest(guest)
+        return guest.hart(vcpu)
+
+    def _rewritten(self) -> None:
+        self.history.rebase()
+        self._shown = self.world.position
+
+    # -- where to stop -------------------------------------------------------------------------------
+    def watch(self, vcpu: int, address: int, length: int) -> bool:
+        """False where no RAM is mapped, or where it is too much to watch."""
+        ranges = self._physical(vcpu, address, length) if 0 < length <= MAX_WATCHED_BYTES else None
+        if ranges is None or len(self.watchpoints) >= MAX_STOPS:
+            return False
+        self.watchpoints[address, length] = ranges
+        return True
+
+    def stop_at(self, address: int) -> bool:
+        """Set a breakpoint. False when there are too many."""
+        if len(self.breakpoints) >= MAX_STOPS:
+            return False
+        self.breakpoints.add(address)
+        return True
+
+    def _physical(self, vcpu: int, address: int, length: int) -> list[Range] | None:
+        found = []
+        for at, size in _pages(address, length):
+            physical = self.guest.physical(vcpu, at)
+            if physical is None:
+                return None
+            found.append((physical, size))
+        return found
+
+    # -- forward -------------------------------------------------------------------------------------
+    def go(self) -> Running:
+        """Run until something stops the guest. Goes on yielding None while it waits for input."""
+        eye = _Eye(self, backward=False) if self.breakpoints or self.watchpoints else None
+        while not self.guest.ended:
+            begin = self.world.position
+            self._run(SLICE_STEPS, eye)
+            if eye is not None:
+                eye.look_once_more()
+            if eye is not None and eye.first is not None:
+                self._printed = None
+                self.history.seek(begin)
+                while self.world.position < eye.first.position:
+                    self._run(eye.first.position - self.world.position, None)
+                self._show_printed()
+                yield eye.first.stop
+                return
+            self._show_printed()
+            if not self.guest.ended:
+                yield None
+        yield self._ending()
+
+    def step(self, vcpu: int) -> Running:
+        """One step of this vCPU; the others go on beside it and stop for nothing."""
+        before, done = self._moment(vcpu), 0
+        while not self.guest.ended and self._moment(vcpu) == before:
+            self._run(1, None)
+            self._show_printed()
+            done += 1
+            if self.waits or done % SLICE_STEPS == 0:
+                yield None
+        yield self._ending() if self.guest.ended else Stop(vcpu, "step")
+
+    def _run(self, steps: int, eye: _Eye | None) -> None:
+        """Run on, keeping what is printed for the first time."""
+        seen = self._shown - self.world.position
+        if seen <= 0:
+            self._printed = self._printed or bytearray()
+        with self._looking(eye):
+            self.history.run(min(steps, seen) if seen > 0 else steps)
+
+    def _print(self, _guest: int, data: bytes) -> None:
+        if self._printed is not None:
+            self._printed += data
+
+    def _show_printed(self) -> None:
+        printed, self._printed = self._printed, None
+        self._shown = max(self._shown, self.world.position)
+        if printed:
+            self._show(bytes(printed))
+
+    def _ending(self) -> Stop:
+        return Stop(0, "exited" if self.guest.failure is None else "failed")
+
+    def _moment(self, vcpu: int) -> Moment:
+        hart = self.guest.hart(vcpu)
+        return hart.pc, hart.retired
+
+    # -- backward ------------------------------------------------------------------------------------
+    def go_back(self) -> Running:
+        """Go back to the latest place where a run would have stopped, or to where the history begins."""
+        end = self.world.position
+        eye = _Eye(self, backward=True)
+        while end > self.history.begin:
+            begin = max(self.history.begin, end - WINDOW_STEPS)
+            self._replay(begin, end, eye)
+            if eye.last is not None:
+                self.history.seek(eye.last.position)
+                yield eye.last.stop
+                return
+            end = begin
+            self.history.seek(end)
+            yield None
+        yield Stop(0, "begin")
+
+    def step_back(self, vcpu: int) -> Running:
+        """Take back this vCPU's latest step."""
+        now, end = self._moment(vcpu), self.world.position
+        while end > self.history.begin:
+            begin = max(self.history.begin, end - WINDOW_STEPS)
+            eye = _Eye(self, backward=True, every_step_of=vcpu)
+            self._replay(begin, end, eye)
+            begin = begin if eye.last is None else eye.last.position
+            self.history.seek(begin)
+            found = None
+            while self.world.position < end:
+                if self._moment(vcpu) != now:
+                    found = self.world.position
+                self.history.run(1)
+            if found is not None:
+                self.history.seek(found)
+                yield Stop(vcpu, "step")
+                return
+            end = begin
+            self.history.seek(end)
+            yield None
+        yield Stop(vcpu, "begin")
+
+    def _replay(self, begin: int, end: int, eye: _Eye) -> None:
+        """Run a stretch of the past under an eye."""
+        self.history.seek(begin)
+        eye.begin()
+        with self._looking(eye):
+            while self.world.position < end:
+                self.history.run(end - self.world.position)
+        eye.look_once_more()
+
+    @contextmanager
+    def _looking(self, eye: _Eye | None) -> Iterator[None]:
+        for hart in self.host.harts:
+            hart.probe = eye
+        try:
+            yield
+        finally:
+            for hart in self.host.harts:
+                hart.probe = None
+
+
+class _Eye:
+    """Looks before every instruction of a stretch, and notes where the guest would have stopped: `first` and
+    `last`. every_step_of: note each attempt of that vCPU instead of breakpoints and watchpoints."""
+
+    def __init__(self, debugger: Debugger, backward: bool, every_step_of: int | None = None) -> None:
+        self.first: _Hit | None = None
+        self.last: _Hit | None = None
+        self._debugger = debugger
+        self._host = debugger.host
+        self._backward = backward
+        self._every_step_of = every_step_of
+        self._breakpoints = frozenset(debugger.breakpoints)
+        self._watched = dict(debugger.watchpoints) if every_step_of is None else {}
+        self._standing = {vcpu: debugger._moment(vcpu) for vcpu in range(debugger.guest.vcpu_count)}
+        self._values: dict[Range, bytes] = {}
+        self._attempt = (0, 0)  # position and vCPU of the latest one
+        self.begin()
+
+    def begin(self) -> None:
+        """A stretch begins here."""
+        self.first = self.last = None
+        self._values = {key: self._value(key) for key in self._watched}
+        self._attempt = (self._position, 0)
+
+    @property
+    def _position(self) -> int:
+        return self._host.position_offset + self._host.position
+
+    def __call__(self, hart: Hart) -> None:
+        loaded = self._host.loaded[hart.number]
+        vcpu = hart.number if loaded is None else loaded.number
+        if self._every_step_of is not None:
+            if vcpu == self._every_step_of:
+                self._note(self._position, Stop(vcpu, "step"))
+            return
+        if self._watched:
+            self._look_at_values()
+        if hart.pc in self._breakpoints and self._debugger._moment(vcpu) != self._standing[vcpu]:
+            self._note(self._position, Stop(vcpu, "breakpoint"))
+        self._attempt = (self._position, vcpu)
+
+    def look_once_more(self) -> None:
+        """The stretch is over: its last instruction may have changed something."""
+        self._look_at_values()
+
+    def _look_at_values(self) -> None:
+        for key, before in self._values.items():
+            value = self._value(key)
+            if value != before:
+                self._values[key] = value
+                position, vcpu = self._attempt
+                if not self._backward:
+                    position = self._position
+                self._note(position, Stop(vcpu, "watchpoint", key[0]))
+
+    def _value(self, key: Range) -> bytes:
+        ram = self._debugger.guest.board.ram
+        return b"".join(ram.read(address, length) for address, length in self._watched[key])
+
+    def _note(self, position: int, stop: Stop) -> None:
+        self.last = _Hit(position, stop)
+        self.first = self.first or self.last
+
+
+def _pages(address: int, length: int) -> Iterator[Range]:
+    """A virtual range cut at page ends. It ends with the address space."""
+    end = min(address + length, 1 << 64)
+    while address < end:
+        size = min(end - address, PAGE - address % PAGE)
+        yield address, size
+        address += size
