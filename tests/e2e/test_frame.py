@@ -40,6 +40,17 @@ def pause(page: Page) -> None:
     expect(page.get_by_role("button", name=re.compile("^Run"))).to_be_visible()
 
 
+def settled(locator: Locator) -> str:
+    """The text once it stands still: what ran before a pause may still be on its way in a last tick."""
+    text = locator.text_content() or ""
+    for _ in range(50):
+        locator.page.wait_for_timeout(500)
+        before, text = text, locator.text_content() or ""
+        if text == before:
+            return text
+    raise AssertionError(f"{locator} goes on changing: {text}")
+
+
 def test_the_demo_lab_is_running_when_the_page_opens(page: Page) -> None:
     ready(page)
     expect(page.locator(HOSTS)).to_have_count(1)
@@ -111,7 +122,7 @@ def test_pause_step_and_step_back(page: Page) -> None:
     ready(page)
     pause(page)
     traps = page.locator("#inspector .figure", has_text=re.compile(r"^Traps\d")).locator("dd")
-    before = int((traps.text_content() or "").replace(",", ""))
+    before = int(settled(traps).replace(",", ""))
     page.keyboard.press("s")
     expect(traps).to_have_text(f"{before + 1:,}")
     expect(page.locator(GUESTS).locator(".exits")).to_have_text(f"{before + 1:,}")
