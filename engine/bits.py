@@ -19,14 +19,3 @@ def sign_extend(value: int, bits: int) -> int:
     """`value`'s low `bits` bits, sign-extended to a 64-bit word."""
     value &= (1 << bits) - 1
     return (value - (1 << bits)) & MASK64 if value >> (bits - 1) else value
-
-
-def field(value: int, high: int, low: int) -> int:
-    """Bits `high`..`low` of `value`, both included, as the manuals write them."""
-    return (value >> low) & ((1 << (high - low + 1)) - 1)
-
-
-def with_field(value: int, high: int, low: int, new: int) -> int:
-    """`value` with bits `high`..`low` replaced by `new`."""
-    mask = ((1 << (high - low + 1)) - 1) << low
-    return (value & ~mask) | ((new << low) & mask)

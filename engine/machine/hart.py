@@ -31,6 +31,7 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 NEVER = 1 << 62
 TICK_NS = 100
 _CONTEXTS = 64
+_MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
 #: Section 3.1.9: machine before supervisor; external, software, timer.
 _PRIORITY = (
     Interrupt.MACHINE_EXTERNAL,
@@ -206,34 +207,29 @@ class Hart:
             shift += 8 * length
         return result
 
+    def _atomic_place(self, address: int, size: int, access: Access) -> int:
+        """Where an atomic goes: aligned, permitted as `access`, and in main memory, or Trap."""
+        if address & (size - 1):
+            raise Trap(_MISALIGNED[access], address)
+        physical = self.translate(address, access)
+        if not self.bus.is_ram(physical):
+            raise Trap(mmu.ACCESS_FAULTS[access], address)
+        return physical
+
     def amo_load(self, address: int, size: int) -> int:
         """The old value for a read-modify-write: everything that the store needs is checked first."""
-        address &= MASK64
-        if address & (size - 1):
-            raise Trap(Cause.STORE_MISALIGNED, address)
-        physical = self.translate(address, Access.STORE)
-        if not self.bus.is_ram(physical):
-            raise Trap(Cause.STORE_ACCESS_FAULT, address)
-        return self.bus.read(physical, size)
+        return self.bus.read(self._atomic_place(address & MASK64, size, Access.STORE), size)
 
     def load_reserved(self, address: int, size: int) -> int:
         address &= MASK64
-        if address & (size - 1):
-            raise Trap(Cause.LOAD_MISALIGNED, address)
-        physical = self.translate(address, Access.LOAD)
-        if not self.bus.is_ram(physical):
-            raise Trap(Cause.LOAD_ACCESS_FAULT, address)
+        physical = self._atomic_place(address, size, Access.LOAD)
         value = self._access(address, size, Access.LOAD, None)
         self.reservation = physical
         return value
 
     def store_conditional(self, address: int, size: int, value: int) -> int:
         address &= MASK64
-        if address & (size - 1):
-            raise Trap(Cause.STORE_MISALIGNED, address)
-        physical = self.translate(address, Access.STORE)
-        if not self.bus.is_ram(physical):
-            raise Trap(Cause.STORE_ACCESS_FAULT, address)
+        physical = self._atomic_place(address, size, Access.STORE)
         held, self.reservation = self.reservation == physical, None
         if held:
             self._access(address, size, Access.STORE, value)

@@ -13,7 +13,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from engine.bits import MASK64, SIGN64, signed
+from engine.bits import MASK64, SIGN64, sign_extend, signed
 from engine.isa.decoder import decode
 from engine.isa.formats import Row
 from engine.machine.mmu import Trap
@@ -40,8 +40,7 @@ def mulhu(a: int, b: int, bits: int) -> int:
 
 
 def _narrow(value: int, bits: int) -> int:
-    value &= (1 << bits) - 1
-    return value - (1 << bits) if value >> (bits - 1) else value
+    return signed(sign_extend(value, bits))
 
 
 def div(a: int, b: int, bits: int) -> int:
