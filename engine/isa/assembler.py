@@ -6,9 +6,9 @@ pseudo-instruction table; here are only the directives, `li`, and the meaning of
 needed: programs are one file.
 
 Invariants: every fault points at a line and a column (both from 1) and says what would be right; a program
-that assembles is byte for byte what the GNU assembler and linker make of the same source (without relaxation and
-automatic compression: an instruction is compressed where the source says `c.`, whatever `.option` says), except that
-`.org` takes an address, not an offset. Limits: CONTENT_LIMIT, BSS_LIMIT,
+that assembles is byte for byte what the GNU assembler and linker make of the same source (without relaxation
+and automatic compression: an instruction is compressed where the source says `c.`, whatever `.option` says),
+except that `.org` takes an address, not an offset. Limits: CONTENT_LIMIT, BSS_LIMIT,
 STATEMENT_LIMIT; nothing here recurses deeper than expressions.OPERATIONS_LIMIT on any input.
 
 Sections lie in the order .text, .rodata, .data, .bss from the base address. A base below 0x80200000 is
@@ -99,7 +99,9 @@ def words_of(statement: str, pc: int = 0) -> list[int]:
     """The encodings of one statement's instructions at address `pc`; targets are absolute addresses. Raises
     AssemblyError.
     """
-    return [word for _, word in instructions(_Assembly(statement, "statement", pc).program().sections[0].content)]
+    return [
+        word for _, word in instructions(_Assembly(statement, "statement", pc).program().sections[0].content)
+    ]
 
 
 # -- statements ------------------------------------------------------------------------------------
@@ -690,10 +692,10 @@ class _Assembly:
             if not operand.tokens:
                 raise SourceError(operand.column, "expected-value")
             fields.update(self._fields(row, pattern, statement, operand, pc))
-        for field, reserved in row.excluded.items():
-            if fields[field] in reserved:
+        for name, reserved in row.excluded.items():
+            if fields[name] in reserved:
                 column = statement.operands[0].column
-                raise SourceError(column, "reserved", mnemonic=row.mnemonic, name=field, value=fields[field])
+                raise SourceError(column, "reserved", mnemonic=row.mnemonic, name=name, value=fields[name])
         return row.encode(**fields).to_bytes(row.length, "little")
 
     def _fields(
@@ -735,7 +737,9 @@ class _Assembly:
         number = REGISTER_NUMBERS[token.text]
         if pattern in REGISTER_NUMBERS:
             if number != REGISTER_NUMBERS[pattern]:
-                raise SourceError(column, "register-other", mnemonic=row.mnemonic, name=pattern, text=token.text)
+                raise SourceError(
+                    column, "register-other", mnemonic=row.mnemonic, name=pattern, text=token.text
+                )
             return {}
         low, high, _ = row.limits(pattern)
         if not low <= number <= high:
@@ -744,7 +748,8 @@ class _Assembly:
         return {pattern: number}
 
     def _upper(self, row: Row, operand: _Operand, value: int) -> int:
-        """The immediate of lui, auipc and c.lui, which are written without its twelve zeros and without a sign."""
+        """The immediate of lui, auipc and c.lui, which are written without its twelve zeros and without a
+        sign."""
         low, high, _ = row.limits("imm")
         immediate = signed(sign_extend(value << 12, 32))
         if not 0 <= value <= 0xF_FFFF or not low <= immediate <= high:

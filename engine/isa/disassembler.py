@@ -33,8 +33,8 @@ class _Reverse(NamedTuple):
 
 
 def disassemble(word: int, pc: int) -> str:
-    """The instruction at the begin of `word` (at address `pc`) as assembly; jump and branch targets are absolute
-    addresses in hexadecimal.
+    """The instruction at the begin of `word` (at address `pc`) as assembly; jump and branch targets are
+    absolute addresses in hexadecimal.
 
     An encoding whose reserved fields are not zero (a fence with registers, say) executes, but has no
     spelling: `.word`.

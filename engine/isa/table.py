@@ -182,8 +182,9 @@ _PRIVILEGED = [
     ),
 ]
 
-#: Each is another spelling of the instruction in its last column, to which it expands (section 16): implied operands and
-#: reserved values stand in the pattern, HINTs are what the expansion makes of them (mostly a write to x0).
+#: Each is another spelling of the instruction in its last column, to which it expands (section 16): implied
+#: operands and reserved values stand in the pattern, HINTs are what the expansion makes of them (mostly a
+#: write to x0).
 _C = [
     ("c.addi4spn", "000 uimm[5:4|9:6|2|3] rd' 00 rs1=2 imm!=0", "rd, sp, imm", "addi"),
     ("c.lw", "010 uimm[5:3] rs1' uimm[2|6] rd' 00", LOAD, "lw"),
@@ -230,7 +231,8 @@ def _add(row: Row) -> None:
 
 
 for _extension, _rows in (
-    ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR), ("privileged", _PRIVILEGED),
+    ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR),
+    ("privileged", _PRIVILEGED),
 ):  # fmt: skip
     for _row in _rows:
         _add(Row(*_row, _extension))

@@ -148,7 +148,8 @@ class Hart(HartState):
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
-        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that decodes."""
+        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that
+        decodes."""
         physical = self.translate(pc, Access.FETCH)
         offset = self.bus.offset(physical)
         if offset is None:
@@ -571,8 +572,8 @@ def _nothing() -> None:
 def _undecoded(halves: memoryview, page: int) -> list[Operation]:
     """A page of operations none of which is decoded yet: each decodes its slot when it is first executed.
 
-    An instruction that begins in the page's last halfword and ends in the next page is fetched each time: what follows
-    depends on the address space.
+    An instruction that begins in the page's last halfword and ends in the next page is fetched each time:
+    what follows depends on the address space.
     """
 
     def decode_slot(hart: Hart, pc: int) -> int:

@@ -49,7 +49,11 @@ class Memory(MemoryState):
         self.views = (view, view.cast("H"), view.cast("I"), view.cast("Q"))
         self.flags = bytearray(size // PAGE)
         self.dirty = bytearray(size // PAGE)
-        self.ram_at, self.flags_at, self.dirty_at = _address(self.ram), _address(self.flags), _address(self.dirty)
+        self.ram_at, self.flags_at, self.dirty_at = (
+            _address(self.ram),
+            _address(self.flags),
+            _address(self.dirty),
+        )
         self.code: dict[int, list[Any]] = {}  # page number -> decoded instructions
         self.caches: list[Cache] = []
         self.watchers: dict[int, Callable[[], None]] = {}  # page number -> told after each store to it

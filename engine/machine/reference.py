@@ -186,8 +186,8 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
 
 
 def operation(word: int) -> Operation:
-    """The operation of the instruction at the begin of `word`. An illegal one raises an illegal-instruction trap when it
-    is executed."""
+    """The operation of the instruction at the begin of `word`. An illegal one raises an illegal-instruction
+    trap when it is executed."""
     word = encoding_of(word)
     found = _operations.get(word)
     if found is None:

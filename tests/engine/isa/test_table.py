@@ -96,7 +96,10 @@ def test_every_compressed_encoding_disassembles_to_text_that_assembles_to_it() -
         assert words_of(disassemble(half, PC), PC) == [half]
 
 
-@given(st.integers(0, 0xFFFF_FFFF).map(lambda word: word | 3), st.integers(0, (1 << 62) - 1).map(lambda value: value * 4))
+@given(
+    st.integers(0, 0xFFFF_FFFF).map(lambda word: word | 3),
+    st.integers(0, (1 << 62) - 1).map(lambda value: value * 4),
+)
 @settings(max_examples=1000, deadline=None)
 def test_every_word_disassembles_to_text_that_assembles_to_it(word: int, pc: int) -> None:
     assert words_of(disassemble(word, pc), pc) == [word]
@@ -107,9 +110,13 @@ def test_operands_come_back_from_an_encoding(row: Row, data: st.DataObject) -> N
     chosen = {}
     for field in row.fields:
         low, high, step = row.limits(field)
-        values = st.integers(0, (high - low) // step).map(lambda count, low=low, step=step: low + count * step)
-        chosen[field] = data.draw(values.filter(lambda value, field=field: value not in row.excluded.get(field, ())))
-    assert (row.operands(row.encode(**chosen)).items() >= (chosen | row.implied).items())
+        values = st.integers(0, (high - low) // step).map(
+            lambda count, low=low, step=step: low + count * step
+        )
+        chosen[field] = data.draw(
+            values.filter(lambda value, field=field: value not in row.excluded.get(field, ()))
+        )
+    assert row.operands(row.encode(**chosen)).items() >= (chosen | row.implied).items()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.mnemonic)
@@ -172,7 +179,8 @@ def test_every_halfword_reads_as_objdump_reads_it() -> None:
 
 
 def compressed_as_ours(text: str, half: int) -> str:
-    """objdump has names for what the manual calls illegal or reserved, HINTs of c.nop, and HINTs with a shift of 0."""
+    """objdump has names for what the manual calls illegal or reserved, HINTs of c.nop, and HINTs with a shift
+    of 0."""
     if text == "c.addi zero,0":
         return "c.nop"
     if text.startswith((".2byte", "c.unimp", "c.addi zero,")) or text == "c.addi16sp sp,0":
