@@ -30,6 +30,7 @@ INTERRUPT_FIELDS: Fields = (
 TVEC_FIELDS: Fields = (("BASE", 63, 2), ("MODE", 1, 0))
 CAUSE_FIELDS: Fields = (("Interrupt", 63, 63), ("Code", 62, 0))
 SATP_FIELDS: Fields = (("MODE", 63, 60), ("ASID", 59, 44), ("PPN", 43, 0))
+FLAGS_FIELDS: Fields = (("NV", 4, 4), ("DZ", 3, 3), ("OF", 2, 2), ("UF", 1, 1), ("NX", 0, 0))
 COUNTEREN_FIELDS: Fields = (("IR", 2, 2), ("TM", 1, 1), ("CY", 0, 0))
 ENVCFG_FIELDS: Fields = (("FIOM", 0, 0),)
 
@@ -41,21 +42,22 @@ class Status:
     MPP_SHIFT, MPP = 11, 3 << 11
     MPRV, SUM, MXR, TVM, TW, TSR = 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 22
     XLEN_64 = 2 << 32 | 2 << 34  # UXL and SXL, both read-only 2
-    WRITABLE = SIE | MIE | SPIE | MPIE | SPP | MPP | MPRV | SUM | MXR | TVM | TW | TSR
-    SUPERVISOR_VIEW = SIE | SPIE | SPP | SUM | MXR | 3 << 32
-    SUPERVISOR_WRITABLE = SIE | SPIE | SPP | SUM | MXR
+    FS, SD = 3 << 13, 1 << 63  # Off, Initial, Clean, Dirty; and its summary: set exactly while FS is Dirty
+    WRITABLE = SIE | MIE | SPIE | MPIE | SPP | MPP | MPRV | SUM | MXR | TVM | TW | TSR | FS
+    SUPERVISOR_VIEW = SIE | SPIE | SPP | SUM | MXR | FS | SD | 3 << 32
+    SUPERVISOR_WRITABLE = SIE | SPIE | SPP | SUM | MXR | FS
 
 
 SUPERVISOR_INTERRUPTS = 1 << 1 | 1 << 5 | 1 << 9
 ALL_INTERRUPTS = SUPERVISOR_INTERRUPTS | 1 << 3 | 1 << 7 | 1 << 11
 DELEGABLE_EXCEPTIONS = 0xB3FF
-MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "ACIMSU")
+MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "ACDFIMSU")
 
 
 @dataclass(frozen=True)
 class Csr:
-    """One CSR. storage: word of the CSR file ("" where nothing is stored); view: bits shown; writable: bits a
-    write changes; rule: name of what is more than a mask; constant: value of a register that has no
+    """One CSR. storage: word of the CSR file ("" where nothing is stored); shift: bit of it that is this register's bit
+    0; view: bits shown; writable: bits a write changes; rule: name of what is more than a mask; constant: value of a register that has no
     storage."""
 
     number: int
@@ -66,6 +68,7 @@ class Csr:
     rule: str = ""
     constant: int = 0
     fields: Fields = ()
+    shift: int = 0
 
     @property
     def read_only(self) -> bool:
@@ -78,11 +81,15 @@ class Csr:
 
 
 _NAMED: list[Csr] = [
+    Csr(0x001, "fflags", "fcsr", view=0x1F, rule="float", fields=FLAGS_FIELDS),
+    Csr(0x002, "frm", "fcsr", view=7, rule="float", shift=5),
+    Csr(0x003, "fcsr", "fcsr", view=0xFF, rule="float", fields=(("RM", 7, 5), *FLAGS_FIELDS)),
     Csr(0xC00, "cycle", rule="counter"),
     Csr(0xC01, "time", rule="counter"),
     Csr(0xC02, "instret", rule="counter"),
     Csr(
-        0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, fields=MSTATUS_FIELDS
+        0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, "mstatus",
+        fields=MSTATUS_FIELDS,
     ),
     Csr(0x104, "sie", "mie", rule="delegated", fields=INTERRUPT_FIELDS),
     Csr(0x105, "stvec", "stvec", rule="tvec", fields=TVEC_FIELDS),

@@ -2,7 +2,8 @@
 
 What a row's `rule` means:
     delegated   sie and sip show and change only what mideleg delegates (section 4.1.3)
-    mstatus     MPP keeps its value when 2, a mode that does not exist, is written
+    mstatus     MPP keeps its value when 2, a mode that does not exist, is written; SD follows FS
+    float       illegal while mstatus.FS is Off; a write makes FS Dirty
     tvec        a write with a reserved mode changes nothing
     satp        a write with an unsupported MODE changes nothing (section 4.1.11)
     counter, hpmcounter, hartid   values that the hart computes
@@ -36,7 +37,7 @@ def read(state: HartState, row: Csr, stored_only: bool = False) -> int:
         value |= state.lines
     if row.rule == "delegated":
         value &= state.mideleg
-    return value & row.view
+    return value >> row.shift & row.view
 
 
 def write(state: HartState, row: Csr, value: int) -> None:
@@ -44,14 +45,19 @@ def write(state: HartState, row: Csr, value: int) -> None:
     if not row.storage:
         return
     old: int = getattr(state, row.storage)
-    mask = row.writable & row.view
+    mask, value = (row.writable & row.view) << row.shift, value << row.shift
     if row.rule == "delegated":
         mask &= state.mideleg
     elif row.rule == "mstatus" and (value & Status.MPP) >> Status.MPP_SHIFT == 2:
         mask &= ~Status.MPP
     elif (row.rule == "tvec" and value & 3 > 1) or (row.rule == "satp" and value >> 60 not in _SATP_MODES):
         return
-    setattr(state, row.storage, (old & ~mask | value & mask) & MASK64)
+    new = (old & ~mask | value & mask) & MASK64
+    if row.rule == "mstatus":
+        new = new | Status.SD if new & Status.FS == Status.FS else new & ~Status.SD
+    elif row.rule == "float":
+        state.mstatus |= Status.FS | Status.SD
+    setattr(state, row.storage, new)
 
 
 def words(state: HartState) -> dict[str, int]:

@@ -246,6 +246,8 @@ class Hart(HartState):
             raise IllegalInstruction
         if row.rule == "satp" and self.privilege == SUPERVISOR and self.mstatus & Status.TVM:
             raise IllegalInstruction
+        if row.rule == "float":
+            self.need_floats()
         if number in COUNTERS and self.privilege < MACHINE:
             allowed = self.mcounteren if self.privilege == SUPERVISOR else self.mcounteren & self.scounteren
             if not allowed >> (number & 31) & 1:
@@ -302,6 +304,24 @@ class Hart(HartState):
         if row.storage in _CONTEXT_WORDS:
             self.refresh()
 
+    # -- floating point (what engine.isa.table says of rows that name f registers) ---------------------
+    def need_floats(self) -> None:
+        if not self.mstatus & Status.FS:
+            raise IllegalInstruction
+
+    def rounding_mode(self, rm: int) -> int:
+        """0 to 4: that of an instruction, or of frm for 7."""
+        mode = self.fcsr >> 5 if rm == 7 else rm
+        if mode > 4:
+            raise IllegalInstruction
+        return mode
+
+    def raised(self, result: tuple[int, int]) -> int:
+        """A floating-point result, its flags noted."""
+        value, flags = result
+        self.fcsr |= flags
+        return value
+
     # -- system instructions -------------------------------------------------------------------------
     def ecall(self) -> None:
         raise Trap(Cause.ECALL_U + self.privilege, 0)
@@ -343,6 +363,11 @@ class Hart(HartState):
         """The caches are coherent with the tables in memory (see Memory), so the fence only has to be
         legal."""
         if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TVM):
+            raise IllegalInstruction
+
+    def sfence_order(self) -> None:
+        """As sfence_vma, but TVM does not matter (Svinval)."""
+        if self.privilege == USER:
             raise IllegalInstruction
 
     def fence_i(self) -> None:

@@ -76,6 +76,7 @@ class HartState(ctypes.Structure):
     stval: int
     scounteren: int
     satp: int
+    fcsr: int
 
 
 class MemoryState(ctypes.Structure):
