@@ -16,6 +16,7 @@ from engine.machine.native.layout import field
 from engine.machine.native.lowering import Code, statements
 
 _WIDE = 3
+_OPS = field("ops")
 
 
 @cache
@@ -28,10 +29,10 @@ def writes_integer(row: Row) -> bool:
     )
 
 
-def _extract(code: Code, row: Row) -> None:
+def _extract(code: Code, row: Row, word: str) -> None:
     """Store every operand of `row` in its place of the operation."""
     for name, place in layout.places(row).items():
-        value = _operand(code, row, name)
+        value = _operand(code, row, name, word)
         if name == "rd" and writes_integer(row):
             value = code.op(f"select i1 {code.op(f'icmp eq i32 {value}, 0')}, i32 {layout.SINK}, i32 {value}")
         at = code.op(f"getelementptr i8, ptr %op, i64 {place}")
@@ -41,28 +42,44 @@ def _extract(code: Code, row: Row) -> None:
             code.do(f"store i8 {code.op(f'trunc i32 {value} to i8')}, ptr {at}")
 
 
-def _operand(code: Code, row: Row, name: str) -> str:
+def _operand(code: Code, row: Row, name: str, word: str) -> str:
+    if name in row.implied:
+        return str(row.implied[name])
     value = "0"
     for piece in row.pieces:
         if piece.field == name:
-            part = code.op(f"lshr i32 %word, {piece.word_low}") if piece.word_low else "%word"
+            part = code.op(f"lshr i32 {word}, {piece.word_low}") if piece.word_low else word
             part = code.op(f"and i32 {part}, {(1 << piece.width) - 1}")
             part = code.op(f"shl i32 {part}, {piece.field_low}") if piece.field_low else part
             value = part if value == "0" else code.op(f"or i32 {value}, {part}")
-    if name == "imm" and row.immediate_bits < 32:
+    plus = next(piece.plus for piece in row.pieces if piece.field == name)
+    if plus:
+        value = code.op(f"add i32 {value}, {plus}")
+    if name == "imm" and row.limits("imm").low < 0 and row.immediate_bits < 32:
         spare = 32 - row.immediate_bits
         value = code.op(f"ashr i32 {code.op(f'shl i32 {value}, {spare}')}, {spare}")
     return value
 
 
+def _reserved(code: Code, row: Row, word: str) -> list[str]:
+    """A condition for each reserved value of a field."""
+    return [
+        code.op(f"icmp eq i32 {_operand(code, row, name, word)}, {value}")
+        for name, values in row.excluded.items()
+        for value in sorted(values)
+    ]
+
+
 def _shape(row: Row) -> tuple[object, ...]:
-    return tuple(p for p in row.pieces if p.field in layout.PLACES), writes_integer(row)
+    pieces = tuple(piece for piece in row.pieces if piece.field in layout.PLACES)
+    signed = bool(row.immediate_bits) and row.limits("imm").low < 0
+    return pieces, tuple(row.implied.items()), signed, writes_integer(row), row.length
 
 
 def decoder(rows: Sequence[Row]) -> str:
     """`decode`, of the handlers' type: fills in the operation and goes on in its handler."""
     code = Code()
-    begin = code.op(f"load ptr, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field('ops')}')}")
+    begin = code.op(f"load ptr, ptr {code.op(f'getelementptr i8, ptr %s, i64 {_OPS}')}")
     offset = code.op(f"sub i64 {code.op('ptrtoint ptr %op to i64')}, {code.op(f'ptrtoint ptr {begin} to i64')}")
     content = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.CONTENT_AT}")
     at = code.op(f"getelementptr i8, ptr {content}, i64 {code.op(f'lshr i64 {offset}, 3')}")
@@ -73,7 +90,8 @@ def decoder(rows: Sequence[Row]) -> str:
     last = code.op(f"icmp eq i64 {offset}, {layout.OPS_BYTES - layout.OPERATION_BYTES}")
     code.end(f"br i1 {last}, label %none, label %whole")
     code.label("whole")
-    high = code.op(f"zext i16 {code.op(f'load i16, ptr {code.op(f"getelementptr i8, ptr {at}, i64 2")}')} to i32")
+    after = code.op(f"getelementptr i8, ptr {at}, i64 2")
+    high = code.op(f"zext i16 {code.op(f'load i16, ptr {after}')} to i32")
     whole = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
     code.end("br label %wide_rows")
     code.label("narrow")
@@ -90,28 +108,28 @@ def decoder(rows: Sequence[Row]) -> str:
         for mask, indices in sorted(groups.items(), key=lambda item: -item[0].bit_count()):
             masked = code.op(f"and i32 {word}, {_i32(mask)}")
             following = code.name("next")
-            cases = []
+            cases = " ".join(f"i32 {_i32(rows[index].match)}, label %row{index}" for index in indices)
+            code.end(f"switch i32 {masked}, label %{following} [ {cases} ]")
             for index in indices:
+                code.label(f"row{index}")
+                for reserved in _reserved(code, rows[index], word):
+                    yes, no = code.branch(reserved, likely=False)
+                    code.label(yes)
+                    code.end(f"br label %{following}")
+                    code.label(no)
                 shape = shapes.setdefault(_shape(rows[index]), len(shapes))
-                label = f"row{index}"
-                cases.append(f"i32 {_i32(rows[index].match)}, label %{label}")
-                arrivals.setdefault(shape, []).append((index, label))
-            code.end(f"switch i32 {masked}, label %{following} [ {' '.join(cases)} ]")
+                arrivals.setdefault(shape, []).append((index, f"is{index}"))
+                code.end(f"br label %is{index}")
+                code.label(f"is{index}")
+                code.end(f"br label %shape{shape}")
             code.label(following)
         code.end("br label %none")
-    for shape, found in arrivals.items():
-        for _, label in found:
-            code.label(label)
-            code.end(f"br label %shape{shape}")
     for shape, found in arrivals.items():
         code.label(f"shape{shape}")
         phi = ", ".join(f"[ {index}, %{label} ]" for index, label in found)
         index = code.op(f"phi i64 {phi}")
         word = whole if rows[found[0][0]].length == 4 else low
-        body = Code()
-        body._next = 100_000 + 1000 * shape
-        _extract(body, rows[found[0][0]])
-        code.lines += [line.replace("%word", word) for line in body.lines]
+        _extract(code, rows[found[0][0]], word)
         chosen = code.op(f"getelementptr ptr, ptr @handlers, i64 {index}")
         code.do(f"store ptr {code.op(f'load ptr, ptr {chosen}')}, ptr %op")
         code.end("br label %decoded")

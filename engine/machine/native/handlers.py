@@ -252,8 +252,13 @@ def handler(row: Row) -> str | None:
     return code.text(f"define internal i64 {symbol(row)}({ARGUMENTS}) #0")
 
 
+_NAMES: dict[tuple[str, int], str] = {}
+
+
 def symbol(row: Row) -> str:
-    return f'@"op.{row.mnemonic}"'
+    """Rows that do the same in the same length share a handler: many compressed ones do."""
+    key = (row.semantics, row.length)
+    return f'@"op.{_NAMES.setdefault(key, row.mnemonic)}"'
 
 
 def _leave(name: str, reason: int) -> str:
@@ -312,11 +317,13 @@ def _run() -> str:
 def module() -> str:
     """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `next_page`, and a handler
     for each row."""
-    native = {row.mnemonic: text for row in ROWS if (text := handler(row)) is not None}
-    handlers = [symbol(row) if row.mnemonic in native else "@slow" for row in ROWS]
+    native: dict[str, str | None] = {}
+    for row in ROWS:
+        native.setdefault(symbol(row), handler(row))
+    handlers = [symbol(row) if native[symbol(row)] else "@slow" for row in ROWS]
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *native.values(), _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(),
+        *filter(None, native.values()), _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(),
         decoder(ROWS), "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
     ])  # fmt: skip

@@ -59,7 +59,8 @@ def field(name: str) -> int:
 
 def places(row: Row) -> dict[str, int]:
     """Byte offset in an operation of each operand that the row's semantics can use."""
-    found = {name: PLACES[name] for name in row.fields if name in PLACES}
+    names = dict.fromkeys([*(piece.field for piece in row.pieces), *row.implied])
+    found = {name: PLACES[name] for name in names if name in PLACES}
     if len(set(found.values())) != len(found):
         raise ValueError(f"{row.mnemonic}: two operands have one place")
     return found
