@@ -513,7 +513,7 @@ class Hart(HartState):
         state = ctypes.addressof(self)
         while self.steps < self.limit:
             reason = native.run(state)
-            if reason == LIMIT:
+            if reason == LIMIT or self.steps >= self.limit:
                 return
             pc = self.pc
             try:

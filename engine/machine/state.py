@@ -104,5 +104,10 @@ class MemoryState(ctypes.Structure):
         ("dirty_at", _WORD),
     )
 
+    __hash__ = object.__hash__
+
+    ram_at: int
     base: int
     size: int
+    flags_at: int
+    dirty_at: int

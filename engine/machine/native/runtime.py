@@ -98,9 +98,10 @@ class Contexts:
 
     def __init__(self) -> None:
         self._map = mmap.mmap(-1, layout.CONTEXTS * layout.CONTEXT_BYTES)
-        self._words: npt.NDArray[np.uint64] = np.frombuffer(self._map, np.uint64).reshape(layout.CONTEXTS, -1)
-        data = self._words[:, : layout.DATA_BYTES // 8]
-        self._data = data.reshape(layout.CONTEXTS, layout.DATA_ENTRIES, -1)
+        words: npt.NDArray[np.uint64] = np.frombuffer(self._map, np.uint64)
+        self._words = words.reshape(layout.CONTEXTS, -1)
+        entries = words.reshape(layout.CONTEXTS, -1, layout.DATA_ENTRY_BYTES // 8)
+        self._write_tags = entries[:, : layout.DATA_ENTRIES, layout.WRITE_TAG // 8]
         self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         self._slots: dict[Hashable, int] = {}
         self._next = 0
@@ -121,7 +122,7 @@ class Contexts:
         self._words[: len(self._slots)] = layout.EMPTY
 
     def flush_writable(self) -> None:
-        self._data[: len(self._slots), :, layout.WRITE_TAG // 8] = layout.EMPTY
+        self._write_tags[: len(self._slots)] = layout.EMPTY
 
     def flush_fetch(self) -> None:
         self._words[: len(self._slots), layout.DATA_BYTES // 8 :] = layout.EMPTY
