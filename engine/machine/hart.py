@@ -26,8 +26,8 @@ from engine.isa.decoder import length_of
 from engine.machine import csrfile, mmu
 from engine.machine.bus import Bus
 from engine.machine.csrfile import COUNTERS
-from engine.machine.mmu import Access, Trap
 from engine.machine.memory import PAGE
+from engine.machine.mmu import Access, Trap
 from engine.machine.native.layout import FETCH, LIMIT, READ_TAG, WRITE_TAG
 from engine.machine.native.runtime import Contexts, Native, fill_data, fill_fetch, word_at
 from engine.machine.reference import Operation, operation

@@ -127,10 +127,10 @@ def decoder(rows: Sequence[Row]) -> str:
     for shape, found in arrivals.items():
         code.label(f"shape{shape}")
         phi = ", ".join(f"[ {index}, %{label} ]" for index, label in found)
-        index = code.op(f"phi i64 {phi}")
+        chosen_row = code.op(f"phi i64 {phi}")
         word = whole if rows[found[0][0]].length == 4 else low
         _extract(code, rows[found[0][0]], word)
-        chosen = code.op(f"getelementptr ptr, ptr @handlers, i64 {index}")
+        chosen = code.op(f"getelementptr ptr, ptr @handlers, i64 {chosen_row}")
         code.do(f"store ptr {code.op(f'load ptr, ptr {chosen}')}, ptr %op")
         code.end("br label %decoded")
     code.label("none")
