@@ -99,9 +99,7 @@ def words_of(statement: str, pc: int = 0) -> list[int]:
     """The encodings of one statement's instructions at address `pc`; targets are absolute addresses. Raises
     AssemblyError.
     """
-    return [
-        word for _, word in instructions(_Assembly(statement, "statement", pc).program().sections[0].content)
-    ]
+    return [word for _, word in instructions(_Assembly(statement, "statement", pc).program().sections[0].content)]
 
 
 # -- statements ------------------------------------------------------------------------------------
@@ -744,9 +742,7 @@ class _Assembly:
             names, number = REGISTERS, REGISTER_NUMBERS[token.text]
         if pattern in REGISTER_NUMBERS:
             if number != REGISTER_NUMBERS[pattern]:
-                raise SourceError(
-                    column, "register-other", mnemonic=row.mnemonic, name=pattern, text=token.text
-                )
+                raise SourceError(column, "register-other", mnemonic=row.mnemonic, name=pattern, text=token.text)
             return {}
         low, high, _ = row.limits(pattern)
         if not low <= number <= high:
@@ -903,9 +899,7 @@ class _Form(NamedTuple):
 
     def accepts(self, operands: list[_Operand]) -> bool:
         """Whether each operand has the shape its pattern wants: a register, an address, or neither."""
-        return all(
-            _fits(pattern, operand.tokens) for pattern, operand in zip(self.operands, operands, strict=True)
-        )
+        return all(_fits(pattern, operand.tokens) for pattern, operand in zip(self.operands, operands, strict=True))
 
 
 def _fits(pattern: str, tokens: list[Token]) -> bool:

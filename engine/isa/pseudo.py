@@ -1,10 +1,10 @@
 """The pseudo-instructions: one table, read forwards by the assembler and backwards by the disassembler.
 
 A line is `spelling = real instruction` (both ways) or `spelling -> instruction; instruction` (assembler
-only). In a spelling, rd rs rt stand for registers, frd frs frt for floating-point ones, offset(rs) for an address, and value, symbol, csr, target
-for anything that is not a register. The disassembler takes the first line that fits, so the special precedes
-the general (`ret` before `jr`). `%pcrel_lo(. - 4)` means: the low part of what the instruction before has as
-%pcrel_hi. Only `li` is not here: how many instructions it becomes depends on its value
+only). In a spelling, rd rs rt stand for registers, frd frs frt for floating-point ones, offset(rs) for an address, and
+value, symbol, csr, target for anything that is not a register. The disassembler takes the first line that fits, so the
+special precedes the general (`ret` before `jr`). `%pcrel_lo(. - 4)` means: the low part of what the instruction before
+has as %pcrel_hi. Only `li` is not here: how many instructions it becomes depends on its value
 (assembler.load_immediate). Source: RISC-V Assembly Programmer's Manual, tables "pseudoinstructions";
 spellings as GNU binutils 2.40 prints them.
 """
@@ -145,6 +145,10 @@ fsd frs, symbol, rt       -> auipc rt, %pcrel_hi(symbol); fsd frs, %pcrel_lo(. -
 fence                     = fence iorw, iorw
 sfence.vma                = sfence.vma x0, x0
 sfence.vma rs             = sfence.vma rs, x0
+hfence.vvma               = hfence.vvma x0, x0
+hfence.vvma rs            = hfence.vvma rs, x0
+hfence.gvma               = hfence.gvma x0, x0
+hfence.gvma rs            = hfence.gvma rs, x0
 sbreak                    -> ebreak
 scall                     -> ecall
 """

@@ -19,6 +19,8 @@ no containers.
     csr_read(c), csr_write(c, v), csr_set(c, bits), csr_clear(c, bits)
     ecall() ebreak() mret() sret() wfi() sfence_vma(address, asid, has_address, has_asid) fence_i()
     sfence_order()        what sfence.w.inval and sfence.inval.ir are beyond sfence.vma: no more than permitted
+    hyper_load(a, n, x), hyper_store(a, n, v)   as the guest would do it; x: it needs X instead of R
+    hfence_vvma(address, asid, has_address, has_asid) hfence_gvma(address, vmid, has_address, has_vmid)
 
 Floating point. A row that names an f register is illegal while mstatus.FS is Off; `floats_change` says which make it
 Dirty. Numbers are IEEE 754 words of `bits` bits (32 or 64); engine.machine.floats defines the primitives exactly.
@@ -56,8 +58,8 @@ def uses_floats(row: Row) -> bool:
 
 
 def floats_change(row: Row) -> bool:
-    """Does executing it make mstatus.FS Dirty? Every row that writes an f register or that can raise flags does, whether
-    it raises any or not, as section 3.1.6.6 permits: so it is a property of the row, the same on every tier."""
+    """Does executing it make mstatus.FS Dirty? Every row that writes an f register or that can raise flags does,
+    whether it raises any or not, as section 3.1.6.6 permits: so it is a property of the row, the same on every tier."""
     names = re.findall(r"\bfrd =|\w+", row.semantics)
     return "frd =" in names or not RAISING.isdisjoint(names)
 
@@ -296,20 +298,29 @@ def _floats(bits: int) -> list[tuple[str, str, str, str]]:
 
     loads_and_stores = [
         (f"fl{memory}", f"imm[11:0] rs1 {width} rd 0000111", FLOAT_LOAD, frd(f"load(rs1 + imm, {size})")),
-        (f"fs{memory}", f"imm[11:5] rs2 rs1 {width} imm[4:0] 0100111", FLOAT_STORE,
-         f"store(rs1 + imm, {size}, frs2)"),
+        (f"fs{memory}", f"imm[11:5] rs2 rs1 {width} imm[4:0] 0100111", FLOAT_STORE, f"store(rs1 + imm, {size}, frs2)"),
     ]
     fused = [
-        (f"{name}.{letter}", f"rs3 {form} rs2 rs1 rm rd {opcode}", "frd, frs1, frs2, frs3, rm",
-         frd(f"fmadd({first}, {b}, {last}, {bits}, rm)"))
+        (
+            f"{name}.{letter}",
+            f"rs3 {form} rs2 rs1 rm rd {opcode}",
+            "frd, frs1, frs2, frs3, rm",
+            frd(f"fmadd({first}, {b}, {last}, {bits}, rm)"),
+        )
         for name, opcode, first, last in (
-            ("fmadd", "1000011", a, c), ("fmsub", "1000111", a, f"{c} ^ {sign}"),
-            ("fnmsub", "1001011", f"{a} ^ {sign}", c), ("fnmadd", "1001111", f"{a} ^ {sign}", f"{c} ^ {sign}"),
+            ("fmadd", "1000011", a, c),
+            ("fmsub", "1000111", a, f"{c} ^ {sign}"),
+            ("fnmsub", "1001011", f"{a} ^ {sign}", c),
+            ("fnmadd", "1001111", f"{a} ^ {sign}", f"{c} ^ {sign}"),
         )
     ]
     arithmetic = [
-        (f"{name}.{letter}", f"{funct5}{form} rs2 rs1 rm rd 1010011", "frd, frs1, frs2, rm",
-         frd(f"{name}({a}, {b}, {bits}, rm)"))
+        (
+            f"{name}.{letter}",
+            f"{funct5}{form} rs2 rs1 rm rd 1010011",
+            "frd, frs1, frs2, rm",
+            frd(f"{name}({a}, {b}, {bits}, rm)"),
+        )
         for name, funct5 in (("fadd", "00000"), ("fsub", "00001"), ("fmul", "00010"), ("fdiv", "00011"))
     ]
     without_rounding = [
@@ -329,21 +340,56 @@ def _floats(bits: int) -> list[tuple[str, str, str, str]]:
         (f"{name}", f"{funct7} {funct5} rs1 {rounding} rd 1010011", syntax, semantics)
         for name, funct7, funct5, rounding, syntax, semantics in (
             (f"fsqrt.{letter}", f"01011{form}", "00000", "rm", "frd, frs1, rm", frd(f"fsqrt({a}, {bits}, rm)")),
-            (f"fcvt.w.{letter}", f"11000{form}", "00000", "rm", "rd, frs1, rm",
-             f"rd = sx(to_signed({a}, {bits}, 32, rm), 32)"),
-            (f"fcvt.wu.{letter}", f"11000{form}", "00001", "rm", "rd, frs1, rm",
-             f"rd = sx(to_unsigned({a}, {bits}, 32, rm), 32)"),
-            (f"fcvt.l.{letter}", f"11000{form}", "00010", "rm", "rd, frs1, rm",
-             f"rd = to_signed({a}, {bits}, 64, rm)"),
-            (f"fcvt.lu.{letter}", f"11000{form}", "00011", "rm", "rd, frs1, rm",
-             f"rd = to_unsigned({a}, {bits}, 64, rm)"),
-            (f"fcvt.{letter}.w", f"11010{form}", "00000", "rm", EXACT if bits == 64 else "frd, rs1, rm",
-             frd(f"from_signed(sx(rs1, 32), {bits}, rm)")),
-            (f"fcvt.{letter}.wu", f"11010{form}", "00001", "rm", EXACT if bits == 64 else "frd, rs1, rm",
-             frd(f"from_unsigned(zx(rs1, 32), {bits}, rm)")),
+            (
+                f"fcvt.w.{letter}",
+                f"11000{form}",
+                "00000",
+                "rm",
+                "rd, frs1, rm",
+                f"rd = sx(to_signed({a}, {bits}, 32, rm), 32)",
+            ),
+            (
+                f"fcvt.wu.{letter}",
+                f"11000{form}",
+                "00001",
+                "rm",
+                "rd, frs1, rm",
+                f"rd = sx(to_unsigned({a}, {bits}, 32, rm), 32)",
+            ),
+            (f"fcvt.l.{letter}", f"11000{form}", "00010", "rm", "rd, frs1, rm", f"rd = to_signed({a}, {bits}, 64, rm)"),
+            (
+                f"fcvt.lu.{letter}",
+                f"11000{form}",
+                "00011",
+                "rm",
+                "rd, frs1, rm",
+                f"rd = to_unsigned({a}, {bits}, 64, rm)",
+            ),
+            (
+                f"fcvt.{letter}.w",
+                f"11010{form}",
+                "00000",
+                "rm",
+                EXACT if bits == 64 else "frd, rs1, rm",
+                frd(f"from_signed(sx(rs1, 32), {bits}, rm)"),
+            ),
+            (
+                f"fcvt.{letter}.wu",
+                f"11010{form}",
+                "00001",
+                "rm",
+                EXACT if bits == 64 else "frd, rs1, rm",
+                frd(f"from_unsigned(zx(rs1, 32), {bits}, rm)"),
+            ),
             (f"fcvt.{letter}.l", f"11010{form}", "00010", "rm", "frd, rs1, rm", frd(f"from_signed(rs1, {bits}, rm)")),
-            (f"fcvt.{letter}.lu", f"11010{form}", "00011", "rm", "frd, rs1, rm",
-             frd(f"from_unsigned(rs1, {bits}, rm)")),
+            (
+                f"fcvt.{letter}.lu",
+                f"11010{form}",
+                "00011",
+                "rm",
+                "frd, rs1, rm",
+                frd(f"from_unsigned(rs1, {bits}, rm)"),
+            ),
             (f"fmv.x.{memory}", f"11100{form}", "00000", "000", "rd, frs1", f"rd = sx(frs1, {bits})"),
             (f"fclass.{letter}", f"11100{form}", "00000", "001", "rd, frs1", f"rd = fclass({a}, {bits})"),
             (f"fmv.{memory}.x", f"11110{form}", "00000", "000", "frd, rs1", frd("rs1")),
@@ -402,6 +448,40 @@ _C = [
     ("c.sdsp", "111 uimm[5:3|8:6] rs2 10 rs1=2", "rs2, imm(sp)", "sd"),
 ]
 
+
+def _guest_accesses() -> list[tuple[str, str, str, str]]:
+    """hlv, hlvx and hsv: one line for each width."""
+    rows = []
+    for size, letter, width in ((1, "b", "00"), (2, "h", "01"), (4, "w", "10"), (8, "d", "11")):
+        load = f"0110{width}0 {{}} rs1 100 rd 1110011"
+        guest = f"hyper_load(rs1, {size}, 0)"
+        rows.append((f"hlv.{letter}", load.format("00000"), "rd, (rs1)", f"rd = sx({guest}, {8 * size})"))
+        if size < 8:
+            rows.append((f"hlv.{letter}u", load.format("00001"), "rd, (rs1)", f"rd = {guest}"))
+        if size in {2, 4}:
+            code = f"hyper_load(rs1, {size}, 1)"
+            rows.append((f"hlvx.{letter}u", load.format("00011"), "rd, (rs1)", f"rd = {code}"))
+        store = f"hyper_store(rs1, {size}, rs2)"
+        rows.append((f"hsv.{letter}", f"0110{width}1 rs2 rs1 100 00000 1110011", "rs2, (rs1)", store))
+    return rows
+
+
+_H = [
+    *_guest_accesses(),
+    (
+        "hfence.vvma",
+        "0010001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "hfence_vvma(rs1, rs2, rs1_index, rs2_index)",
+    ),
+    (
+        "hfence.gvma",
+        "0110001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "hfence_gvma(rs1, rs2, rs1_index, rs2_index)",
+    ),
+]
+
 BY_MNEMONIC: dict[str, Row] = {}
 
 
@@ -414,7 +494,7 @@ def _add(row: Row) -> None:
 for _extension, _rows in (
     ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR),
     ("privileged", _PRIVILEGED), ("F", _F), ("D", _D), ("Zba", _ZBA), ("Zbb", _ZBB), ("Zbs", _ZBS),
-    ("Zihintpause", _ZIHINTPAUSE), ("Svinval", _SVINVAL),
+    ("Zihintpause", _ZIHINTPAUSE), ("Svinval", _SVINVAL), ("H", _H),
 ):  # fmt: skip
     for _row in _rows:
         _add(Row(*_row, _extension))

@@ -113,9 +113,7 @@ def _rounded(sign: int, significand: int, exponent: int, bits: int, mode: int) -
 def _sum(a: _Number, b: _Number, bits: int, mode: int) -> Result:
     """a + b of finite numbers."""
     exponent = min(a.exponent, b.exponent)
-    total = sum(
-        (-1) ** number.sign * number.significand << (number.exponent - exponent) for number in (a, b)
-    )
+    total = sum((-1) ** number.sign * number.significand << (number.exponent - exponent) for number in (a, b))
     if total == 0:
         negative = a.sign if a.sign == b.sign else mode == RDN
         return _FORMATS[bits].sign if negative else 0, 0

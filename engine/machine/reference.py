@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.bits import MASK32, MASK64, SIGN64, sign_extend, signed
-from engine.isa.csrs import Status
 from engine.isa.decoder import decode, encoding_of
 from engine.isa.formats import Row
 from engine.isa.table import RAISING, floats_change, uses_floats
 from engine.machine import floats
-from engine.machine.mmu import Trap
+from engine.machine.privileged import check_floats, dirty_floats, rounding_mode
+from engine.machine.traps import Trap
 from engine.trace.record import Cause
 
 Operation = Callable[[Any, int], int]
@@ -94,6 +94,13 @@ def box(x: int) -> int:
     return x & MASK32 | MASK32 << 32
 
 
+def raised(h: Any, result: floats.Result) -> int:
+    """A floating-point result, its flags noted in fcsr."""
+    value, flags = result
+    h.fcsr |= flags
+    return value
+
+
 def unbox(x: int) -> int:
     return x & MASK32 if x >> 32 == MASK32 else floats.NAN32
 
@@ -110,7 +117,7 @@ class _Lowering(ast.NodeTransformer):
         if node.id in _REGISTERS:
             return _expression("0" if self.row.implied.get(node.id) == 0 else _REGISTERS[node.id])
         if node.id == "rm":
-            return _expression("h.rounding_mode(rm)")
+            return _expression("rounding_mode(h, rm)")
         if node.id == "ilen":
             return ast.Constant(self.row.length)
         if node.id.endswith("_index"):
@@ -161,7 +168,7 @@ class _Lowering(ast.NodeTransformer):
             size = ast.literal_eval(args.pop(1))
             return ast.Call(_expression(f"h.{name}{8 * size}"), args, [])
         if name in RAISING:
-            return _expression("h.raised(V)", V=ast.Call(node.func, args, []))
+            return _expression("raised(h, V)", V=ast.Call(node.func, args, []))
         if name in _FUNCTIONS:
             return ast.Call(node.func, args, [])
         return ast.Call(_expression(f"h.{name}"), args, [])
@@ -190,7 +197,8 @@ def _expression(text: str, **values: ast.expr) -> ast.expr:
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     function.__name__: function
     for function in (
-        mulh, mulhsu, mulhu, div, rem, divu, remu, clz, ctz, cpop, rev8, box, unbox, floats.fclass,
+        mulh, mulhsu, mulhu, div, rem, divu, remu, clz, ctz, cpop, rev8, box, unbox, raised, floats.fclass,
+        check_floats, dirty_floats, rounding_mode,
         *(getattr(floats, name) for name in sorted(RAISING)),
     )
 }  # fmt: skip
@@ -212,9 +220,9 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
         lowering = _Lowering(row, writes)
         body = [lowering.visit(statement) for statement in ast.parse(row.semantics).body]
         if uses_floats(row):
-            body = [*map(_statement, ("h.need_floats()", "f = h.f")), *body]
+            body = [*map(_statement, ("check_floats(h)", "f = h.f")), *body]
         if floats_change(row):
-            body.append(_statement("h.mstatus |= DIRTY"))
+            body.append(_statement("dirty_floats(h)"))
         module = ast.parse(_TEMPLATE)
         operation = module.body[0].body[0]  # type: ignore[attr-defined]
         if lowering.jumps:
@@ -222,7 +230,7 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
             operation.body += [following, *body, ast.Return(_expression("next_pc"))]
         else:
             operation.body += [*body, ast.Return(_expression(f"pc + {row.length}"))]
-        names = {"M": MASK64, "S": SIGN64, "DIRTY": Status.FS | Status.SD, **_FUNCTIONS}
+        names = {"M": MASK64, "S": SIGN64, **_FUNCTIONS}
         exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)  # noqa: S102
         factory = _factories[key] = names["make"]
     return factory

@@ -363,9 +363,7 @@ class Body:
     def bad_access(self) -> None:
         """A load or store where there is no memory."""
         rng = self.rng
-        address = rng.choice(
-            (0, 8, 0x1800_0000, 0x1_0000_0000_0000, 1 << 63, (1 << 64) - 8, 0x7FFF_FFFF_FFF0)
-        )
+        address = rng.choice((0, 8, 0x1800_0000, 0x1_0000_0000_0000, 1 << 63, (1 << 64) - 8, 0x7FFF_FFFF_FFF0))
         self.add(f"li s9, {address}")
         name = rng.choice([*LOADS, *STORES, "amoadd.w", "amoor.d", "lr.w", "lr.d"])
         if name.startswith("lr"):
@@ -671,9 +669,7 @@ CSR_ACCESSES = (
     CsrAccess("sie", 0x222, "the same"),
     CsrAccess("mip", 0x222, "the same"),
     CsrAccess("sip", 0x222, "the same"),
-    CsrAccess(
-        "medeleg", 0xB1FF, "QEMU also delegates causes 10, 11 and 20 to 23; ecall from S is how a body ends"
-    ),
+    CsrAccess("medeleg", 0xB1FF, "QEMU also delegates causes 10, 11 and 20 to 23; ecall from S is how a body ends"),
     CsrAccess("mideleg", 0x222, "QEMU keeps VS-level bits"),
     CsrAccess("mepc", (1 << 64) - 2, "QEMU keeps bit 0"),
     CsrAccess("sepc", (1 << 64) - 2, "the same"),
@@ -685,9 +681,7 @@ CSR_ACCESSES = (
     CsrAccess("sscratch", restore=True),
     CsrAccess("mtvec", (1 << 64) - 3, "a reserved mode: QEMU drops the whole write", restore=True),
     CsrAccess("stvec", (1 << 64) - 3, "the same", restore=True),
-    CsrAccess(
-        "satp", (8 << 60) | (1 << 44) - 1, "QEMU has Sv48 and Sv57 too, and 16 bits of ASID", restore=True
-    ),
+    CsrAccess("satp", (8 << 60) | (1 << 44) - 1, "QEMU has Sv48 and Sv57 too, and 16 bits of ASID", restore=True),
     CsrAccess("mcounteren", 7, "QEMU has the performance counters"),
     CsrAccess("scounteren", 7, "the same"),
     CsrAccess("menvcfg", 1, "QEMU keeps bits of cache-block extensions"),
@@ -826,9 +820,7 @@ def illegal_word(rng: random.Random) -> int:
 def vectors(level: str, mark: str) -> str:
     """A vector table whose entries leave the cause they are for in `mark`, which the handler logs."""
     jumps = [f"    j {level}_trap"] + [f"    j {level}_vector_{cause}" for cause in range(1, 16)]
-    entries = [
-        f"{level}_vector_{cause}: csrwi {mark}, {cause & 7}\n    j {level}_trap" for cause in range(1, 16)
-    ]
+    entries = [f"{level}_vector_{cause}: csrwi {mark}, {cause & 7}\n    j {level}_trap" for cause in range(1, 16)]
     return "\n".join(jumps + entries)
 
 
@@ -866,9 +858,7 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "jumps": Scenario({Body.arithmetic: 2, Body.branch: 4, Body.bad_jump: 2}, delegation=SYNCHRONOUS),
     "illegal": Scenario({Body.arithmetic: 1, Body.illegal: 4, Body.environment: 1}, delegation=SYNCHRONOUS),
-    "csrs": Scenario(
-        {Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120
-    ),
+    "csrs": Scenario({Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120),
     "privilege": Scenario(
         {Body.arithmetic: 1, Body.privileged: 5, Body.bad_access: 1},
         delegation=SYNCHRONOUS,
@@ -940,9 +930,7 @@ def build(name: str, scenario: Scenario, seed: int, written: str = "") -> Case:
         store_floats="\n".join(f"    fsd f{number}, {8 * number}(a0)" for number in range(32)),
         fcsr_offset=256 + 8 * len(STATE_CSRS),
         floats_offset=FLOATS,
-        store_registers="\n".join(
-            f"    sd x{number}, {8 * number}(a0)" for number in range(1, 32) if number != 10
-        ),
+        store_registers="\n".join(f"    sd x{number}, {8 * number}(a0)" for number in range(1, 32) if number != 10),
         store_csrs="\n".join(
             f"    csrr t0, {name}\n    sd t0, {256 + 8 * index}(a0)" for index, name in enumerate(STATE_CSRS)
         ),

@@ -15,7 +15,7 @@ from engine.isa.table import ISA_STRING
 
 PREFIX = "riscv64-linux-gnu-"
 #: Binutils 2.40 has Zicntr's CSRs without a name for the extension.
-MARCH = f"-march={ISA_STRING.replace('_zicntr', '')}"
+MARCH = f"-march={ISA_STRING.replace('_zicntr', '').replace('imafdc', 'imafdch')}"
 
 
 def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ import ast
 from collections.abc import Callable
 
 from engine.isa.formats import Row
-from engine.isa.table import ROWS
+from engine.isa.table import ROWS, uses_floats
 from engine.machine.native import layout
 from engine.machine.native.decoder import decoder
 from engine.machine.native.layout import field
@@ -238,6 +238,8 @@ def follow(code: Code, operation: str) -> None:
 
 def handler(row: Row) -> str | None:
     """The native function of a row; None: the reference tier executes it."""
+    if uses_floats(row):
+        return None
     code = Code()
     try:
         scope = HandlerScope(row, code)
@@ -324,6 +326,7 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(),
-        decoder(ROWS), "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
+        *filter(None, native.values()),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(), decoder(ROWS),
+        "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
     ])  # fmt: skip

@@ -88,9 +88,7 @@ def operand(pattern: str, rng: random.Random) -> str:
         case "pred" | "succ":
             return rng.choice(("i", "o", "r", "w", "rw", "iorw", "ir", "ow"))
         case "imm":
-            return str(
-                rng.choice((0, 1, -1, 2047, -2048, "'A'", "0x7f", "1 << 3 + 2", "~5 & 0xff", "(2 + 3) * 4"))
-            )
+            return str(rng.choice((0, 1, -1, 2047, -2048, "'A'", "0x7f", "1 << 3 + 2", "~5 & 0xff", "(2 + 3) * 4")))
         case "value":
             return str(rng.choice((0, 1, 5, 31)))
     raise AssertionError(pattern)
@@ -155,9 +153,7 @@ def test_every_pseudo_instruction() -> None:
     for pseudo in PSEUDOS:
         if f"{pseudo.mnemonic} {', '.join(pseudo.operands)}" in NOT_GNU:
             continue
-        lines += [
-            f"{pseudo.mnemonic} {', '.join(operand(p, rng) for p in pseudo.operands)}" for _ in range(6)
-        ]
+        lines += [f"{pseudo.mnemonic} {', '.join(operand(p, rng) for p in pseudo.operands)}" for _ in range(6)]
     assert_same("here:\n" + "\n".join(lines) + "\nthere: .word 0, 0, 0\n.data\nvariable: .dword 1\n")
 
 
@@ -278,8 +274,7 @@ room: .zero 4096
         (0x80200020, 0, 4096, 6),
     ]
     symbols = {
-        s.name: (s["st_value"], s["st_info"]["bind"])
-        for s in file.get_section_by_name(".symtab").iter_symbols()
+        s.name: (s["st_value"], s["st_info"]["bind"]) for s in file.get_section_by_name(".symtab").iter_symbols()
     }
     assert symbols["UART"] == (0x10000000, "STB_LOCAL")
     assert symbols["room"] == (0x80200020, "STB_LOCAL")
@@ -289,9 +284,7 @@ room: .zero 4096
 
 
 def test_entry_base_lines_and_listing() -> None:
-    program = assemble(
-        "nop\n\n.org 0x80200010\n_start:\n  li a0, 0x12345678\n  ret # back\n", base=0x80200000
-    )
+    program = assemble("nop\n\n.org 0x80200010\n_start:\n  li a0, 0x12345678\n  ret # back\n", base=0x80200000)
     assert program.entry == 0x80200010
     assert program.lines == ((0x80200000, 1), (0x80200010, 5), (0x80200014, 5), (0x80200018, 6))
     assert program.line_at(0x80200014) == 5
@@ -420,9 +413,7 @@ def test_errors_are_collected_in_the_order_of_lines_up_to_a_limit() -> None:
     assert [error[0] for error in caught.value.errors] == list(range(1, ERROR_LIMIT + 1))
     with pytest.raises(AssemblyError) as caught:
         assemble("nop\naddi a0, a0, 9999\nfoo\nj nowhere\n")
-    assert [error[0] for error in caught.value.errors] == [
-        3
-    ]  # ranges are looked at once everything has a place
+    assert [error[0] for error in caught.value.errors] == [3]  # ranges are looked at once everything has a place
 
 
 @pytest.mark.parametrize(
@@ -476,9 +467,7 @@ WORDS = (
     "sp",
     ".org",
 )
-FRAGMENTS = st.sampled_from(
-    [*WORDS, *",()'\"\\+-;#=. \n", "<<", "/*", "*/", ".space", ".align", "csrr", "mstatus"]
-)
+FRAGMENTS = st.sampled_from([*WORDS, *",()'\"\\+-;#=. \n", "<<", "/*", "*/", ".space", ".align", "csrr", "mstatus"])
 
 
 @given(st.lists(FRAGMENTS | st.text(max_size=3), max_size=40).map("".join))

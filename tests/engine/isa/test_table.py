@@ -119,12 +119,8 @@ def test_operands_come_back_from_an_encoding(row: Row, data: st.DataObject) -> N
     chosen = {}
     for field in row.fields:
         low, high, step = row.limits(field)
-        values = st.integers(0, (high - low) // step).map(
-            lambda count, low=low, step=step: low + count * step
-        )
-        chosen[field] = data.draw(
-            values.filter(lambda value, field=field: value not in row.excluded.get(field, ()))
-        )
+        values = st.integers(0, (high - low) // step).map(lambda count, low=low, step=step: low + count * step)
+        chosen[field] = data.draw(values.filter(lambda value, field=field: value not in row.excluded.get(field, ())))
     assert row.operands(row.encode(**chosen)).items() >= (chosen | row.implied).items()
 
 
