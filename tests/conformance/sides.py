@@ -102,7 +102,7 @@ class _Ram:
         self.memory.write_bytes(address - self.memory.base, data)
 
 
-def run_on_reference(program: Program) -> bytes:
+def run_on_reference(program: Program, step_limit: int = STEP_LIMIT) -> bytes:
     """RAM after the program wrote the finisher, on one hart of our board."""
     memory = Memory(BASE, MEMORY_MIB << 20)
     owner = _Owner()
@@ -111,7 +111,7 @@ def run_on_reference(program: Program) -> bytes:
     owner.hart = hart
     board.attach([hart])
     board.load_image(inspect(program.elf(), program.name), "")
-    ran = hart.run(STEP_LIMIT)
+    ran = hart.run(step_limit)
     assert owner.ended, f"not at its end after {ran} steps, at {hart.pc:#x}"
     return bytes(memory.ram)
 
