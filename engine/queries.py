@@ -270,13 +270,13 @@ def _code(lens: Lens, query: CodeQuery) -> dict[str, Any]:
     sources = lens.sources(lens.document.guest_of(query.guest))
     pc = machine.registers(query.vcpu)["pc"]
     if query.address is None:
-        address = centre = pc
+        first = centre = pc
         for _ in range(query.rows // 4):
-            address = _before(machine, query.vcpu, address)
+            first = _before(machine, query.vcpu, first)
     else:
-        address = centre = query.address & ~1
+        first = centre = query.address & ~1
     rows = []
-    for address, word in _instructions(machine, query.vcpu, address, query.rows):
+    for address, word in _instructions(machine, query.vcpu, first, query.rows):
         physical = _physical(machine, query.vcpu, address)
         place = sources.place(address, physical)
         rows.append(
@@ -326,8 +326,8 @@ def _instructions(machine: Guest, vcpu: int, address: int, count: int) -> Iterat
 
 
 def _before(machine: Guest, vcpu: int, address: int) -> int:
-    """Where the instruction before `address` probably begins: code cannot be read backwards, so 4 bytes before if that
-    begins a whole one, else 2."""
+    """Where the instruction before `address` probably begins: code cannot be read backwards, so 4 bytes
+    before if that begins a whole one, else 2."""
     word = _word(machine, vcpu, max(0, address - 4))
     return max(0, address - (2 if word is not None and length_of(word) == 2 else 4))
 
