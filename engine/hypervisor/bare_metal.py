@@ -33,16 +33,24 @@ class BareMetalGuest(Guest):
     """The one system on a bare-metal host: its harts are the host's, its RAM the host's RAM."""
 
     def __init__(
-        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self,
+        host: Host,
+        guest_id: int,
+        image: LoadedImage,
+        vcpus: int,
+        memory_mib: int,
+        arguments: str,
+        disk: bytes | None,
     ) -> None:
-        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
+        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments, disk)
         self._reported = [0] * vcpus
         self._began = [0] * vcpus
         self._streaks: list[tuple[int, int, int, int]] = [(0, -1, 0, 0)] * vcpus
         self._make()
 
     def _make(self) -> None:
-        self.board = Board(self.vcpu_count, _HostRam(self.host.memory, self.memory_mib << 20), self.now, self)
+        ram = _HostRam(self.host.memory, self.memory_mib << 20)
+        self.board = Board(self.vcpu_count, ram, self.now, self, self.fitting)
         self.harts = self.host.harts[: self.vcpu_count]
         self.board.attach(self.harts)
         self.host.set_devices(self.board.devices)

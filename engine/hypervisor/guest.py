@@ -6,12 +6,15 @@ Two kinds derive from it: a VM under a technique (vm_guest) and whatever runs al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.commands import Problem
+from engine.devices.virtio.block import Disk
+from engine.devices.virtio.net import mac_address
 from engine.isa.csrs import Status
 from engine.machine import csrfile, mmu
-from engine.machine.board import Board
+from engine.machine.board import Board, Fitting
 from engine.machine.hart import MACHINE, SUPERVISOR, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.mmu import Access, Trap
@@ -33,12 +36,23 @@ _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, C
 
 
 class Guest:
-    """What both kinds share. Times are the host's virtual ns."""
+    """What both kinds share. Times are the host's virtual ns.
+
+    `disk` is the image of the disk in its first virtio slot: shared, never changed. What was written over it
+    stays when the guest is switched off or reboots. Boot arguments with `console=hvc0` fit a virtio console.
+    """
 
     board: Board
 
     def __init__(
-        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self,
+        host: Host,
+        guest_id: int,
+        image: LoadedImage,
+        vcpus: int,
+        memory_mib: int,
+        arguments: str,
+        disk: bytes | None,
     ) -> None:
         self.host = host
         self.id = guest_id
@@ -46,6 +60,11 @@ class Guest:
         self.vcpu_count = vcpus
         self.memory_mib = memory_mib
         self.arguments = arguments
+        self.fitting = Fitting(
+            mac_address(guest_id),
+            None if disk is None else Disk(disk),
+            any(word.startswith("console=hvc") for word in arguments.split()),
+        )
         self.exits = 0
         self.ended_as = OFF  # meaningful while `ended`
         self.ended = True
@@ -61,6 +80,9 @@ class Guest:
 
     def output(self, data: bytes) -> None:
         self.host.console(self.id, data)
+
+    def transmit(self, frame: bytes) -> None:
+        self.host.transmit(self.id, frame)
 
     def finish(self, status: int) -> None:
         if not self.ended:
@@ -96,7 +118,12 @@ class Guest:
 
     def receive(self, data: bytes) -> int:
         """Bytes typed on the console; returns how many the guest's queue took."""
-        return 0 if self.ended else self.board.uart.receive(data)
+        return 0 if self.ended else self.board.receive(data)
+
+    def arrive(self, frames: Sequence[bytes]) -> None:
+        """Frames for the guest's network card."""
+        if not self.ended:
+            self.board.net.receive(frames)
 
     # -- state ---------------------------------------------------------------------------------------
     @property

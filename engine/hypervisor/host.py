@@ -34,9 +34,13 @@ BARE_METAL, TRAP_AND_EMULATE = "bare-metal", "type1-trap-and-emulate"
 _UNLIMITED = 1 << 62
 
 
+def _no_cable(_guest: int, _frame: bytes) -> None:
+    """Frames of a host that is connected to nothing."""
+
+
 class Host:
-    """`console(guest, bytes)` gets what guests print. `position_offset` is added to the positions in
-    records."""
+    """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
+    `position_offset` is added to the positions in records."""
 
     def __init__(
         self,
@@ -46,12 +50,14 @@ class Host:
         stack: str,
         trace: Trace,
         console: Callable[[int, bytes], None],
+        transmit: Callable[[int, bytes], None] = _no_cable,
     ) -> None:
         self.id = host_id
         self.stack = stack
         self.memory_mib = memory_mib
         self.trace = trace
         self.console = console
+        self.transmit = transmit
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
         self.harts = [Hart(number, self.bus, _no_clock) for number in range(harts)]
@@ -98,10 +104,17 @@ class Host:
         return _too_little_memory(memory_mib, free) if memory_mib > free else None
 
     def add_guest(
-        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self,
+        guest_id: int,
+        image: LoadedImage,
+        vcpus: int,
+        memory_mib: int,
+        arguments: str,
+        disk: bytes | None = None,
     ) -> None:
-        """Start a guest. Raises LabError, and then nothing has changed."""
-        guest = self._new(guest_id, image, vcpus, memory_mib, arguments)
+        """Start a guest, with a disk if there is an image of one. Raises LabError, and then nothing has
+        changed."""
+        guest = self._new(guest_id, image, vcpus, memory_mib, arguments, disk)
         try:
             guest.start()
         except LabError:
@@ -110,13 +123,19 @@ class Host:
         self._admit(guest)
 
     def _new(
-        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self,
+        guest_id: int,
+        image: LoadedImage,
+        vcpus: int,
+        memory_mib: int,
+        arguments: str,
+        disk: bytes | None,
     ) -> BareMetalGuest | VmGuest:
         problem = self.fits(vcpus, memory_mib)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
-        return kind(self, guest_id, image, vcpus, memory_mib, arguments)
+        return kind(self, guest_id, image, vcpus, memory_mib, arguments, disk)
 
     def _admit(self, guest: Guest) -> None:
         self.guests[guest.id] = guest
@@ -146,10 +165,14 @@ class Host:
         """A guest with everything it is."""
         return self._concrete(guest_id).export()
 
-    def import_guest(self, guest_id: int, image: LoadedImage, state: dict[str, Any]) -> None:
+    def import_guest(
+        self, guest_id: int, image: LoadedImage, state: dict[str, Any], disk: bytes | None = None
+    ) -> None:
         """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it
         does not fit."""
-        guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
+        guest = self._new(
+            guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"], disk
+        )
         guest.take_over(state)
         self._admit(guest)
 

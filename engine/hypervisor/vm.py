@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
-from engine.machine.board import Board, Owner
+from engine.machine.board import Board, Fitting, Owner
 from engine.machine.bus import Devices
 from engine.machine.hart import USER, Hart
 from engine.machine.loader import RAM_BASE
@@ -237,10 +237,16 @@ class Vm:
     """Memory, board and vCPUs of one guest."""
 
     def __init__(
-        self, frames: Frames, vcpus: int, memory_bytes: int, now: Callable[[], int], owner: Owner
+        self,
+        frames: Frames,
+        vcpus: int,
+        memory_bytes: int,
+        now: Callable[[], int],
+        owner: Owner,
+        fitting: Fitting,
     ) -> None:
         self.ram = GuestRam(frames, memory_bytes)
-        self.board = Board(vcpus, self.ram, now, owner)
+        self.board = Board(vcpus, self.ram, now, owner, fitting)
         bus = GuestBus(self.ram, self.board.devices)
         harts = [VirtualHart(number, bus, self.board) for number in range(vcpus)]
         self.board.attach(harts)

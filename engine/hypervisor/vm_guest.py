@@ -34,13 +34,21 @@ class VmGuest(Guest):
     """A VM under trap-and-emulate."""
 
     def __init__(
-        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self,
+        host: Host,
+        guest_id: int,
+        image: LoadedImage,
+        vcpus: int,
+        memory_mib: int,
+        arguments: str,
+        disk: bytes | None,
     ) -> None:
-        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
+        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments, disk)
         self._make()
 
     def _make(self) -> None:
-        self.vm = Vm(self.host.frames, self.vcpu_count, self.memory_mib << 20, self.now, self)
+        size = self.memory_mib << 20
+        self.vm = Vm(self.host.frames, self.vcpu_count, size, self.now, self, self.fitting)
         self.board = self.vm.board
         self.technique = TrapAndEmulate(self, ShadowTables(self.host.frames, self.vm.ram.frame))
         self.vm.ram.stored = self.technique.shadow.stored
