@@ -33,16 +33,9 @@ class BareMetalGuest(Guest):
     """The one system on a bare-metal host: its harts are the host's, its RAM the host's RAM."""
 
     def __init__(
-        self,
-        host: Host,
-        guest_id: int,
-        image: LoadedImage,
-        vcpus: int,
-        memory_mib: int,
-        arguments: str,
-        disk: bytes | None,
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> None:
-        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments, disk)
+        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
         self._reported = [0] * vcpus
         self._began = [0] * vcpus
         self._streaks: list[tuple[int, int, int, int]] = [(0, -1, 0, 0)] * vcpus

@@ -38,21 +38,14 @@ _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, C
 class Guest:
     """What both kinds share. Times are the host's virtual ns.
 
-    `disk` is the image of the disk in its first virtio slot: shared, never changed. What was written over it
-    stays when the guest is switched off or reboots. Boot arguments with `console=hvc0` fit a virtio console.
+    What it writes to its disk stays when it is switched off or reboots. Boot arguments with `console=hvc0`
+    fit a virtio console.
     """
 
     board: Board
 
     def __init__(
-        self,
-        host: Host,
-        guest_id: int,
-        image: LoadedImage,
-        vcpus: int,
-        memory_mib: int,
-        arguments: str,
-        disk: bytes | None,
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> None:
         self.host = host
         self.id = guest_id
@@ -62,7 +55,7 @@ class Guest:
         self.arguments = arguments
         self.fitting = Fitting(
             mac_address(guest_id),
-            None if disk is None else Disk(disk),
+            None if image.disk is None else Disk(image.disk),
             any(word.startswith("console=hvc") for word in arguments.split()),
         )
         self.exits = 0

@@ -104,17 +104,10 @@ class Host:
         return _too_little_memory(memory_mib, free) if memory_mib > free else None
 
     def add_guest(
-        self,
-        guest_id: int,
-        image: LoadedImage,
-        vcpus: int,
-        memory_mib: int,
-        arguments: str,
-        disk: bytes | None = None,
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> None:
-        """Start a guest, with a disk if there is an image of one. Raises LabError, and then nothing has
-        changed."""
-        guest = self._new(guest_id, image, vcpus, memory_mib, arguments, disk)
+        """Start a guest. Raises LabError, and then nothing has changed."""
+        guest = self._new(guest_id, image, vcpus, memory_mib, arguments)
         try:
             guest.start()
         except LabError:
@@ -123,19 +116,13 @@ class Host:
         self._admit(guest)
 
     def _new(
-        self,
-        guest_id: int,
-        image: LoadedImage,
-        vcpus: int,
-        memory_mib: int,
-        arguments: str,
-        disk: bytes | None,
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> BareMetalGuest | VmGuest:
         problem = self.fits(vcpus, memory_mib)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
-        return kind(self, guest_id, image, vcpus, memory_mib, arguments, disk)
+        return kind(self, guest_id, image, vcpus, memory_mib, arguments)
 
     def _admit(self, guest: Guest) -> None:
         self.guests[guest.id] = guest
@@ -165,14 +152,10 @@ class Host:
         """A guest with everything it is."""
         return self._concrete(guest_id).export()
 
-    def import_guest(
-        self, guest_id: int, image: LoadedImage, state: dict[str, Any], disk: bytes | None = None
-    ) -> None:
+    def import_guest(self, guest_id: int, image: LoadedImage, state: dict[str, Any]) -> None:
         """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it
         does not fit."""
-        guest = self._new(
-            guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"], disk
-        )
+        guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
         guest.take_over(state)
         self._admit(guest)
 

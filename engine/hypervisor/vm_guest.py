@@ -34,16 +34,9 @@ class VmGuest(Guest):
     """A VM under trap-and-emulate."""
 
     def __init__(
-        self,
-        host: Host,
-        guest_id: int,
-        image: LoadedImage,
-        vcpus: int,
-        memory_mib: int,
-        arguments: str,
-        disk: bytes | None,
+        self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> None:
-        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments, disk)
+        super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
         self._make()
 
     def _make(self) -> None:

@@ -61,9 +61,10 @@ class Request(IntEnum):
 
 class Disk:
     """Present content of a disk: `image`, rounded up to whole sectors with zeroes, and what was written over
-    it. It outlives the board around it, as a disk outlives a reboot."""
+    it. It outlives the board around it, as a disk outlives a reboot. `image` may be a view of a file that
+    nobody changes."""
 
-    def __init__(self, image: bytes, read_only: bool = False) -> None:
+    def __init__(self, image: bytes | memoryview, read_only: bool = False) -> None:
         self.image = image
         self.read_only = read_only
         self.capacity = -(-len(image) // SECTOR)  # sectors
@@ -104,7 +105,7 @@ class Disk:
         own = self.overlay.get(cluster)
         if own is not None:
             return own
-        return self.image[cluster * CLUSTER : (cluster + 1) * CLUSTER].ljust(CLUSTER, b"\0")
+        return bytes(self.image[cluster * CLUSTER : (cluster + 1) * CLUSTER]).ljust(CLUSTER, b"\0")
 
     def save(self) -> dict[int, bytes]:
         """The clusters that were written."""
