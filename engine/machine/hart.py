@@ -14,6 +14,7 @@ Privileged specification 1.12; section numbers below are its.
 
 from __future__ import annotations
 
+import ctypes
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -21,10 +22,14 @@ from typing import Any, Protocol
 from engine.bits import MASK64
 from engine.devices import AccessFault
 from engine.isa.csrs import CSRS, STORAGE, Csr, Status
+from engine.isa.decoder import length_of
 from engine.machine import csrfile, mmu
 from engine.machine.bus import Bus
 from engine.machine.csrfile import COUNTERS
+from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, Trap
+from engine.machine.native.layout import FETCH, LIMIT, READ_TAG, WRITE_TAG
+from engine.machine.native.runtime import Contexts, Native, fill_data, fill_fetch, word_at
 from engine.machine.reference import Operation, operation
 from engine.machine.state import NO_RESERVATION, HartState
 from engine.trace.record import Cause, Interrupt
@@ -32,7 +37,9 @@ from engine.trace.record import Cause, Interrupt
 USER, SUPERVISOR, MACHINE = 0, 1, 3
 NEVER = 1 << 62
 TICK_NS = 100
+LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
+_LAST_WORD = 4092
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
 #: Section 3.1.9: machine before supervisor; external, software, timer.
 _PRIORITY = (
@@ -76,6 +83,8 @@ class Hart(HartState):
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
         self.probe: Probe | None = None
+        self._native: Native | None = None
+        self._native_contexts: Contexts | None = None
         self._contexts: dict[tuple[int, int, int, int], Caches] = {}
         self.read_tlb: dict[int, int] = {}
         self.write_tlb: dict[int, int] = {}
@@ -107,11 +116,28 @@ class Hart(HartState):
         for caches in self._contexts.values():
             for cache in caches:
                 cache.clear()
+        if self._native_contexts is not None:
+            self._native_contexts.flush()
         self.limit = 0
 
     def flush_writable(self) -> None:
         for caches in self._contexts.values():
             caches[1].clear()
+        if self._native_contexts is not None:
+            self._native_contexts.flush_writable()
+
+    def flush_fetch(self) -> None:
+        if self._native_contexts is not None:
+            self._native_contexts.flush_fetch()
+
+    def use_native(self, native: Native | None) -> None:
+        """Execute in the native tiers from now on; None: in the reference tier. No guest can tell."""
+        self._native = native
+        if native is not None and self._native_contexts is None:
+            self._native_contexts = Contexts()
+            self.memory_at = ctypes.addressof(self.bus.memory)
+            native.pages.users.add(self.bus.memory)
+        self.refresh()
 
     def data_privilege(self) -> int:
         """The privilege that loads and stores are checked with (MPRV, section 3.1.6.3)."""
@@ -135,6 +161,8 @@ class Hart(HartState):
                 self._contexts.clear()
             caches = self._contexts[key] = ({}, {}, {})
         self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+        if self._native_contexts is not None:
+            self.tlb_at = self._native_contexts.select(key)
         self.limit = 0
 
     def translate(self, address: int, access: Access, update: bool = True) -> int:
@@ -146,7 +174,7 @@ class Hart(HartState):
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
-        """The decoded instructions of pc's page: 1024 operations and, last, the one that decodes."""
+        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that decodes."""
         physical = self.translate(pc, Access.FETCH)
         offset = self.bus.offset(physical)
         if offset is None:
@@ -155,17 +183,21 @@ class Hart(HartState):
         page = offset >> 12
         ops = memory.code.get(page)
         if ops is None:
-            ops = _undecoded(memory.views[2], page)
+            ops = _undecoded(memory.views[1], page)
             memory.use_as_code(page, ops)
         self.fetch_tlb[pc >> 12] = ops
         return ops
 
     def fetch(self, pc: int) -> int:
-        """The encoding at pc."""
+        """The encoding at pc, 2 or 4 bytes; a fault is at the halfword that has it (section 3.1.16)."""
+        word = self._fetch_half(pc)
+        return word if length_of(word) == 2 else word | self._fetch_half((pc + 2) & MASK64) << 16
+
+    def _fetch_half(self, address: int) -> int:
         try:
-            return self.bus.read(self.translate(pc, Access.FETCH), 4)
+            return self.bus.read(self.translate(address, Access.FETCH), 2)
         except AccessFault:
-            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc) from None
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) from None
 
     # -- loads and stores (primitives of the semantics) ----------------------------------------------
     def _load(self, address: int, size: int) -> int:
@@ -192,8 +224,12 @@ class Hart(HartState):
                 page = offset & ~0xFFF
                 if access == Access.LOAD:
                     self.read_tlb[virtual >> 12] = page
+                    if self.tlb_at:
+                        fill_data(self.tlb_at, virtual, READ_TAG, self.bus.memory.ram_at + page)
                 elif self.bus.memory.use_as_data(page >> 12):
                     self.write_tlb[virtual >> 12] = page
+                    if self.tlb_at:
+                        fill_data(self.tlb_at, virtual, WRITE_TAG, self.bus.memory.ram_at + page)
             try:
                 if value is None:
                     result |= self.bus.read(physical, length) << shift
@@ -383,14 +419,14 @@ class Hart(HartState):
         status = self.mstatus
         code = cause | (interrupt << 63)
         if target == SUPERVISOR:
-            self.sepc, self.scause, self.stval = self.pc & ~3, code, value
+            self.sepc, self.scause, self.stval = self.pc & ~1, code, value
             status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
             status |= (Status.SPIE if self.mstatus & Status.SIE else 0) | (
                 Status.SPP if self.privilege else 0
             )
             vector = self.stvec
         else:
-            self.mepc, self.mcause, self.mtval = self.pc & ~3, code, value
+            self.mepc, self.mcause, self.mtval = self.pc & ~1, code, value
             status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
             status |= (Status.MPIE if self.mstatus & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
             vector = self.mtvec
@@ -450,13 +486,16 @@ class Hart(HartState):
     def _execute(self) -> None:
         """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit
         to 0)."""
+        if self._native is not None and self.probe is None:
+            self._execute_native(self._native)
+            return
         pc = self.pc
         try:
             while self.steps < self.limit:
                 page = pc >> 12
                 ops = self.fetch_tlb.get(page) or self.fetch_page(pc)
                 while True:
-                    pc = ops[pc >> 2 & 1023](self, pc)
+                    pc = ops[pc >> 1 & LAST_SLOT](self, pc)
                     self.steps += 1
                     if self.steps >= self.limit or pc >> 12 != page:
                         break
@@ -468,6 +507,44 @@ class Hart(HartState):
         except IllegalInstruction:
             pc &= MASK64
             self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+
+    def _execute_native(self, native: Native) -> None:
+        """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
+        state = ctypes.addressof(self)
+        while self.steps < self.limit:
+            reason = native.run(state)
+            if reason == LIMIT or self.steps >= self.limit:
+                return
+            pc = self.pc
+            try:
+                if reason == FETCH:
+                    self._fetch_native(pc, native)
+                    continue
+                self.pc = operation(self._native_word(pc))(self, pc) & MASK64
+                self.steps += 1
+            except Trap as trap:
+                self._trapped(pc, trap.cause, trap.value)
+                return
+            except IllegalInstruction:
+                self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+                return
+
+    def _native_word(self, pc: int) -> int:
+        """The instruction at pc, in the page that native code was executing."""
+        offset = pc & 0xFFF
+        return self.fetch(pc) if offset > _LAST_WORD else word_at(self.ops, offset)
+
+    def _fetch_native(self, pc: int, native: Native) -> None:
+        """Let native code execute pc's page."""
+        offset = self.bus.offset(self.translate(pc, Access.FETCH))
+        if offset is None:
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+        memory, page = self.bus.memory, offset >> 12
+        code = memory.native_code.get(page)
+        if code is None:
+            code = native.pages.of(memory.read_bytes(page << 12, PAGE))
+            memory.use_as_native_code(page, code)
+        fill_fetch(self.tlb_at, pc, code)
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc
@@ -562,16 +639,26 @@ def _nothing() -> None:
     """No event is due."""
 
 
-def _undecoded(words: memoryview, page: int) -> list[Operation]:
-    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed."""
+def _undecoded(halves: memoryview, page: int) -> list[Operation]:
+    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed.
+
+    An instruction that begins in the page's last halfword and ends in the next page is fetched each time: what follows
+    depends on the address space.
+    """
 
     def decode_slot(hart: Hart, pc: int) -> int:
-        slot = pc >> 2 & 1023
-        op = operation(words[page << 10 | slot])
+        slot = pc >> 1 & LAST_SLOT
+        at = page << 11 | slot
+        word = halves[at]
+        if length_of(word) == 4:
+            if slot == LAST_SLOT:
+                return operation(hart.fetch(pc))(hart, pc)
+            word |= halves[at + 1] << 16
+        op = operation(word)
         ops[slot] = op
         return op(hart, pc)
 
-    ops: list[Operation] = [decode_slot] * 1025
+    ops: list[Operation] = [decode_slot] * (LAST_SLOT + 2)
     return ops
 
 
