@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.machine import mmu
 from engine.machine.board import Board
-from engine.machine.hart import MACHINE, SUPERVISOR, USER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import Memory
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.trace.record import (
     INTERRUPT_BIT,
     PATH_IDS,
@@ -45,6 +46,8 @@ class BareMetalGuest(Guest):
         ram = _HostRam(self.host.memory, self.memory_mib << 20)
         self.board = Board(self.vcpu_count, ram, self.now, self, self.fitting)
         self.harts = self.host.harts[: self.vcpu_count]
+        for spare in self.host.harts[self.vcpu_count :]:
+            spare.stopped = True
         self.board.attach(self.harts)
         self.host.set_devices(self.board.devices)
 
