@@ -412,7 +412,9 @@ class Host:
                 (
                     guest.board.deadline(hart.number) + guest.started
                     for guest in self.guests.values()
-                    if not guest.ended and guest.board.timer_wakes(hart.number)
+                    if not guest.ended
+                    and hart.number < guest.vcpu_count
+                    and guest.board.timer_wakes(hart.number)
                 ),
                 default=NEVER,
             )
