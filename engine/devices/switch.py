@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PORT_FRAMES = 256
+PORT_FRAMES = 128
 ADDRESSES = 1024
 _GROUP = 1  # of an address' first byte
 

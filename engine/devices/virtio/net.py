@@ -18,7 +18,7 @@ from engine.devices.virtio.mmio import VirtioDevice
 from engine.devices.virtio.queue import DriverError, Virtqueue
 
 RECEIVE, TRANSMIT = 0, 1
-QUEUE_SIZE = 256
+QUEUE_SIZE = 128
 MTU, MAC, STATUS = 1 << 3, 1 << 5, 1 << 16
 LINK_UP = 1
 MTU_BYTES = 1500
