@@ -98,6 +98,7 @@ class LoadedImage:
     start_mode: StartMode
     symbols: Symbols
     tohost: int | None = None  # physical address of the word through which it ends as under Spike
+    disk: bytes | memoryview | None = None  # what its guests find on their disk, if they have one
 
     @property
     def end(self) -> int:

@@ -69,6 +69,9 @@ class _Owner:
     def output(self, data: bytes) -> None:
         raise AssertionError(f"a test program printed {data!r}")
 
+    def transmit(self, frame: bytes) -> None:
+        raise AssertionError(f"a test program sent {frame!r}")
+
     def finish(self, status: int) -> None:
         assert status == 0, status
         self.hart.leave = True
