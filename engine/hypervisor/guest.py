@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands import Problem
 from engine.isa.csrs import Status
-from engine.machine import mmu
+from engine.machine import csrfile, mmu
 from engine.machine.board import Board
 from engine.machine.hart import MACHINE, SUPERVISOR, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
@@ -165,7 +165,7 @@ class Guest:
     def registers(self, vcpu: int) -> dict[str, Any]:
         """{"pc", "x", "level", "csrs": {name: value}} as the guest would read them."""
         hart = self.hart(vcpu)
-        csrs = hart.csrs.named()
+        csrs = csrfile.named(hart)
         csrs |= {
             "mcycle": hart.clock + hart.cycle_offset,
             "minstret": hart.retired + hart.instret_offset,
@@ -181,13 +181,12 @@ class Guest:
     def _look(self, vcpu: int, address: int, trail: list[mmu.Step]) -> int:
         """Guest physical address of a virtual one for somebody who only looks. Raises Trap."""
         hart = self.hart(vcpu)
-        words = hart.csrs.words
-        if hart.privilege == MACHINE or not words["satp"] >> 60:
+        if hart.privilege == MACHINE or not hart.satp >> 60:
             return address
-        status = words["mstatus"] | Status.SUM | Status.MXR
+        status = hart.mstatus | Status.SUM | Status.MXR
         tables = TableReader(self.board)
         return mmu.walk(
-            tables, words["satp"], address, Access.LOAD, SUPERVISOR, status, trail, update=False
+            tables, hart.satp, address, Access.LOAD, SUPERVISOR, status, trail, update=False
         ).physical
 
     def read(self, vcpu: int, address: int, length: int, physical: bool) -> bytes | None:

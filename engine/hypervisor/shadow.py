@@ -80,13 +80,12 @@ class ShadowTables:
     def key(virtual: Hart) -> SpaceKey:
         """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from
         fetches)."""
-        words = virtual.csrs.words
-        satp = words["satp"]
+        satp = virtual.satp
         if virtual.data_privilege() != virtual.privilege and satp >> 60:
             return (0, -1, 0)
         if virtual.privilege == MACHINE or not satp >> 60:
             return (0, MACHINE, 0)
-        return (satp, virtual.privilege, words["mstatus"] & (Status.SUM | Status.MXR))
+        return (satp, virtual.privilege, virtual.mstatus & (Status.SUM | Status.MXR))
 
     def satp(self, key: SpaceKey) -> int:
         """The host satp value that selects a space, made if it is new."""
@@ -284,7 +283,7 @@ def _key(parts: list[int]) -> SpaceKey:
 
 def permissions(entry: int, virtual: Hart) -> int:
     """R, W, X of a guest leaf as they hold for the vCPU's present privilege. W only once D is set."""
-    privilege, status = virtual.privilege, virtual.csrs.words["mstatus"]
+    privilege, status = virtual.privilege, virtual.mstatus
     granted = 0
     if mmu.permitted(entry, Access.LOAD, privilege, status):
         granted |= mmu.R

@@ -30,6 +30,7 @@ from engine.machine import mmu
 from engine.machine.hart import MACHINE, USER, Hart, IllegalInstruction
 from engine.machine.mmu import PAGE_FAULTS, Access, Trap
 from engine.machine.reference import operation
+from engine.machine.state import NO_RESERVATION
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind
 
 if TYPE_CHECKING:
@@ -61,8 +62,8 @@ class TrapAndEmulate:
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""
         satp = self.shadow.satp(self.shadow.key(vcpu.virtual))
-        if hart.csrs.words["satp"] != satp or hart.privilege != USER:
-            hart.csrs.words["satp"] = satp
+        if hart.satp != satp or hart.privilege != USER:
+            hart.satp = satp
             hart.privilege = USER
             hart.refresh()
 
@@ -167,7 +168,7 @@ class TrapAndEmulate:
         virtual = vcpu.virtual
         row = decode(word)
         x = virtual.x
-        before = x[:]
+        before = list(x)
         trap = self._execute(vcpu, word)
         if trap is not None:
             return self._inject(vcpu, trap.cause, trap.value, Kind.EXCEPTION)
@@ -180,7 +181,7 @@ class TrapAndEmulate:
             if not writes:
                 action, a, b = Action.CSR_READ, number, x[operands["rd"]]
             elif number == SATP:
-                action, a = Action.ADDRESS_SPACE, virtual.csrs.words["satp"]
+                action, a = Action.ADDRESS_SPACE, virtual.satp
                 b = int(self.shadow.key(virtual) in self.shadow.roots)
             else:
                 source = before[operands["rs1"]] if "rs1" in operands else operands["uimm"]
@@ -213,12 +214,11 @@ class TrapAndEmulate:
         key = self.shadow.key(virtual)
         if key[1] < 0:
             return self._interpret(vcpu, Action.EMULATE, 0)
-        words = virtual.csrs.words
         trail: list[mmu.Step] = []
         try:
             if key[0]:
                 leaf = mmu.walk(
-                    virtual.bus, words["satp"], address, access, virtual.privilege, words["mstatus"], trail
+                    virtual.bus, virtual.satp, address, access, virtual.privilege, virtual.mstatus, trail
                 )
                 target, allowed = leaf.physical, permissions(leaf.entry, virtual)
             else:
@@ -243,8 +243,8 @@ class TrapAndEmulate:
         hart = vcpu.hart
         assert hart is not None
         there = self.guest.host_address(self.guest.vm.ram.frame(target >> 12)) | target & 0xFFF
-        vcpu.virtual.reservation = target if hart.reservation == there else None
-        hart.reservation = None
+        vcpu.virtual.reservation = target if hart.reservation == there else NO_RESERVATION
+        hart.reservation = NO_RESERVATION
 
     def _interpret(self, vcpu: VCpu, action: Action, target: int) -> tuple[Outcome, int]:
         """Execute the faulting instruction on the virtual hart: a device register, a page table, or MPRV."""

@@ -18,6 +18,7 @@ from engine.machine.bus import Devices
 from engine.machine.hart import USER, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.state import NO_RESERVATION
 from engine.trace.record import Level
 
 
@@ -149,6 +150,12 @@ class VirtualHart(Hart):
     def retired(self) -> int:
         return self.instructions()
 
+    def keep_registers(self) -> None:
+        """Off a host hart: hold the registers here again."""
+        x, f = self.x, self.f
+        self.own_registers()
+        self.x[:], self.f[:] = x, f
+
 
 class VCpu:
     """A virtual hart and where it runs. `hart` is the host hart that it is loaded on, if any."""
@@ -192,16 +199,19 @@ class VCpu:
     def load(self, hart: Hart) -> None:
         self.hart = hart
         self._mark = hart.retired
-        hart.x = self.virtual.x
-        hart.pc = self.virtual.pc
-        hart.reservation = None
+        virtual = self.virtual
+        hart.x[:], hart.f[:] = virtual.x, virtual.f
+        virtual.x, virtual.f = hart.x, hart.f
+        hart.pc = virtual.pc
+        hart.reservation = NO_RESERVATION
 
     def unload(self) -> None:
         hart = self.hart
         assert hart is not None
         self._retired = self.instructions
         self.virtual.pc = hart.pc
-        hart.x = [0] * 32
+        self.virtual.keep_registers()
+        hart.clear_registers()
         self.hart = None
 
     def deadline(self) -> int:

@@ -225,7 +225,7 @@ class VmGuest(Guest):
 
 def _trapped_at(virtual: Hart) -> int:
     """pc of the trap that was just delivered, from where trap entry saved it."""
-    return virtual.csrs.words["mepc" if virtual.privilege == MACHINE else "sepc"]
+    return virtual.mepc if virtual.privilege == MACHINE else virtual.sepc
 
 
 class _HostReader(TableReader):

@@ -129,13 +129,13 @@ class Board:
     def timer_wakes(self, number: int) -> bool:
         """Would the machine timer end this hart's wfi?"""
         hart = self.harts[number]
-        return not hart.stopped and bool(hart.csrs.words["mie"] >> Interrupt.MACHINE_TIMER & 1)
+        return not hart.stopped and bool(hart.mie >> Interrupt.MACHINE_TIMER & 1)
 
     def deadline(self, number: int) -> int:
         """Board time (ns) at which the hart's timer line is to rise (that may have passed); NEVER if it will
         not."""
         ticks = self.clint.deadline(number)
-        if ticks is None or self.harts[number].csrs.lines >> Interrupt.MACHINE_TIMER & 1:
+        if ticks is None or self.harts[number].lines >> Interrupt.MACHINE_TIMER & 1:
             return NEVER
         return min(ticks * TICK_NS, NEVER)
 

@@ -244,9 +244,7 @@ def board_tree(
         },
         (
             Node("chosen", chosen),
-            Node(
-                f"memory@{ram_base:x}", {"device_type": "memory", "reg": registers(ram_base, ram_size)}
-            ),
+            Node(f"memory@{ram_base:x}", {"device_type": "memory", "reg": registers(ram_base, ram_size)}),
             Node(
                 "cpus",
                 {

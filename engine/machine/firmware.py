@@ -44,12 +44,12 @@ class Firmware:
     def timer(self, hart: Hart) -> None:
         """The machine timer is the supervisor's: hand it on and wait until it sets the next one."""
         hart.raise_software(Interrupt.SUPERVISOR_TIMER)
-        hart.csrs.words["mie"] &= ~(1 << Interrupt.MACHINE_TIMER)
+        hart.mie &= ~(1 << Interrupt.MACHINE_TIMER)
         self.last = (Action.TIMER, 0, 0)
 
     def call(self, hart: Hart) -> None:
         """An SBI call. The hart goes on after the ecall."""
-        arguments = hart.x[A0 : A7 + 1]
+        arguments = list(hart.x[A0 : A7 + 1])
         hart.pc += 4
         self.last = (Action.SBI_CALL, arguments[7], arguments[6])
         answer = sbi.call(self, hart.number, arguments)
@@ -67,9 +67,9 @@ class Firmware:
         return 0, 0, 0
 
     def set_timer(self, hart: int, ticks: int) -> None:
-        words = self.board.harts[hart].csrs.words
-        words["mip"] &= ~(1 << Interrupt.SUPERVISOR_TIMER)
-        words["mie"] |= 1 << Interrupt.MACHINE_TIMER
+        state = self.board.harts[hart]
+        state.mip &= ~(1 << Interrupt.SUPERVISOR_TIMER)
+        state.mie |= 1 << Interrupt.MACHINE_TIMER
         self.board.clint.set_timer(hart, ticks)
 
     def send_ipi(self, mask: int) -> None:
@@ -94,7 +94,7 @@ class Firmware:
     def _enter(self, hart: Hart, address: int, opaque: int) -> None:
         hart.pc = address
         hart.x[A0], hart.x[A0 + 1] = hart.number, opaque
-        hart.csrs.words["satp"] = 0
+        hart.satp = 0
         prepare_supervisor(hart)
         hart.stopped = hart.waiting = False
 
@@ -158,10 +158,9 @@ class Firmware:
 def prepare_supervisor(hart: Hart) -> None:
     """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
     calls, counters open."""
-    words = hart.csrs.words
-    words["medeleg"] = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
-    words["mideleg"] = SUPERVISOR_INTERRUPTS
-    words["mcounteren"] = words["scounteren"] = 7
-    words["mie"] |= 1 << Interrupt.MACHINE_TIMER
+    hart.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
+    hart.mideleg = SUPERVISOR_INTERRUPTS
+    hart.mcounteren = hart.scounteren = 7
+    hart.mie |= 1 << Interrupt.MACHINE_TIMER
     hart.privilege = SUPERVISOR
     hart.refresh()

@@ -14,17 +14,19 @@ Privileged specification 1.12; section numbers below are its.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from engine.bits import MASK64
 from engine.devices import AccessFault
-from engine.isa.csrs import CSRS, Csr, Status
-from engine.machine import mmu
+from engine.isa.csrs import CSRS, STORAGE, Csr, Status
+from engine.machine import csrfile, mmu
 from engine.machine.bus import Bus
-from engine.machine.csrfile import COUNTERS, CsrFile
+from engine.machine.csrfile import COUNTERS
 from engine.machine.mmu import Access, Trap
 from engine.machine.reference import Operation, operation
+from engine.machine.state import NO_RESERVATION, HartState
 from engine.trace.record import Cause, Interrupt
 
 USER, SUPERVISOR, MACHINE = 0, 1, 3
@@ -57,27 +59,18 @@ Probe = Callable[["Hart"], None]
 Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
 
 
-class Hart:
+class Hart(HartState):
     """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz)."""
 
     def __init__(self, number: int, bus: Bus, ticks: Callable[[], int]) -> None:
         self.number = number
         self.bus = bus
         self.ticks = ticks
-        self.x = [0] * 32
-        self.pc = 0
+        super().__init__()
+        self.own_registers()
         self.privilege = MACHINE
-        self.csrs = CsrFile()
-        self.reservation: int | None = None
-        self.waiting = False  # in wfi
-        self.stopped = False  # not started, or stopped through SBI
-        self.steps = 0
-        self.extra = 0
-        self.unretired = 0  # steps that retired no instruction
-        self.cycle_offset = 0
-        self.instret_offset = 0
-        self.limit = 0
-        self.leave = False  # ask `run` to return after this step
+        csrfile.set_words(self, STORAGE)
+        self.reservation = NO_RESERVATION
         self.next_event = NEVER  # clock at which `on_event` is due
         self.on_event: Callable[[], None] = _nothing
         self.monitor: Monitor | None = None
@@ -90,6 +83,14 @@ class Hart:
         self.views = bus.memory.views
         bus.memory.caches.append(self)
         self.refresh()
+
+    def own_registers(self) -> None:
+        """`x` and `f` are this hart's own words."""
+        self.x = _register_view(self, "x_words")
+        self.f = _register_view(self, "f_words")
+
+    def clear_registers(self) -> None:
+        self.x[:] = self.f[:] = _CLEARED
 
     # -- clock ---------------------------------------------------------------------------------------
     @property
@@ -114,20 +115,19 @@ class Hart:
 
     def data_privilege(self) -> int:
         """The privilege that loads and stores are checked with (MPRV, section 3.1.6.3)."""
-        status = self.csrs.words["mstatus"]
+        status = self.mstatus
         return (status & Status.MPP) >> Status.MPP_SHIFT if status & Status.MPRV else self.privilege
 
     def refresh(self) -> None:
         """Privilege, satp or mstatus changed: choose the caches that hold, and look at interrupts before the
         next step."""
-        words = self.csrs.words
-        satp = words["satp"]
+        satp = self.satp
         data = self.data_privilege()
         key = (
             satp if self.privilege < MACHINE and satp >> 60 else self.privilege >> 1,
             satp if data < MACHINE and satp >> 60 else 0,
             self.privilege << 2 | data,
-            words["mstatus"] & (Status.SUM | Status.MXR),
+            self.mstatus & (Status.SUM | Status.MXR),
         )
         caches = self._contexts.get(key)
         if caches is None:
@@ -140,12 +140,9 @@ class Hart:
     def translate(self, address: int, access: Access, update: bool = True) -> int:
         """Physical address, or Trap."""
         privilege = self.privilege if access == Access.FETCH else self.data_privilege()
-        words = self.csrs.words
-        if privilege == MACHINE or not words["satp"] >> 60:
+        if privilege == MACHINE or not self.satp >> 60:
             return address
-        return mmu.walk(
-            self.bus, words["satp"], address, access, privilege, words["mstatus"], update=update
-        ).physical
+        return mmu.walk(self.bus, self.satp, address, access, privilege, self.mstatus, update=update).physical
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
@@ -230,7 +227,7 @@ class Hart:
     def store_conditional(self, address: int, size: int, value: int) -> int:
         address &= MASK64
         physical = self._atomic_place(address, size, Access.STORE)
-        held, self.reservation = self.reservation == physical, None
+        held, self.reservation = self.reservation == physical, NO_RESERVATION
         if held:
             self._access(address, size, Access.STORE, value)
         return 0 if held else 1
@@ -240,15 +237,10 @@ class Hart:
         row = CSRS.get(number)
         if row is None or row.privilege > self.privilege or (write and row.read_only):
             raise IllegalInstruction
-        words = self.csrs.words
-        if row.rule == "satp" and self.privilege == SUPERVISOR and words["mstatus"] & Status.TVM:
+        if row.rule == "satp" and self.privilege == SUPERVISOR and self.mstatus & Status.TVM:
             raise IllegalInstruction
         if number in COUNTERS and self.privilege < MACHINE:
-            allowed = (
-                words["mcounteren"]
-                if self.privilege == SUPERVISOR
-                else words["mcounteren"] & words["scounteren"]
-            )
+            allowed = self.mcounteren if self.privilege == SUPERVISOR else self.mcounteren & self.scounteren
             if not allowed >> (number & 31) & 1:
                 raise IllegalInstruction
         return row
@@ -267,7 +259,7 @@ class Hart:
     def csr_value(self, row: Csr) -> int:
         """A CSR as machine mode reads it."""
         computed = self._computed(row)
-        return self.csrs.read(row) if computed is None else computed
+        return csrfile.read(self, row) if computed is None else computed
 
     def csr_read(self, number: int) -> int:
         return self.csr_value(self._row(number, write=False))
@@ -278,13 +270,15 @@ class Hart:
     def csr_set(self, number: int, bits: int) -> None:
         row = self._row(number, write=True)
         computed = self._computed(row)
-        self.csr_store(row, (self.csrs.read(row, stored_only=True) if computed is None else computed) | bits)
+        self.csr_store(
+            row, (csrfile.read(self, row, stored_only=True) if computed is None else computed) | bits
+        )
 
     def csr_clear(self, number: int, bits: int) -> None:
         row = self._row(number, write=True)
         computed = self._computed(row)
         self.csr_store(
-            row, (self.csrs.read(row, stored_only=True) if computed is None else computed) & ~bits
+            row, (csrfile.read(self, row, stored_only=True) if computed is None else computed) & ~bits
         )
 
     def csr_store(self, row: Csr, value: int) -> None:
@@ -297,7 +291,7 @@ class Hart:
             else:
                 self.instret_offset = value - self.retired - 1
             return
-        self.csrs.write(row, value)
+        csrfile.write(self, row, value)
         if row.storage in _CONTEXT_WORDS:
             self.refresh()
 
@@ -311,33 +305,29 @@ class Hart:
     def mret(self) -> int:
         if self.privilege < MACHINE:
             raise IllegalInstruction
-        words = self.csrs.words
-        status = words["mstatus"]
+        status = self.mstatus
         self.privilege = (status & Status.MPP) >> Status.MPP_SHIFT
         status = (
             status & ~(Status.MIE | Status.MPP) | (Status.MIE if status & Status.MPIE else 0) | Status.MPIE
         )
-        words["mstatus"] = status if self.privilege == MACHINE else status & ~Status.MPRV
+        self.mstatus = status if self.privilege == MACHINE else status & ~Status.MPRV
         self.refresh()
-        return words["mepc"]
+        return self.mepc
 
     def sret(self) -> int:
-        words = self.csrs.words
-        status = words["mstatus"]
+        status = self.mstatus
         if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.TSR):
             raise IllegalInstruction
         self.privilege = SUPERVISOR if status & Status.SPP else USER
         status = status & ~(Status.SIE | Status.SPP | Status.MPRV) | (
             Status.SIE if status & Status.SPIE else 0
         )
-        words["mstatus"] = status | Status.SPIE
+        self.mstatus = status | Status.SPIE
         self.refresh()
-        return words["sepc"]
+        return self.sepc
 
     def wfi(self) -> None:
-        if self.privilege == USER or (
-            self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TW
-        ):
+        if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TW):
             raise IllegalInstruction
         self.waiting = True
         self.limit = 0
@@ -345,9 +335,7 @@ class Hart:
     def sfence_vma(self, *_operands: int) -> None:
         """The caches are coherent with the tables in memory (see Memory), so the fence only has to be
         legal."""
-        if self.privilege == USER or (
-            self.privilege == SUPERVISOR and self.csrs.words["mstatus"] & Status.TVM
-        ):
+        if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TVM):
             raise IllegalInstruction
 
     def fence_i(self) -> None:
@@ -357,11 +345,10 @@ class Hart:
     def pending_interrupt(self) -> int | None:
         """The interrupt to take now, if any: first those destined for M mode, then by priority (section
         3.1.9)."""
-        words = self.csrs.words
-        pending = self.csrs.pending & words["mie"]
+        pending = csrfile.pending(self) & self.mie
         if not pending:
             return None
-        status, delegated = words["mstatus"], words["mideleg"]
+        status, delegated = self.mstatus, self.mideleg
         enabled = 0
         if self.privilege < MACHINE or status & Status.MIE:
             enabled = pending & ~delegated
@@ -372,7 +359,7 @@ class Hart:
 
     def trap_target(self, cause: int, interrupt: bool) -> int:
         """The privilege that a trap taken now goes to."""
-        delegated = self.csrs.words["mideleg" if interrupt else "medeleg"]
+        delegated = self.mideleg if interrupt else self.medeleg
         return SUPERVISOR if self.privilege < MACHINE and delegated >> cause & 1 else MACHINE
 
     def trap(self, cause: int, value: int, interrupt: bool = False) -> None:
@@ -393,24 +380,21 @@ class Hart:
 
     def enter_trap(self, target: int, cause: int, value: int, interrupt: bool) -> None:
         """Trap entry of the architecture into S or M mode (sections 3.1.6.1, 3.1.7)."""
-        words = self.csrs.words
-        status = words["mstatus"]
+        status = self.mstatus
         code = cause | (interrupt << 63)
         if target == SUPERVISOR:
-            words["sepc"], words["scause"], words["stval"] = self.pc & ~3, code, value
+            self.sepc, self.scause, self.stval = self.pc & ~3, code, value
             status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
-            status |= (Status.SPIE if words["mstatus"] & Status.SIE else 0) | (
+            status |= (Status.SPIE if self.mstatus & Status.SIE else 0) | (
                 Status.SPP if self.privilege else 0
             )
-            vector = words["stvec"]
+            vector = self.stvec
         else:
-            words["mepc"], words["mcause"], words["mtval"] = self.pc & ~3, code, value
+            self.mepc, self.mcause, self.mtval = self.pc & ~3, code, value
             status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
-            status |= (
-                Status.MPIE if words["mstatus"] & Status.MIE else 0
-            ) | self.privilege << Status.MPP_SHIFT
-            vector = words["mtvec"]
-        words["mstatus"] = status
+            status |= (Status.MPIE if self.mstatus & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
+            vector = self.mtvec
+        self.mstatus = status
         self.privilege = target
         self.pc = (vector & ~3) + (4 * cause if interrupt and vector & 1 else 0)
         self.refresh()
@@ -418,19 +402,19 @@ class Hart:
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         """Drive an interrupt line into mip."""
         bit = 1 << interrupt
-        lines = self.csrs.lines | bit if level else self.csrs.lines & ~bit
-        if lines != self.csrs.lines:
-            self.csrs.lines = lines
+        lines = self.lines | bit if level else self.lines & ~bit
+        if lines != self.lines:
+            self.lines = lines
             self.limit = 0
 
     def raise_software(self, interrupt: Interrupt) -> None:
         """Set a bit of mip that software may also write (SSIP, STIP)."""
-        self.csrs.words["mip"] |= 1 << interrupt
+        self.mip |= 1 << interrupt
         self.limit = 0
 
     def wake_if_pending(self) -> None:
         """wfi ends as soon as an enabled interrupt is pending, whatever mstatus says (section 3.3.3)."""
-        if self.waiting and self.csrs.pending & self.csrs.words["mie"]:
+        if self.waiting and csrfile.pending(self) & self.mie:
             self.waiting = False
 
     # -- execution -----------------------------------------------------------------------------------
@@ -456,7 +440,7 @@ class Hart:
                 self.unretired += 1
                 self.trap(interrupt, 0, interrupt=True)
                 continue
-            self.limit = min(end, min(self.next_event, until) - self.extra)
+            self.limit = max(0, min(end, min(self.next_event, until) - self.extra))
             if self.probe is not None:
                 self.probe(self)
                 self.limit = min(self.limit, self.steps + 1)
@@ -499,25 +483,27 @@ class Hart:
             "x": list(self.x),
             "pc": self.pc,
             "privilege": self.privilege,
-            "csrs": dict(self.csrs.words),
-            "lines": self.csrs.lines,
+            "f": list(self.f),
+            "csrs": csrfile.words(self),
+            "lines": self.lines,
             "reservation": self.reservation,
-            "waiting": self.waiting,
-            "stopped": self.stopped,
+            "waiting": bool(self.waiting),
+            "stopped": bool(self.stopped),
             "steps": self.steps,
             "extra": self.extra,
             "unretired": self.unretired,
-            "cycle_offset": str(self.cycle_offset),
-            "instret_offset": str(self.instret_offset),
+            "cycle_offset": self.cycle_offset,
+            "instret_offset": self.instret_offset,
             "next_event": self.next_event,
         }
 
     def power_on(self, ticks: Callable[[], int]) -> None:
         """Reset of the architectural state. Steps and clock go on."""
-        self.x = [0] * 32
+        self.clear_registers()
         self.pc, self.privilege = 0, MACHINE
-        self.csrs = CsrFile()
-        self.reservation = None
+        csrfile.set_words(self, STORAGE)
+        self.lines = 0
+        self.reservation = NO_RESERVATION
         self.waiting = self.stopped = False
         self.cycle_offset, self.instret_offset = -self.clock, -self.retired
         self.next_event = NEVER
@@ -537,18 +523,17 @@ class Hart:
         return self.retired - retired
 
     def load(self, state: dict[str, Any]) -> None:
-        self.x = list(state["x"])
+        self.x[:], self.f[:] = _words(state["x"]), _words(state["f"])
         self.pc, self.privilege = state["pc"], state["privilege"]
-        self.csrs.words = dict(state["csrs"])
-        self.csrs.lines = state["lines"]
+        csrfile.set_words(self, state["csrs"])
+        self.lines = state["lines"]
         self.reservation, self.waiting, self.stopped = (
             state["reservation"],
             state["waiting"],
             state["stopped"],
         )
         self.steps, self.extra, self.unretired = state["steps"], state["extra"], state["unretired"]
-        # Offsets may be below -2**63, which msgpack does not carry.
-        self.cycle_offset, self.instret_offset = int(state["cycle_offset"]), int(state["instret_offset"])
+        self.cycle_offset, self.instret_offset = state["cycle_offset"], state["instret_offset"]
         self.next_event = state["next_event"]
         self.leave = False
         self.refresh()
@@ -559,6 +544,18 @@ class IllegalInstruction(Exception):  # noqa: N818 (the architecture's name)
 
 
 _CONTEXT_WORDS = frozenset({"mstatus", "satp", "mie", "mip", "mideleg"})
+
+
+def _words(values: Sequence[int]) -> memoryview:
+    """Integers as the words of a register view."""
+    return memoryview(array("Q", values))
+
+
+def _register_view(hart: Hart, field: str) -> memoryview:
+    return memoryview(getattr(hart, field)).cast("B").cast("Q")
+
+
+_CLEARED = _words([0] * 32)
 
 
 def _nothing() -> None:

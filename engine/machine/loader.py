@@ -201,9 +201,7 @@ def _start_mode(lowest: int) -> StartMode:
     return "M" if lowest < KERNEL_BASE else "S"
 
 
-def _segment(
-    name: str, address: int, data: bytes, memory_size: int, *, executable: bool = True
-) -> Segment:
+def _segment(name: str, address: int, data: bytes, memory_size: int, *, executable: bool = True) -> Segment:
     end = address + memory_size
     if address < RAM_BASE or end > RAM_LIMIT:
         raise LabError(
@@ -422,8 +420,7 @@ class _Elf:
 
     @staticmethod
     def _physical(address: int, loads: Iterable[tuple[int, ...]]) -> int | None:
-        """Where a linked address, or one that is physical already, is in memory; None if no segment has it.
-        """
+        """Where a linked address, or one that is physical already, is in memory; None if no segment has it."""
         for _, _, _, virtual, physical, _, memory_size, _ in loads:
             if virtual <= address < virtual + memory_size:
                 return address - virtual + physical

@@ -9,9 +9,14 @@ Checkpoints share pages: `save` copies only pages written since the last one.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 from collections.abc import Callable
 from typing import Any, Protocol
+
+import numpy as np
+
+from engine.machine.state import MemoryState
 
 PAGE = 4096
 CODE, TABLE, WATCHED = 1, 2, 4
@@ -30,24 +35,25 @@ class Cache(Protocol):
         ...
 
 
-class Memory:
+class Memory(MemoryState):
     """`size` bytes of RAM at physical address `base`; both are multiples of 4096.
 
-    views: RAM as little-endian words of 1, 2, 4 and 8 bytes, indexed by log2 of the size.
+    views: RAM as little-endian words of 1, 2, 4 and 8 bytes, indexed by log2 of the size. flags: what must be
+    noticed, for each page. dirty: 1 for each page written since the last save.
     """
 
     def __init__(self, base: int, size: int) -> None:
-        self.base = base
-        self.size = size
+        super().__init__(base=base, size=size)
         self.ram = mmap.mmap(-1, size)
         view = memoryview(self.ram)
         self.views = (view, view.cast("H"), view.cast("I"), view.cast("Q"))
         self.flags = bytearray(size // PAGE)
+        self.dirty = bytearray(size // PAGE)
+        self.ram_at, self.flags_at, self.dirty_at = _address(self.ram), _address(self.flags), _address(self.dirty)
         self.code: dict[int, list[Any]] = {}  # page number -> decoded instructions
         self.caches: list[Cache] = []
         self.watchers: dict[int, Callable[[], None]] = {}  # page number -> told after each store to it
         self._tables: set[int] = set()
-        self._dirty: set[int] = set()
         self._saved: dict[int, bytes] = {}
 
     def holds(self, address: int, length: int) -> bool:
@@ -65,7 +71,7 @@ class Memory:
         # A misaligned store may reach into two entries.
         if flags & TABLE and (self.ram[offset & ~7] | self.ram[(offset + size - 1) & ~7]) & 1:
             self.flush()
-        self._dirty.add(page)
+        self.dirty[page] = 1
         self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
         if flags & CODE:
             ops = self.code[page]
@@ -93,7 +99,7 @@ class Memory:
         while at < len(data):
             chunk = min(len(data) - at, PAGE - ((offset + at) & 0xFFF))
             page = (offset + at) >> 12
-            self._dirty.add(page)
+            self.dirty[page] = 1
             self.ram[offset + at : offset + at + chunk] = data[at : at + chunk]
             if self.flags[page] & CODE:
                 self.forget_code(page)
@@ -102,7 +108,7 @@ class Memory:
 
     def set_entry(self, offset: int, entry: int) -> None:
         """Write a page-table entry for a walker that sets A and D: cached translations stay true."""
-        self._dirty.add(offset >> 12)
+        self.dirty[offset >> 12] = 1
         self.views[3][offset >> 3] = entry
 
     # -- flags ---------------------------------------------------------------------------------------
@@ -129,7 +135,7 @@ class Memory:
         """May a hart store to this page without asking again until the next flush?"""
         if self.flags[page]:
             return False
-        self._dirty.add(page)
+        self.dirty[page] = 1
         return True
 
     def flush(self) -> None:
@@ -149,20 +155,19 @@ class Memory:
         """Page number -> content of every page that is not zero. Unchanged pages are shared with earlier
         saves."""
         pages = dict(self._saved)
-        for page in self._dirty:
+        for page in self._take_dirty():
             content = self.ram[page * PAGE : (page + 1) * PAGE]
             if content == _ZERO:
                 pages.pop(page, None)
             else:
                 pages[page] = content
-        self._dirty.clear()
         self._flush_writable()
         self._saved = pages
         return pages
 
     def load(self, pages: dict[int, bytes]) -> None:
         """Take the content that `save` gave."""
-        changed = self._dirty | {
+        changed = set(self._take_dirty()) | {
             page for page, content in self._saved.items() if pages.get(page) is not content
         }
         changed |= pages.keys() - self._saved.keys()
@@ -170,6 +175,17 @@ class Memory:
             self.ram[page * PAGE : (page + 1) * PAGE] = pages.get(page, _ZERO)
             if self.flags[page] & CODE:
                 self.forget_code(page)
-        self._dirty.clear()
         self._saved = dict(pages)
         self.flush()
+
+    def _take_dirty(self) -> list[int]:
+        """The pages written since the last save or load; from now on there are none."""
+        marks = np.frombuffer(self.dirty, np.uint8)
+        pages: list[int] = np.flatnonzero(marks).tolist()
+        self.dirty[:] = bytes(len(self.dirty))
+        return pages
+
+
+def _address(buffer: mmap.mmap | bytearray) -> int:
+    """Where a buffer that never moves lies in this process."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
