@@ -29,7 +29,7 @@ from engine.gdb import Stub
 from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program
-from engine.machine.loader import LoadedImage, check_fits, inspect
+from engine.machine.loader import Content, LoadedImage, check_fits, inspect
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
@@ -285,7 +285,7 @@ def disasm_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _disassembly(image: LoadedImage, address: int, data: bytes) -> Iterator[str]:
+def _disassembly(image: LoadedImage, address: int, data: Content) -> Iterator[str]:
     for at in range(0, len(data) - 3, 4):
         pc = address + at
         found = image.symbols.lookup(pc)

@@ -1,8 +1,8 @@
 """The initial RAM disk of a Linux machine: BusyBox, a shell on the console, the drivers of this board's
 devices.
 
-    kernel ─> /init = busybox init ─> /etc/inittab ─┬─ sysinit   /etc/rc: mounts, drivers, a line that says what this is
-                                                    └─ respawn   a shell that owns the console (job control works)
+    kernel ─> /init = busybox init ─> /etc/inittab ─┬─ sysinit   /etc/rc: mounts, drivers, a greeting
+                                                    └─ respawn   a shell that owns the console (job control)
 
 The archive is not compressed: unpacking would cost the guest more instructions than copying. It is a function
 of its inputs, so the same packages give the same machine and the same trace.

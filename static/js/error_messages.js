@@ -51,6 +51,13 @@ export const ERROR_MESSAGES = {
   'error.image-endianness': ['This is a big-endian RISC-V Image; the machine is little-endian.', '빅 엔디언 RISC-V Image입니다. 이 기계는 리틀 엔디언입니다.'],
   'error.image-outside-ram': ['A segment lies at {address}..{end}, outside RAM. Link the kernel at 0x80000000 (M mode) or 0x80200000 (S mode).', '세그먼트 {address}..{end}가 RAM 밖에 있습니다. 커널을 0x80000000 (M 모드) 또는 0x80200000 (S 모드)에 링크하세요.'],
   'error.image-entry-misaligned': ['It starts at {entry}, which is not a multiple of 4.', '시작 주소 {entry}가 4의 배수가 아닙니다.'],
+  'error.initrd-empty': ['The initial RAM disk is empty.', '초기 RAM 디스크가 비어 있습니다.'],
+  'error.initrd-start': ['It starts at {entry} in M mode and takes no initial RAM disk; a kernel does, which starts in S mode from 0x80200000 on.', '{entry}에서 M 모드로 시작하므로 초기 RAM 디스크를 받지 않습니다. 0x80200000부터 S 모드로 시작하는 커널이어야 합니다.'],
+  'error.firmware-start': ['{image} starts at {entry}. Firmware starts in M mode from 0x80000000 on, the kernel above it in S mode from 0x80200000 on.', '{image:은} {entry}에서 시작합니다. 펌웨어는 0x80000000부터 M 모드로, 그 위의 커널은 0x80200000부터 S 모드로 시작합니다.'],
+  'error.firmware-overlap': ['{firmware} reaches to {end}, into {image}, which begins at {address}.', '{firmware:이} {end}까지 이르러 {address}에서 시작하는 {image:과} 겹칩니다.'],
+  'error.package-damaged': ['{name} is no Debian package that can be read: {reason}.', '{name:은} 읽을 수 있는 데비안 패키지가 아닙니다: {reason}.'],
+  'error.module-damaged': ['The kernel module {name} cannot be used: {reason}.', '커널 모듈 {name:을} 사용할 수 없습니다: {reason}.'],
+  'error.busybox-unknown': ['This is no BusyBox program with a shell and an init; Debian’s busybox-static has both.', '셸과 init이 있는 BusyBox 프로그램이 아닙니다. 데비안의 busybox-static에는 둘 다 있습니다.'],
   // images that cannot be loaded (engine/machine/loader.py)
   'error.host-memory': ['It needs {need_mib} MiB and the host has {free_mib} MiB free.', '{need_mib} MiB가 필요하지만 호스트에 남은 메모리는 {free_mib} MiB입니다.'],
   'error.host-harts': ['It needs {need} {need|hart|harts} and the host has {have}.', '하트 {need}개가 필요하지만 호스트에는 {have}개가 있습니다.'],
