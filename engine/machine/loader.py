@@ -481,7 +481,8 @@ class _Elf:
 
     @staticmethod
     def _physical(address: int, loads: Iterable[tuple[int, ...]]) -> int | None:
-        """Where a linked address, or one that is physical already, is in memory; None if no segment has it."""
+        """Where a linked address, or one that is physical already, is in memory; None if no segment has it.
+        """
         for _, _, _, virtual, physical, _, memory_size, _ in loads:
             if virtual <= address < virtual + memory_size:
                 return address - virtual + physical

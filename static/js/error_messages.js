@@ -55,6 +55,8 @@ export const ERROR_MESSAGES = {
   'error.initrd-start': ['It starts at {entry} in M mode and takes no initial RAM disk; a kernel does, which starts in S mode from 0x80200000 on.', '{entry}에서 M 모드로 시작하므로 초기 RAM 디스크를 받지 않습니다. 0x80200000부터 S 모드로 시작하는 커널이어야 합니다.'],
   'error.firmware-start': ['{image} starts at {entry}. Firmware starts in M mode from 0x80000000 on, the kernel above it in S mode from 0x80200000 on.', '{image:은} {entry}에서 시작합니다. 펌웨어는 0x80000000부터 M 모드로, 그 위의 커널은 0x80200000부터 S 모드로 시작합니다.'],
   'error.firmware-overlap': ['{firmware} reaches to {end}, into {image}, which begins at {address}.', '{firmware:이} {end}까지 이르러 {address}에서 시작하는 {image:과} 겹칩니다.'],
+  'error.library-damaged': ['The image {name} is damaged: {reason}. Add it again.', '이미지 {name:이} 손상되었습니다: {reason}. 다시 추가하세요.'],
+  'error.library-lacks': ['The guest {guest} of this lab needs an image that this server does not have. Add it again.', '이 실험실의 게스트 {guest}에 필요한 이미지가 이 서버에 없습니다. 다시 추가하세요.'],
   'error.package-damaged': ['{name} is no Debian package that can be read: {reason}.', '{name:은} 읽을 수 있는 데비안 패키지가 아닙니다: {reason}.'],
   'error.module-damaged': ['The kernel module {name} cannot be used: {reason}.', '커널 모듈 {name:을} 사용할 수 없습니다: {reason}.'],
   'error.busybox-unknown': ['This is no BusyBox program with a shell and an init; Debian’s busybox-static has both.', '셸과 init이 있는 BusyBox 프로그램이 아닙니다. 데비안의 busybox-static에는 둘 다 있습니다.'],
