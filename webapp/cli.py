@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
-    headless.add_commands(commands)
+    headless.add_commands(commands, library_folder(default_data_folder(os.environ)))
     options = parser.parse_args(arguments)
     status: int = options.func(options)
     return status
