@@ -28,8 +28,9 @@ from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow
 from engine.gdb import Stub
 from engine.isa.assembler import AssemblyError, assemble
+from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
-from engine.isa.program import Program
+from engine.isa.program import Program, instructions
 from engine.library import Library
 from engine.machine.hart import NEVER
 from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
@@ -367,13 +368,12 @@ def disasm_command(arguments: argparse.Namespace) -> int:
 
 
 def _disassembly(image: LoadedImage, address: int, data: Content) -> Iterator[str]:
-    for at in range(0, len(data) - 3, 4):
+    for at, word in instructions(bytes(data)):
         pc = address + at
         found = image.symbols.lookup(pc)
         if found is not None and found[1] == 0:
             yield f"\n{found[0]}:\n"
-        word = int.from_bytes(data[at : at + 4], "little")
-        yield f"{pc:16x}:  {word:08x}  {disassemble(word, pc)}\n"
+        yield f"{pc:16x}:  {f'{word:0{2 * length_of(word)}x}':8}  {disassemble(word, pc)}\n"
 
 
 # -- run -------------------------------------------------------------------------------------------
@@ -543,9 +543,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         return status
     with ExitStack() as cleanup:
         if arguments.trace is not None:
-            trace.sink = JsonLinesSink(
-                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
-            )
+            trace.sink = JsonLinesSink(cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8")))
         host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)
         if arguments.input is None and sys.stdin.isatty():

@@ -49,7 +49,7 @@ class Status:
 SUPERVISOR_INTERRUPTS = 1 << 1 | 1 << 5 | 1 << 9
 ALL_INTERRUPTS = SUPERVISOR_INTERRUPTS | 1 << 3 | 1 << 7 | 1 << 11
 DELEGABLE_EXCEPTIONS = 0xB3FF
-MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "AIMSU")
+MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "ACIMSU")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ _NAMED: list[Csr] = [
     Csr(0x106, "scounteren", "scounteren", writable=7, fields=COUNTEREN_FIELDS),
     Csr(0x10A, "senvcfg", "senvcfg", writable=1, fields=ENVCFG_FIELDS),
     Csr(0x140, "sscratch", "sscratch"),
-    Csr(0x141, "sepc", "sepc", writable=MASK64 & ~3),
+    Csr(0x141, "sepc", "sepc", writable=MASK64 & ~1),
     Csr(0x142, "scause", "scause", fields=CAUSE_FIELDS),
     Csr(0x143, "stval", "stval"),
     Csr(0x144, "sip", "mip", writable=1 << 1, rule="delegated", fields=INTERRUPT_FIELDS),
@@ -109,7 +109,7 @@ _NAMED: list[Csr] = [
     Csr(0x30A, "menvcfg", "menvcfg", writable=1, fields=ENVCFG_FIELDS),
     Csr(0x320, "mcountinhibit"),
     Csr(0x340, "mscratch", "mscratch"),
-    Csr(0x341, "mepc", "mepc", writable=MASK64 & ~3),
+    Csr(0x341, "mepc", "mepc", writable=MASK64 & ~1),
     Csr(0x342, "mcause", "mcause", fields=CAUSE_FIELDS),
     Csr(0x343, "mtval", "mtval"),
     Csr(0x344, "mip", "mip", writable=SUPERVISOR_INTERRUPTS, fields=INTERRUPT_FIELDS),

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from engine.bits import MASK64
 from engine.devices import AccessFault
 from engine.isa.csrs import CSRS, STORAGE, Csr, Status
+from engine.isa.decoder import length_of
 from engine.machine import csrfile, mmu
 from engine.machine.bus import Bus
 from engine.machine.csrfile import COUNTERS
@@ -32,6 +33,7 @@ from engine.trace.record import Cause, Interrupt
 USER, SUPERVISOR, MACHINE = 0, 1, 3
 NEVER = 1 << 62
 TICK_NS = 100
+LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
 #: Section 3.1.9: machine before supervisor; external, software, timer.
@@ -146,7 +148,8 @@ class Hart(HartState):
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
-        """The decoded instructions of pc's page: 1024 operations and, last, the one that decodes."""
+        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that
+        decodes."""
         physical = self.translate(pc, Access.FETCH)
         offset = self.bus.offset(physical)
         if offset is None:
@@ -155,17 +158,21 @@ class Hart(HartState):
         page = offset >> 12
         ops = memory.code.get(page)
         if ops is None:
-            ops = _undecoded(memory.views[2], page)
+            ops = _undecoded(memory.views[1], page)
             memory.use_as_code(page, ops)
         self.fetch_tlb[pc >> 12] = ops
         return ops
 
     def fetch(self, pc: int) -> int:
-        """The encoding at pc."""
+        """The encoding at pc, 2 or 4 bytes; a fault is at the halfword that has it (section 3.1.16)."""
+        word = self._fetch_half(pc)
+        return word if length_of(word) == 2 else word | self._fetch_half((pc + 2) & MASK64) << 16
+
+    def _fetch_half(self, address: int) -> int:
         try:
-            return self.bus.read(self.translate(pc, Access.FETCH), 4)
+            return self.bus.read(self.translate(address, Access.FETCH), 2)
         except AccessFault:
-            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc) from None
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) from None
 
     # -- loads and stores (primitives of the semantics) ----------------------------------------------
     def _load(self, address: int, size: int) -> int:
@@ -383,14 +390,14 @@ class Hart(HartState):
         status = self.mstatus
         code = cause | (interrupt << 63)
         if target == SUPERVISOR:
-            self.sepc, self.scause, self.stval = self.pc & ~3, code, value
+            self.sepc, self.scause, self.stval = self.pc & ~1, code, value
             status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
             status |= (Status.SPIE if self.mstatus & Status.SIE else 0) | (
                 Status.SPP if self.privilege else 0
             )
             vector = self.stvec
         else:
-            self.mepc, self.mcause, self.mtval = self.pc & ~3, code, value
+            self.mepc, self.mcause, self.mtval = self.pc & ~1, code, value
             status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
             status |= (Status.MPIE if self.mstatus & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
             vector = self.mtvec
@@ -456,7 +463,7 @@ class Hart(HartState):
                 page = pc >> 12
                 ops = self.fetch_tlb.get(page) or self.fetch_page(pc)
                 while True:
-                    pc = ops[pc >> 2 & 1023](self, pc)
+                    pc = ops[pc >> 1 & LAST_SLOT](self, pc)
                     self.steps += 1
                     if self.steps >= self.limit or pc >> 12 != page:
                         break
@@ -562,16 +569,26 @@ def _nothing() -> None:
     """No event is due."""
 
 
-def _undecoded(words: memoryview, page: int) -> list[Operation]:
-    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed."""
+def _undecoded(halves: memoryview, page: int) -> list[Operation]:
+    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed.
+
+    An instruction that begins in the page's last halfword and ends in the next page is fetched each time:
+    what follows depends on the address space.
+    """
 
     def decode_slot(hart: Hart, pc: int) -> int:
-        slot = pc >> 2 & 1023
-        op = operation(words[page << 10 | slot])
+        slot = pc >> 1 & LAST_SLOT
+        at = page << 11 | slot
+        word = halves[at]
+        if length_of(word) == 4:
+            if slot == LAST_SLOT:
+                return operation(hart.fetch(pc))(hart, pc)
+            word |= halves[at + 1] << 16
+        op = operation(word)
         ops[slot] = op
         return op(hart, pc)
 
-    ops: list[Operation] = [decode_slot] * 1025
+    ops: list[Operation] = [decode_slot] * (LAST_SLOT + 2)
     return ops
 
 

@@ -157,8 +157,8 @@ def with_initrd(image: LoadedImage, initrd: Content) -> LoadedImage:
     if image.start_mode != "S":
         raise LabError(
             "initrd-start",
-            f"{image.name} starts at {image.entry:#x} in M mode and takes no initial RAM disk; a kernel, which "
-            f"starts in S mode from {KERNEL_BASE:#x} on, does.",
+            f"{image.name} starts at {image.entry:#x} in M mode and takes no initial RAM disk; a kernel, "
+            f"which starts in S mode from {KERNEL_BASE:#x} on, does.",
             image=image.name,
             entry=f"{image.entry:#x}",
         )
@@ -174,8 +174,8 @@ def with_firmware(image: LoadedImage, firmware: LoadedImage) -> LoadedImage:
         wrong, mode = (firmware, "M") if firmware.start_mode != "M" else (image, "S")
         raise LabError(
             "firmware-start",
-            f"{wrong.name} starts at {wrong.entry:#x}; firmware starts in M mode from {RAM_BASE:#x} on, and the "
-            f"kernel above it in S mode from {KERNEL_BASE:#x} on.",
+            f"{wrong.name} starts at {wrong.entry:#x}; firmware starts in M mode from {RAM_BASE:#x} on, "
+            f"and the kernel above it in S mode from {KERNEL_BASE:#x} on.",
             image=wrong.name,
             entry=f"{wrong.entry:#x}",
             mode=mode,
@@ -277,10 +277,10 @@ def _segment(
 
 
 def _check_entry_alignment(name: str, entry: int) -> None:
-    if entry % 4:
+    if entry % 2:
         raise LabError(
             "image-entry-misaligned",
-            f"{name} starts at {entry:#x}, which is not a multiple of 4 as instructions here are.",
+            f"{name} starts at {entry:#x}, which is odd, and instructions stand at multiples of 2.",
             image=name,
             entry=f"{entry:#x}",
         )
@@ -302,7 +302,7 @@ _ELF_TYPES = {0: "ET_NONE", 1: "ET_REL", _DYN: "ET_DYN", 4: "ET_CORE"}
 _MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "Arm", 62: "x86-64",
              183: "AArch64", 258: "LoongArch"}  # fmt: skip
 #: e_flags (psABI, chapter 8.1) of code that this machine cannot execute, by the extension's letters.
-_UNSUPPORTED_FLAGS = ((0x1, "C"), (0x6, "F/D"), (0x8, "E"))
+_UNSUPPORTED_FLAGS = ((0x6, "F/D"), (0x8, "E"))
 
 
 class _Elf:
@@ -392,7 +392,7 @@ class _Elf:
             raise self._error(
                 "extensions",
                 f"it was compiled for RISC-V extensions that this machine lacks: {needs}. "
-                "Compile it with -march=rv64ima_zicsr_zifencei -mabi=lp64.",
+                "Compile it with -march=rv64imac_zicsr_zifencei -mabi=lp64.",
                 needs=needs,
             )
 
@@ -481,8 +481,8 @@ class _Elf:
 
     @staticmethod
     def _physical(address: int, loads: Iterable[tuple[int, ...]]) -> int | None:
-        """Where a linked address, or one that is physical already, is in memory; None if no segment has it.
-        """
+        """Where a linked address, or one that is physical already, is in memory; None if no segment has
+        it."""
         for _, _, _, virtual, physical, _, memory_size, _ in loads:
             if virtual <= address < virtual + memory_size:
                 return address - virtual + physical

@@ -49,7 +49,11 @@ class Memory(MemoryState):
         self.views = (view, view.cast("H"), view.cast("I"), view.cast("Q"))
         self.flags = bytearray(size // PAGE)
         self.dirty = bytearray(size // PAGE)
-        self.ram_at, self.flags_at, self.dirty_at = _address(self.ram), _address(self.flags), _address(self.dirty)
+        self.ram_at, self.flags_at, self.dirty_at = (
+            _address(self.ram),
+            _address(self.flags),
+            _address(self.dirty),
+        )
         self.code: dict[int, list[Any]] = {}  # page number -> decoded instructions
         self.caches: list[Cache] = []
         self.watchers: dict[int, Callable[[], None]] = {}  # page number -> told after each store to it
@@ -75,7 +79,8 @@ class Memory(MemoryState):
         self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
         if flags & CODE:
             ops = self.code[page]
-            for slot in range((offset & 0xFFF) >> 2, ((offset + size - 1) & 0xFFF) // 4 + 1):
+            first = (offset & 0xFFF) >> 1  # a 32-bit instruction may begin a halfword before
+            for slot in range(max(0, first - 1), (((offset + size - 1) & 0xFFF) >> 1) + 1):
                 ops[slot] = ops[-1]
         if flags & WATCHED:
             self.watchers[page]()
@@ -121,7 +126,7 @@ class Memory(MemoryState):
             self._flush_writable()
 
     def use_as_code(self, page: int, ops: list[Any]) -> None:
-        """Instructions of this page are decoded into `ops` (1024 of them; the last item decodes)."""
+        """Instructions of this page are decoded into `ops` (one a halfword; the last item decodes)."""
         self.code[page] = ops
         if not self.flags[page] & CODE:
             self.flags[page] |= CODE
@@ -129,7 +134,7 @@ class Memory(MemoryState):
 
     def forget_code(self, page: int) -> None:
         ops = self.code[page]
-        ops[:1024] = [ops[-1]] * 1024
+        ops[:] = [ops[-1]] * len(ops)
 
     def use_as_data(self, page: int) -> bool:
         """May a hart store to this page without asking again until the next flush?"""

@@ -93,7 +93,16 @@ machine_trap:
     beqz t1, 2f
     csrw mepc, s11
     j machine_return
-2:  csrr t1, mepc
+2:  csrr t1, mepc              # past the instruction, 2 or 4 bytes; the body is at BASE or at its alias
+    slli t0, t1, 34
+    srli t0, t0, 34
+    li t2, {base}
+    add t0, t0, t2
+    lhu t0, 0(t0)
+    andi t0, t0, 3
+    sltiu t0, t0, 3
+    slli t0, t0, 1
+    sub t1, t1, t0
     addi t1, t1, 4
     csrw mepc, t1
 machine_return:
@@ -146,7 +155,16 @@ supervisor_trap:
     beqz t1, 2f
     csrw sepc, s11
     j supervisor_return
-2:  csrr t1, sepc
+2:  csrr t1, sepc              # past the instruction, 2 or 4 bytes; the body is at BASE or at its alias
+    slli t0, t1, 34
+    srli t0, t0, 34
+    li t2, {base}
+    add t0, t0, t2
+    lhu t0, 0(t0)
+    andi t0, t0, 3
+    sltiu t0, t0, 3
+    slli t0, t0, 1
+    sub t1, t1, t0
     addi t1, t1, 4
     csrw sepc, t1
 supervisor_return:

@@ -3,8 +3,8 @@
 A program's shape:
 
     _start (M)  ->  prepare: trap vectors, delegation, page tables, registers  ->  body in M, S or U
-    every trap: its handler logs cause, epc, tval, status and mode, and goes on at epc + 4, or at s11 after
-    a failed fetch
+    every trap: its handler logs cause, epc, tval, status and mode, and goes on after the instruction, or at
+    s11 when it could not be fetched
     the body ends with ecall and a7 = MAGIC  ->  store registers and CSRs  ->  finisher
 
 Registers with a meaning in the body: gp (next output word), s9 (address at hand), s10 (the arena's middle),
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from engine.isa.csrs import Status
 from engine.isa.decoder import decode
+from engine.isa.disassembler import disassemble
+from engine.isa.table import ROWS
 
 BASE = 0x8000_0000
 MAGIC = 0x5117
@@ -116,8 +118,20 @@ OTHERS = [
     "wfi",
     "sfence.vma",
 ]
+COMPRESSED = [row for row in ROWS if row.length == 2]
+#: Halfwords that are encodings and change nothing: those that would write x0.
+HINTS = [
+    half
+    for half in range(1 << 16)
+    if (row := decode(half)) is not None
+    and row.length == 2
+    and row.operands(half).get("rd") == 0
+    and row.mnemonic not in {"c.j", "c.jr"}
+]
+ILLEGAL_HALVES = [half for half in range(1 << 16) if half & 3 != 3 and decode(half) is None]
 COVERED = frozenset(
     [
+        *(row.mnemonic for row in COMPRESSED),
         *REGISTER_REGISTER,
         *REGISTER_IMMEDIATE,
         *SHIFTS,
@@ -270,19 +284,21 @@ class Body:
             case 2:
                 self.add(f"jal {self.register()}, {label}")
             case 3:
-                self.add(f"la s9, {label}", f"jalr {self.register()}, {rng.choice((0, 1))}(s9)")
+                self.add(f"la s9, {label}", f"jalr {self.register()}, {rng.choice((0, 1, 1))}(s9)")
         for _ in range(rng.randrange(1, 4)):
             self.arithmetic()
         self.lines.append(f"{label}:")
 
     def bad_jump(self) -> None:
-        """A jump to a misaligned address or to nowhere. The handler goes on at s11."""
+        """A jump into the middle of an instruction (its second half is c.li) or to nowhere. The handler goes
+        on at s11."""
         rng = self.rng
         label = self.label()
         self.add(f"la s11, {label}")
         match rng.randrange(4):
             case 0:
-                self.add(f"la s9, {label}", f"jalr {self.register()}, {rng.choice((2, 3, -2))}(s9)")
+                self.add("la s9, 1f", f"jalr {self.register()}, {rng.choice((2, 3))}(s9)")
+                self.lines.append(f"1: .word {0x4501_0013 | rng.randrange(1, 32) << 23}")
             case 1:
                 self.add(f"li s9, {rng.choice((0, 0x1000_0000_0000, 0x50, 0x2000_0000_0000_0000, 1 << 63))}")
                 self.add(f"jalr {self.register()}, 0(s9)")
@@ -311,6 +327,43 @@ class Body:
 
     def environment(self) -> None:
         self.add(self.rng.choice(("ecall", "ebreak", "fence", "fence.i", "fence rw, w")))
+
+    # -- compressed instructions
+    def compressed(self) -> None:
+        """One compressed instruction, with an address in its base register or a label in its way."""
+        rng = self.rng
+        if rng.random() < 0.1:
+            self.add(f".half {rng.choice(HINTS)}")
+            return
+        row = rng.choice(COMPRESSED)
+        operands: dict[str, int] = {}
+        for field in row.fields:
+            low, high, step = row.limits(field)
+            allowed = [
+                number
+                for number in range(low, high + 1, step)
+                if number not in row.excluded.get(field, ()) and (field[0] != "r" or number in FREE)
+            ]
+            operands[field] = rng.choice(allowed)
+        base = operands.get("rs1", row.implied.get("rs1"))
+        text = disassemble(row.encode(**operands), 0)
+        if "target" in row.syntax:
+            label = self.label()
+            self.add(f"{text.rpartition(' ')[0]} {label}")
+        elif row.mnemonic in {"c.jr", "c.jalr"}:
+            label = self.label()
+            self.add(f"la x{base}, {label}", text)
+        else:
+            if "(" in row.syntax:
+                self.add(
+                    f"mv x{base}, s10",
+                    *([f"addi x{base}, x{base}, {rng.randrange(8)}"] * (rng.random() < 0.2)),
+                )
+            self.add(text)
+            return
+        for _ in range(rng.randrange(1, 4)):
+            self.arithmetic()
+        self.lines.append(f"{label}:")
 
     # -- privilege
     def csr(self) -> None:
@@ -364,7 +417,10 @@ class Body:
         )
 
     def illegal(self) -> None:
-        self.add(f".word {illegal_word(self.rng)}")
+        if self.rng.random() < 0.3:
+            self.add(f".half {self.rng.choice(ILLEGAL_HALVES)}")
+        else:
+            self.add(f".word {illegal_word(self.rng)}")
 
     def privileged(self) -> None:
         """Instructions that are legal only at some level, under some bits of mstatus."""
@@ -529,8 +585,8 @@ CSR_ACCESSES = (
         "medeleg", 0xB1FF, "QEMU also delegates causes 10, 11 and 20 to 23; ecall from S is how a body ends"
     ),
     CsrAccess("mideleg", 0x222, "QEMU keeps VS-level bits"),
-    CsrAccess("mepc", (1 << 64) - 4, "QEMU keeps bit 1 without the C extension, and faults at mret instead"),
-    CsrAccess("sepc", (1 << 64) - 4, "the same"),
+    CsrAccess("mepc", (1 << 64) - 2, "QEMU keeps bit 0"),
+    CsrAccess("sepc", (1 << 64) - 2, "the same"),
     CsrAccess("mcause"),
     CsrAccess("scause"),
     CsrAccess("mtval"),
@@ -709,6 +765,11 @@ SYNCHRONOUS = 0xB1FF
 PLAIN: dict[Step, float] = {Body.arithmetic: 8, Body.load_store: 3, Body.branch: 1}
 SCENARIOS: dict[str, Scenario] = {
     "integer": Scenario({**PLAIN, Body.atomic: 2}, length=250),
+    "compressed": Scenario(
+        {Body.compressed: 8, Body.arithmetic: 1, Body.branch: 1, Body.illegal: 0.3},
+        delegation=SYNCHRONOUS,
+        length=200,
+    ),
     "memory": Scenario(
         {Body.arithmetic: 2, Body.load_store: 5, Body.atomic: 4, Body.bad_access: 1}, delegation=SYNCHRONOUS
     ),

@@ -24,7 +24,6 @@ MEMORY_MIB = 16
 QEMU_CPU = "rv64," + ",".join(
     f"{name}=false"
     for name in [
-        "c",
         "f",
         "d",
         "h",
