@@ -18,8 +18,11 @@ class ConfigError(ValueError):
     """A setting cannot be used; the message is for the person who set it."""
 
 
-def default_data_folder(environ: Mapping[str, str]) -> Path:
-    """Where labs are kept: the place that the XDG base directory specification has for a user's data."""
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """Where labs and images are kept: RINGSIDE_DATA, else the place that the XDG base directory specification
+    has for a user's data."""
+    if environ.get("RINGSIDE_DATA"):
+        return Path(environ["RINGSIDE_DATA"])
     base = environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "ringside"
 
@@ -85,8 +88,7 @@ class Config:
                 )
             else:
                 values[setting.name] = text
-        folder = environ.get("RINGSIDE_DATA")
-        values["data"] = Path(folder) if folder else default_data_folder(environ)
+        values["data"] = data_folder(environ)
         return replace(cls(**values), **{name: value for name, value in given.items() if value is not None})
 
     def check(self) -> None:
