@@ -52,7 +52,7 @@ LINUX_MEMORY_MIB = 256
 WAITS_NS = 200_000_000
 #: It has slept so long without a word, and there is no more input: nothing will come of it.
 SLEPT_NS = 120_000_000_000
-#: Where distributions put OpenSBI for a machine that describes itself; the first is Debian's, the second QEMU's.
+#: Where OpenSBI for a machine that describes itself is: Debian's package, and the copy that comes with QEMU.
 OPENSBI = (
     "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin",
     "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin",
@@ -106,8 +106,8 @@ examples:
 
 
 def add_commands(subparsers: Any, library: Path | None = None) -> None:
-    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned. `library` is the folder of the
-    images that were added (engine.library).
+    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned. `library` is the folder of
+    the images that were added (engine.library).
     """
     raw = argparse.RawDescriptionHelpFormatter
     run = subparsers.add_parser(
@@ -147,7 +147,8 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "--memory",
         type=_memory_mib,
         metavar="SIZE",
-        help="the guest's memory, e.g. 64M or 1G (default: what the guest asks for; else 64M, or 256M with --initrd)",
+        help="the guest's memory, e.g. 64M or 1G "
+        "(default: what the guest asks for; else 64M, or 256M with --initrd)",
     )
     run.add_argument(
         "--input",
@@ -329,7 +330,7 @@ def _firmware(name: str) -> LoadedImage:
     path = next((place for place in OPENSBI if Path(place).is_file()), None) if name == "opensbi" else name
     if path is None:
         raise _MisuseError(
-            "OpenSBI is not installed here. On Debian: apt-get install opensbi; or name a file: --firmware FILE"
+            "OpenSBI is not installed here. On Debian: apt-get install opensbi; or name a file with --firmware"
         )
     return inspect(Path(path).read_bytes(), Path(path).name)
 
@@ -496,8 +497,8 @@ class _Run:
         return sleeps_ns >= NEVER or (sleeps_ns >= WAITS_NS and self._guest.board.uart.listening)
 
     def _polls(self) -> bool:
-        """A guest that polls its console never sleeps. A kernel that has an initial RAM disk does not poll; it
-        takes long to start."""
+        """A guest that polls its console never sleeps. A kernel that has an initial RAM disk does not poll,
+        and takes long to start."""
         return self._quiet_steps >= PATIENCE_STEPS and not self._guest.image.initrd
 
     def with_terminal(self, terminal: _Terminal) -> int:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+FORM_BYTES = 64 << 10  # of a multipart form beside the files in it
+
 
 class ConfigError(ValueError):
     """A setting cannot be used; the message is for the person who set it."""
@@ -67,6 +69,7 @@ class Config:
     #: host names, beside this machine's own and any address, under which pages may be asked for; "*" is all
     allowed_hosts: tuple[str, ...] = field(default=(), metadata={"variable": "RINGSIDE_ALLOWED_HOSTS"})
     max_upload_bytes: int = 8 << 20
+    max_image_bytes: int = 256 << 20  # of a kernel and its initial RAM disk, for the library
     max_message_bytes: int = 512 << 10
 
     @classmethod

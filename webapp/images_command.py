@@ -138,9 +138,7 @@ def _add(options: argparse.Namespace) -> None:
     if options.progress == "json":
         report.say({"added": manifest.name, "title": manifest.title})
     else:
-        print(
-            f"{manifest.name}: {manifest.title}. Run it: ringside run {manifest.name}, or drag it onto a host."
-        )
+        print(f"{manifest.name}: {manifest.title}. Run it: ringside run {manifest.name}, or on the page.")
 
 
 def _prepared(options: argparse.Namespace, progress: Progress) -> NewImage:

@@ -31,7 +31,7 @@ from engine.machine.loader import RAM_BASE, Content, LoadedImage, check_fits
 from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
-#: struct fw_dynamic_info: magic "OSBI", version, next address, next mode (1: S), options, preferred boot hart.
+#: struct fw_dynamic_info: magic "OSBI", version, next address, its mode (1: S), options, preferred boot hart.
 FIRMWARE_INFORMATION = struct.Struct("<6Q")
 _OSBI, _VERSION, _SUPERVISOR_NEXT = 0x4942534F, 2, 1
 
