@@ -330,7 +330,7 @@ def _firmware(name: str) -> LoadedImage:
     path = next((place for place in OPENSBI if Path(place).is_file()), None) if name == "opensbi" else name
     if path is None:
         raise _MisuseError(
-            "OpenSBI is not installed here. On Debian: apt-get install opensbi; or name a file with --firmware"
+            "OpenSBI is not installed here. On Debian: apt-get install opensbi. Or name a file: --firmware"
         )
     return inspect(Path(path).read_bytes(), Path(path).name)
 
