@@ -324,6 +324,7 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(),
-        decoder(ROWS), "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
+        *filter(None, native.values()),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(), decoder(ROWS),
+        "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
     ])  # fmt: skip
