@@ -104,7 +104,7 @@ class Limits:
 
     hosts: int = 16
     guests: int = 64
-    memory_mib: int = 4096  # of all hosts together
+    memory_mib: int = 8192  # of all hosts together
     images: int = 32  # uploaded and assembled ones
     images_mib: int = 64
 
