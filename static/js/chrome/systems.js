@@ -24,12 +24,14 @@ async function ask(app, path, method, body) {
 
 /** @param {App} app */
 export function systemsDialog(app) {
-  const element = dialog(app, app.t('system.title'), debianPart(app, (stop) => element.addEventListener('close', stop)), filesPart(app, () => element.close()));
+  const debian = debianPart(app);
+  const element = dialog(app, app.t('system.title'), debian.section, filesPart(app, () => element.close()));
   element.classList.add('systems');
+  element.addEventListener('close', debian.stop);
 }
 
-/** @param {App} app @param {(stop: () => void) => void} atEnd */
-function debianPart(app, atEnd) {
+/** @param {App} app @returns {{section: HTMLElement, stop: () => void}} */
+function debianPart(app) {
   const bar = h('progress', { max: 1, 'aria-labelledby': 'system-stage' });
   const stage = h('p.stage', { id: 'system-stage', role: 'status' });
   const refusal = h('p.refusal', { role: 'alert' });
@@ -56,10 +58,10 @@ function debianPart(app, atEnd) {
       setText(refusal, app.problemText(error));
     }
   };
-  atEnd(app.on('fetch', show));
   void change('GET');
-  return h('section.system', null, h('h3', null, 'Debian Linux'), h('p', null, app.t('system.debian')),
+  const section = h('section.system', null, h('h3', null, 'Debian Linux'), h('p', null, app.t('system.debian')),
     bar, stage, refusal, h('div.buttons', null, cancel, start));
+  return { section, stop: app.on('fetch', show) };
 }
 
 /** @param {App} app @param {() => void} close */
