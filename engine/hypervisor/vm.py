@@ -72,7 +72,7 @@ class GuestRam:
             )
         return b"".join(parts)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         done = 0
         for at, chunk in _chunks(address, len(data)):
             self.memory.write_bytes(self.offset(at), data[done : done + chunk])
