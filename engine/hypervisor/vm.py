@@ -228,6 +228,7 @@ class VCpu:
     def restore(self, state: dict[str, Any]) -> None:
         """State as saved; not loaded on a hart."""
         self.hart = None
+        self.virtual.own_registers()
         self.virtual.load(state["virtual"])
         self._retired, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]

@@ -20,7 +20,7 @@ from engine.devices.finisher import Finisher
 from engine.devices.plic import Plic
 from engine.devices.uart import Uart16550
 from engine.devices.virtio import SLOTS, EmptySlot
-from engine.isa.table import ISA_STRING
+from engine.isa.table import isa_string
 from engine.machine import fdt
 from engine.machine.bus import Devices
 from engine.machine.firmware import Firmware, prepare_supervisor
@@ -87,7 +87,7 @@ class Board:
         it does not fit."""
         check_fits(image, self.ram.size)
         tree = fdt.board_tree(
-            len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all
+            len(self.harts), RAM_BASE, self.ram.size, arguments, isa_string(bool(self.harts[0].hypervisor)), self.devices.all
         )
         tree_at = self._place_tree(image, len(tree))
         for segment in image.segments:

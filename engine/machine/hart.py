@@ -17,6 +17,7 @@ Privileged specification 1.12; section numbers below are its.
 
 from __future__ import annotations
 
+import ctypes
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -28,7 +29,10 @@ from engine.isa.decoder import length_of
 from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
 from engine.machine.csrfile import COUNTERS
+from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
+from engine.machine.native.layout import FETCH, LIMIT, READ_TAG, WRITE_TAG
+from engine.machine.native.runtime import Contexts, Native, fill_data, fill_fetch, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, SUPERVISOR, USER
 from engine.machine.reference import Operation, operation
 from engine.machine.state import NO_RESERVATION, HartState
@@ -39,6 +43,7 @@ NEVER = 1 << 62
 TICK_NS = 100
 LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
+_LAST_WORD = 4092
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
 
 class Monitor(Protocol):
@@ -78,6 +83,8 @@ class Hart(HartState):
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
         self.probe: Probe | None = None
+        self._native: Native | None = None
+        self._native_contexts: Contexts | None = None
         self._contexts: dict[tuple[int, ...], Caches] = {}
         self.read_tlb: dict[int, int] = {}
         self.write_tlb: dict[int, int] = {}
@@ -109,11 +116,28 @@ class Hart(HartState):
         for caches in self._contexts.values():
             for cache in caches:
                 cache.clear()
+        if self._native_contexts is not None:
+            self._native_contexts.flush()
         self.limit = 0
 
     def flush_writable(self) -> None:
         for caches in self._contexts.values():
             caches[1].clear()
+        if self._native_contexts is not None:
+            self._native_contexts.flush_writable()
+
+    def flush_fetch(self) -> None:
+        if self._native_contexts is not None:
+            self._native_contexts.flush_fetch()
+
+    def use_native(self, native: Native | None) -> None:
+        """Execute in the native tiers from now on; None: in the reference tier. No guest can tell."""
+        self._native = native
+        if native is not None and self._native_contexts is None:
+            self._native_contexts = Contexts()
+            self.memory_at = ctypes.addressof(self.bus.memory)
+            native.pages.users.add(self.bus.memory)
+        self.refresh()
 
     def data_privilege(self) -> int:
         return privileged.data_privilege(self)
@@ -135,6 +159,8 @@ class Hart(HartState):
                 self._contexts.clear()
             caches = self._contexts[key] = ({}, {}, {})
         self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+        if self._native_contexts is not None:
+            self.tlb_at = self._native_contexts.select(key)
         self.limit = 0
 
     def translate(self, address: int, access: Access) -> int:
@@ -195,8 +221,12 @@ class Hart(HartState):
                 page = offset & ~0xFFF
                 if access == Access.LOAD:
                     self.read_tlb[virtual >> 12] = page
+                    if self.tlb_at:
+                        fill_data(self.tlb_at, virtual, READ_TAG, self.bus.memory.ram_at + page)
                 elif self.bus.memory.use_as_data(page >> 12):
                     self.write_tlb[virtual >> 12] = page
+                    if self.tlb_at:
+                        fill_data(self.tlb_at, virtual, WRITE_TAG, self.bus.memory.ram_at + page)
         return self._transfer(parts, access, value)
 
     def _transfer(self, parts: list[tuple[int, int, int]], access: Access, value: int | None) -> int:
@@ -508,6 +538,9 @@ class Hart(HartState):
     def _execute(self) -> None:
         """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit
         to 0)."""
+        if self._native is not None and self.probe is None:
+            self._execute_native(self._native)
+            return
         pc = self.pc
         try:
             while self.steps < self.limit:
@@ -529,6 +562,47 @@ class Hart(HartState):
         except VirtualInstruction:
             pc &= MASK64
             self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
+
+    def _execute_native(self, native: Native) -> None:
+        """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
+        state = ctypes.addressof(self)
+        while self.steps < self.limit:
+            reason = native.run(state)
+            if reason == LIMIT or self.steps >= self.limit:
+                return
+            pc = self.pc
+            try:
+                if reason == FETCH:
+                    self._fetch_native(pc, native)
+                    continue
+                self.pc = operation(self._native_word(pc))(self, pc) & MASK64
+                self.steps += 1
+            except Trap as trap:
+                self._trapped(pc, trap.cause, trap.value)
+                return
+            except IllegalInstruction:
+                self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+                return
+            except VirtualInstruction:
+                self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
+                return
+
+    def _native_word(self, pc: int) -> int:
+        """The instruction at pc, in the page that native code was executing."""
+        offset = pc & 0xFFF
+        return self.fetch(pc) if offset > _LAST_WORD else word_at(self.ops, offset)
+
+    def _fetch_native(self, pc: int, native: Native) -> None:
+        """Let native code execute pc's page."""
+        offset = self.bus.offset(self.translate(pc, Access.FETCH))
+        if offset is None:
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+        memory, page = self.bus.memory, offset >> 12
+        code = memory.native_code.get(page)
+        if code is None:
+            code = native.pages.of(memory.read_bytes(page << 12, PAGE))
+            memory.use_as_native_code(page, code)
+        fill_fetch(self.tlb_at, pc, code)
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc
