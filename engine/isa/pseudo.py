@@ -109,6 +109,10 @@ csrrc rd, csr, value      -> csrrci rd, csr, value
 fence                     = fence iorw, iorw
 sfence.vma                = sfence.vma x0, x0
 sfence.vma rs             = sfence.vma rs, x0
+hfence.vvma               = hfence.vvma x0, x0
+hfence.vvma rs            = hfence.vvma rs, x0
+hfence.gvma               = hfence.gvma x0, x0
+hfence.gvma rs            = hfence.gvma rs, x0
 sbreak                    -> ebreak
 scall                     -> ecall
 """

@@ -116,12 +116,12 @@ class _Ram:
         self.memory.write_bytes(address - self.memory.base, data)
 
 
-def run_on_reference(program: Program) -> bytes:
+def run_on_reference(program: Program, hypervisor_extension: bool = False) -> bytes:
     """RAM after the program wrote the finisher, on one hart of our board."""
     memory = Memory(BASE, MEMORY_MIB << 20)
     owner = _Owner()
     board = Board(1, _Ram(memory), lambda: hart.clock, owner)
-    hart = Hart(0, Bus(memory, board.devices), lambda: hart.clock // TICK_NS)
+    hart = Hart(0, Bus(memory, board.devices), lambda: hart.clock // TICK_NS, hypervisor_extension)
     owner.hart = hart
     board.attach([hart])
     board.load_image(inspect(program.elf(), program.name), "")
