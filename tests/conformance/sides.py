@@ -48,14 +48,14 @@ QEMU_SECONDS = 20
 STEP_LIMIT = 200_000
 
 
-def run_on_qemu(program: Program, advanced_interrupts: bool = False) -> bytes:
+def run_on_qemu(program: Program, advanced_interrupts: bool = False, cpu: str = QEMU_CPU) -> bytes:
     """RAM after the program wrote the finisher. Guest RAM is a shared file, so nothing is asked of QEMU
     itself.
     """
     with tempfile.TemporaryDirectory() as folder:
         image, ram = Path(folder) / "program.elf", Path(folder) / "ram"
         image.write_bytes(program.elf())
-        cpu = QEMU_CPU + (ADVANCED_INTERRUPTS if advanced_interrupts else "")
+        cpu += ADVANCED_INTERRUPTS if advanced_interrupts else ""
         command = [
             "qemu-system-riscv64",
             *(
