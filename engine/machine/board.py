@@ -27,6 +27,7 @@ from engine.devices.virtio.console import Console
 from engine.devices.virtio.mmio import SLOTS, EmptySlot
 from engine.devices.virtio.net import Net, mac_address
 from engine.devices.virtio.rng import Rng
+from engine.isa.table import isa_string
 from engine.machine import fdt
 from engine.machine.bus import Devices
 from engine.machine.firmware import Firmware, prepare_supervisor
@@ -183,8 +184,9 @@ class Board:
                 hart.stopped = hart.number != 0
 
     def _tree(self, arguments: str, initrd: tuple[int, int] | None) -> bytes:
+        isa = isa_string(bool(self.harts[0].hypervisor))
         return fdt.board_tree(
-            len(self.harts), RAM_BASE, self.ram.size, arguments, isa_string(bool(self.harts[0].hypervisor)), self.devices.all, initrd
+            len(self.harts), RAM_BASE, self.ram.size, arguments, isa, self.devices.all, initrd
         )
 
     def _place_tree(self, image: LoadedImage, tree: int) -> int:
