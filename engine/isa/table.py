@@ -274,28 +274,6 @@ for _extension, _rows in (
 for _mnemonic, _pattern, _syntax, _expansion in _C:
     _add(Row(_mnemonic, _pattern, _syntax, BY_MNEMONIC[_expansion].semantics, "C"))
 
-
-
-def _guest_accesses() -> list[tuple[str, str, str, str]]:
-    """hlv, hlvx and hsv: one line for each width."""
-    rows = []
-    for size, letter, width in ((1, "b", "00"), (2, "h", "01"), (4, "w", "10"), (8, "d", "11")):
-        load, bits = f"0110{width}0 {{}} rs1 100 rd 1110011", 8 * size
-        rows.append((f"hlv.{letter}", load.format("00000"), "rd, (rs1)", f"rd = sx(hyper_load(rs1, {size}, 0), {bits})"))
-        if size < 8:
-            rows.append((f"hlv.{letter}u", load.format("00001"), "rd, (rs1)", f"rd = hyper_load(rs1, {size}, 0)"))
-        if size in {2, 4}:
-            rows.append((f"hlvx.{letter}u", load.format("00011"), "rd, (rs1)", f"rd = hyper_load(rs1, {size}, 1)"))
-        rows.append((f"hsv.{letter}", f"0110{width}1 rs2 rs1 100 00000 1110011", "rs2, (rs1)", f"hyper_store(rs1, {size}, rs2)"))
-    return rows
-
-
-_H = [
-    *_guest_accesses(),
-    ("hfence.vvma", "0010001 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_vvma(rs1, rs2, rs1_index, rs2_index)"),
-    ("hfence.gvma", "0110001 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_gvma(rs1, rs2, rs1_index, rs2_index)"),
-]
-
 ROWS: tuple[Row, ...] = tuple(BY_MNEMONIC.values())
 
 #: What the device tree says of these rows, and of the CSRs and page tables that go with them.

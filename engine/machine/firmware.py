@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS
 from engine.machine import sbi
 from engine.machine.hart import Hart
-from engine.machine.privileged import SUPERVISOR
 from engine.machine.loader import RAM_BASE
+from engine.machine.privileged import SUPERVISOR
 from engine.trace.record import Action, Cause, Interrupt
 
 if TYPE_CHECKING:
