@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from engine import guests
 from engine.bits import MASK64
 from engine.commands import (
     AnyQuery,
@@ -31,7 +30,7 @@ from engine.document import Document, GuestRow
 from engine.history import History, Progress, sampled
 from engine.hypervisor.costs import COSTS, crossings
 from engine.hypervisor.guest import Guest
-from engine.images import Images, builtin_rows
+from engine.images import Images
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode, length_of
 from engine.isa.disassembler import disassemble
@@ -75,7 +74,8 @@ class Lens:
         return self.world.guest(guest)
 
     def sources(self, row: GuestRow) -> SourceMap:
-        image = self.document.images.get(row.image) or builtin_rows()[row.image]
+        image = self.document.images.get(row.image) or self.images.common_row(row.image)
+        assert image is not None  # it was when the guest was made, and no image goes away
         return source_map(image, self.images.loaded(row.image))
 
 
@@ -115,11 +115,6 @@ def answer(
                 ]
             }
     raise LabError("unknown-query", f"A lab knows no query {type(query).__name__}.")
-
-
-def default_arguments(image: str) -> str:
-    """The boot arguments of an image when nobody gives any."""
-    return guests.guest(image).arguments if image in builtin_rows() else ""
 
 
 # -- the trace -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import Any
 from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.isa.csrs import Status
-from engine.machine.board import Board, Owner
+from engine.machine.board import Board, Fitting, Owner
 from engine.machine.bus import Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
@@ -72,7 +72,7 @@ class GuestRam:
             )
         return b"".join(parts)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         done = 0
         for at, chunk in _chunks(address, len(data)):
             self.memory.write_bytes(self.offset(at), data[done : done + chunk])
@@ -259,10 +259,16 @@ class Vm:
     """Memory, board and vCPUs of one guest."""
 
     def __init__(
-        self, frames: Frames, vcpus: int, memory_bytes: int, now: Callable[[], int], owner: Owner
+        self,
+        frames: Frames,
+        vcpus: int,
+        memory_bytes: int,
+        now: Callable[[], int],
+        owner: Owner,
+        fitting: Fitting,
     ) -> None:
         self.ram = GuestRam(frames, memory_bytes)
-        self.board = Board(vcpus, self.ram, now, owner)
+        self.board = Board(vcpus, self.ram, now, owner, fitting)
         bus = GuestBus(self.ram, self.board.devices)
         harts = [VirtualHart(number, bus, self.board) for number in range(vcpus)]
         self.board.attach(harts)

@@ -42,7 +42,8 @@ class VmGuest(Guest):
         self._make()
 
     def _make(self) -> None:
-        self.vm = Vm(self.host.frames, self.vcpu_count, self.memory_mib << 20, self.now, self)
+        size = self.memory_mib << 20
+        self.vm = Vm(self.host.frames, self.vcpu_count, size, self.now, self, self.fitting)
         self.board = self.vm.board
         self.technique = TrapAndEmulate(self, ShadowTables(self.host.frames, self.vm.ram.frame))
         self.vm.ram.stored = self.technique.shadow.stored

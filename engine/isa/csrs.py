@@ -148,8 +148,8 @@ _NAMED: list[Csr] = [
     Csr(0xF14, "mhartid", rule="hartid"),
     Csr(0xF15, "mconfigptr"),
     Csr(
-        0x300, "mstatus", "mstatus", writable=Status.WRITABLE, rule="mstatus", fields=MSTATUS_FIELDS,
-        guest_bits=Status.MPV | Status.GVA,
+        0x300, "mstatus", "mstatus", writable=Status.WRITABLE | Status.MPV | Status.GVA, rule="mstatus",
+        fields=MSTATUS_FIELDS, guest_bits=Status.MPV | Status.GVA,
     ),
     Csr(0x301, "misa", constant=MISA, rule="misa"),
     Csr(

@@ -504,8 +504,14 @@ for _mnemonic, _pattern, _syntax, _expansion in _C:
 
 ROWS: tuple[Row, ...] = tuple(BY_MNEMONIC.values())
 
-#: What the device tree says of these rows.
-ISA_STRING = "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_svinval"
+#: What the device tree says of these rows, and of the CSRs and page tables that go with them.
+ISA_STRING = "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_sstc_svinval_svpbmt"
+
+
+def isa_string(hypervisor_extension: bool) -> str:
+    """As the device tree has it: the single letters end at the first underscore."""
+    return ISA_STRING.replace("_", "h_", 1) if hypervisor_extension else ISA_STRING
+
 
 REGISTERS: tuple[str, ...] = (
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",

@@ -31,7 +31,7 @@ from engine.isa.csrs import (
     GuestStatus,
     Status,
 )
-from engine.machine.privileged import check_floats, dirty_floats
+from engine.machine import privileged
 from engine.machine.state import HartState
 from engine.machine.traps import IllegalInstruction, VirtualInstruction
 from engine.trace.record import Interrupt
@@ -77,8 +77,8 @@ def read(state: HartState, row: Csr, stored_only: bool = False) -> int:
     value = getattr(state, row.storage)
     if row.storage == "mip" and not stored_only and row.rule != "injected":
         value |= state.lines
-    shown: int = value & _shown(state, row)
-    return shown >> row.shift
+    shown: int = (value & _shown(state, row)) >> row.shift
+    return shown
 
 
 def write(state: HartState, row: Csr, value: int) -> None:
@@ -112,13 +112,13 @@ def check(h: Hart, row: Csr, write: bool) -> None:
     reach = _HS if h.virtual or h.privilege == SUPERVISOR else h.privilege
     if row.privilege > reach:
         raise IllegalInstruction
+    if row.rule == "float":
+        privileged.check_floats(h)
     if h.privilege < MACHINE:
         if row.rule == "timer":
             check_gates(h, _TIME, h.menvcfg & EnvironmentBits.STCE != 0, h.henvcfg & EnvironmentBits.STCE != 0, True)
         elif row.number in COUNTERS:
             check_gates(h, row.number & 31, True, True, h.privilege != 0)
-    if row.rule == "float":
-        check_floats(h)
     if h.virtual:
         if row.privilege > h.privilege or (row.rule == "satp" and h.hstatus & GuestStatus.VTVM):
             raise VirtualInstruction
@@ -169,7 +169,7 @@ def store(h: Hart, row: Csr, value: int) -> None:
     else:
         write(h, row, value)
         if row.rule == "float":
-            dirty_floats(h)
+            privileged.dirty_floats(h)
         if row.storage in _CONTEXT_WORDS:
             h.refresh()
         if row.storage in TIMER_WORDS:

@@ -31,7 +31,6 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 #: A trap's target besides SUPERVISOR (HS mode where there is an H extension) and MACHINE.
 VIRTUAL_SUPERVISOR = 2
 NO_INTERRUPT = 0
-_PBMTE_BITS = EnvironmentBits.PBMTE | EnvironmentBits.PBMTE >> 1
 
 
 # -- interrupts --------------------------------------------------------------------------------------
@@ -269,6 +268,26 @@ def check_guest_access(h: Hart) -> None:
         raise IllegalInstruction
 
 
+# -- which caches hold -------------------------------------------------------------------------------
+def choose_context(h: Hart) -> None:
+    """Privilege, an address space or an option of translation changed: the hart's caches are those of the situation
+    that holds now, and interrupts are looked at before the next step."""
+    data = data_privilege(h)
+    of_guest = data_virtual(h)
+    guest = h.virtual or of_guest
+    h.use_context(
+        h.privilege | h.virtual << 2 | data << 3 | of_guest << 5,
+        0 if h.virtual and of_guest else h.satp,
+        h.mstatus & (Status.SUM | Status.MXR)
+        | h.menvcfg & EnvironmentBits.PBMTE
+        | (h.henvcfg & EnvironmentBits.PBMTE) >> 1,
+        h.vsatp if guest else 0,
+        h.hgatp if guest else 0,
+        h.vsstatus & (Status.SUM | Status.MXR) if guest else 0,
+    )
+    h.look_at_interrupts()
+
+
 # -- floating point ----------------------------------------------------------------------------------
 def check_floats(h: Hart) -> None:
     """Raises while the floating-point unit is off: for a guest, in its own eyes or its host's (sections 3.1.6.6 and
@@ -290,24 +309,6 @@ def rounding_mode(h: Hart, rm: int) -> int:
     if mode > 4:
         raise IllegalInstruction
     return mode
-
-
-# -- which caches hold -------------------------------------------------------------------------------
-def choose_context(h: Hart) -> None:
-    """Privilege, an address space or an option of translation changed: the hart's caches are those of the situation
-    that holds now, and interrupts are looked at before the next step."""
-    data = data_privilege(h)
-    of_guest = data_virtual(h)
-    guest = h.virtual or of_guest
-    h.use_context(
-        h.privilege | h.virtual << 2 | data << 3 | of_guest << 5,
-        0 if h.virtual and of_guest else h.satp,
-        h.mstatus & (Status.SUM | Status.MXR) | (h.menvcfg | h.henvcfg >> 1) & _PBMTE_BITS,
-        h.vsatp if guest else 0,
-        h.hgatp if guest else 0,
-        h.vsstatus & (Status.SUM | Status.MXR) if guest else 0,
-    )
-    h.look_at_interrupts()
 
 
 # -- translation -------------------------------------------------------------------------------------

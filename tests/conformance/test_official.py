@@ -187,7 +187,7 @@ GRIDS = grids()
 def test_every_combination_of_operands(name: str) -> None:
     text = f"li t6, 0x6000\n csrs mstatus, t6\n {GRIDS[name]}"
     program = assemble(build("official", Scenario({}, modes="m", length=0), 0, text).source, name)
-    found = differences(program, run_on_qemu(program), run_on_reference(program, 2_000_000))
+    found = differences(program, run_on_qemu(program), run_on_reference(program, step_limit=2_000_000))
     assert not found, "\n".join(found)
 
 

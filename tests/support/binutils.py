@@ -11,11 +11,11 @@ from pathlib import Path
 from elftools.elf.elffile import ELFFile
 
 from engine.isa.decoder import length_of
-from engine.isa.table import ISA_STRING
+from engine.isa.table import isa_string
 
 PREFIX = "riscv64-linux-gnu-"
 #: Binutils 2.40 has Zicntr's CSRs without a name for the extension.
-MARCH = f"-march={ISA_STRING.replace('_zicntr', '').replace('imafdc', 'imafdch')}"
+MARCH = f"-march={isa_string(True).replace('_zicntr', '')}"
 
 
 def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
