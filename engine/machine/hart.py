@@ -513,6 +513,8 @@ class Hart(HartState):
         state = ctypes.addressof(self)
         while self.steps < self.limit:
             reason = native.run(state)
+            if native.jit is not None and (self.hot_count or native.jit.finished):
+                native.jit.attend(self)
             if reason == LIMIT or self.steps >= self.limit:
                 return
             pc = self.pc

@@ -14,6 +14,8 @@ from engine.isa.csrs import STORAGE
 MAX_HARTS = 64
 #: No address: what `reservation` holds when there is none.
 NO_RESERVATION = (1 << 64) - 1
+#: Hot operations that one stretch of native execution can report; further ones wait for their next turn.
+MAX_HOT = 8
 _WORD, _BYTE = ctypes.c_uint64, ctypes.c_uint8
 
 
@@ -25,7 +27,8 @@ class HartState(ctypes.Structure):
     steps, extra, unretired: see engine.machine.hart. limit: `steps` at which native code must come back.
     cycle_offset, instret_offset: what mcycle and minstret differ by, modulo 2**64.
     lines: bits of mip that hardware drives. One field besides for each word of STORAGE, by its name.
-    memory_at: the MemoryState. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
+    hot, hot_count: operations that were reached often, as pairs of code page and byte offset; who compiles takes
+    them (see engine.machine.native.jit). memory_at: the MemoryState. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
     engine.machine.native.layout).
     """
 
@@ -49,6 +52,8 @@ class HartState(ctypes.Structure):
         ("tlb_at", _WORD),
         ("ops", _WORD),
         ("page_pc", _WORD),
+        ("hot", _WORD * (2 * MAX_HOT)),
+        ("hot_count", _WORD),
         ("waiting", _BYTE),
         ("stopped", _BYTE),
         ("leave", _BYTE),
@@ -69,6 +74,8 @@ class HartState(ctypes.Structure):
     tlb_at: int
     ops: int
     page_pc: int
+    hot: ctypes.Array[ctypes.c_uint64]
+    hot_count: int
     waiting: int
     stopped: int
     leave: int

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from engine.machine.memory import PAGE, Memory
 from engine.machine.native import handlers, layout, objects
+from engine.machine.native.jit import THRESHOLD, Jit
 
 _OPTIMIZATION = 2
 _PAGES_A_CHUNK = 64
@@ -30,7 +31,7 @@ class Interpreter:
 
     def __init__(self) -> None:
         image = objects.image_of(handlers.module(), _OPTIMIZATION)
-        symbols = ["run", "decode", "next_page", "slow", "over", "far"]
+        symbols = ["run", "decode", "next_page", "slow", "over", "far", "plain"]
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
@@ -39,11 +40,13 @@ class Interpreter:
 class CodePages:
     """Decoded pages by content. An address is that of the page's operations (see engine.machine.native.layout)."""
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, threshold: int) -> None:
         decode, beyond = (interpreter.addresses[name] for name in ("decode", "next_page"))
-        empty = np.zeros((layout.CONTENT_AT // 8, 1), "<u8")
-        empty[: layout.SLOTS * 2 : 2] = decode
-        empty[layout.SLOTS * 2 :: 2] = beyond
+        empty = np.zeros(layout.CODE_PAGE_BYTES, np.uint8)
+        handlers = empty[: layout.CONTENT_AT].view("<u8")[::2]
+        handlers[: layout.SLOTS] = decode
+        handlers[layout.SLOTS :] = beyond
+        empty[layout.HEAT_AT :].view("<u2")[: layout.SLOTS] = (1 << 16) - threshold
         self._empty = empty.tobytes()
         self._by_content: dict[bytes, int] = {}
         self._chunks: list[mmap.mmap] = []
@@ -61,8 +64,11 @@ class CodePages:
             found = self._by_content[content] = self._free.pop()
             ctypes.memmove(found, self._empty, len(self._empty))
             ctypes.memmove(found + layout.CONTENT_AT, content, PAGE)
-            ctypes.memset(found + layout.PLAIN_AT, 0, layout.CODE_PAGE_BYTES - layout.PLAIN_AT)
         return found
+
+    def holds(self, page: int, content: bytes) -> bool:
+        """Is this the decoded page of that content?"""
+        return self._by_content.get(content) == page
 
     def forget(self) -> None:
         """Drop all decoded pages, wherever they are in use."""
@@ -79,18 +85,28 @@ class CodePages:
 
 
 class Native:
-    """Everything native that a process has once."""
+    """A native tier and the pages that it has decoded.
 
-    def __init__(self) -> None:
-        self.interpreter = Interpreter()
-        self.run = self.interpreter.run
-        self.pages = CodePages(self.interpreter)
+    compiles: is there a JIT? threshold, background: see engine.machine.native.jit.Jit.
+    """
+
+    def __init__(self, compiles: bool = True, threshold: int = THRESHOLD, background: bool = True) -> None:
+        interpreter = _interpreter()
+        self.run = interpreter.run
+        self.pages = CodePages(interpreter, threshold)
+        self.jit = Jit(self.pages, interpreter.addresses, background) if compiles else None
 
 
 @cache
-def native() -> Native:
-    """Made on first use: that compiles the interpreter, or reads what was compiled before."""
-    return Native()
+def _interpreter() -> Interpreter:
+    """Made on first use: that compiles it, or reads what was compiled before."""
+    return Interpreter()
+
+
+@cache
+def native(compiles: bool = True) -> Native:
+    """What a process has once of each native tier."""
+    return Native(compiles)
 
 
 class Contexts:
