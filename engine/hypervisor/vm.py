@@ -15,9 +15,10 @@ from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.machine.board import Board, Owner
 from engine.machine.bus import Devices
-from engine.machine.hart import USER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.privileged import USER
 from engine.machine.state import NO_RESERVATION
 from engine.trace.record import Level
 

@@ -17,6 +17,8 @@ no containers.
     load_reserved(a, n), store_conditional(a, n, v) -> 0 on success
     csr_read(c), csr_write(c, v), csr_set(c, bits), csr_clear(c, bits)
     ecall() ebreak() mret() sret() wfi() sfence_vma(address, asid, has_address, has_asid) fence_i()
+    hyper_load(a, n, x), hyper_store(a, n, v)   as the guest would do it; x: it needs X instead of R
+    hfence_vvma(address, asid, has_address, has_asid) hfence_gvma(address, vmid, has_address, has_vmid)
 
 Everything is evaluated in order; a primitive that traps leaves all later lines undone.
 Source: The RISC-V Instruction Set Manual, volume I (20191213) and volume II, privileged architecture 1.12.
@@ -220,6 +222,40 @@ _C = [
     ("c.sdsp", "111 uimm[5:3|8:6] rs2 10 rs1=2", "rs2, imm(sp)", "sd"),
 ]
 
+
+def _guest_accesses() -> list[tuple[str, str, str, str]]:
+    """hlv, hlvx and hsv: one line for each width."""
+    rows = []
+    for size, letter, width in ((1, "b", "00"), (2, "h", "01"), (4, "w", "10"), (8, "d", "11")):
+        load = f"0110{width}0 {{}} rs1 100 rd 1110011"
+        guest = f"hyper_load(rs1, {size}, 0)"
+        rows.append((f"hlv.{letter}", load.format("00000"), "rd, (rs1)", f"rd = sx({guest}, {8 * size})"))
+        if size < 8:
+            rows.append((f"hlv.{letter}u", load.format("00001"), "rd, (rs1)", f"rd = {guest}"))
+        if size in {2, 4}:
+            code = f"hyper_load(rs1, {size}, 1)"
+            rows.append((f"hlvx.{letter}u", load.format("00011"), "rd, (rs1)", f"rd = {code}"))
+        store = f"hyper_store(rs1, {size}, rs2)"
+        rows.append((f"hsv.{letter}", f"0110{width}1 rs2 rs1 100 00000 1110011", "rs2, (rs1)", store))
+    return rows
+
+
+_H = [
+    *_guest_accesses(),
+    (
+        "hfence.vvma",
+        "0010001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "hfence_vvma(rs1, rs2, rs1_index, rs2_index)",
+    ),
+    (
+        "hfence.gvma",
+        "0110001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "hfence_gvma(rs1, rs2, rs1_index, rs2_index)",
+    ),
+]
+
 BY_MNEMONIC: dict[str, Row] = {}
 
 
@@ -231,6 +267,7 @@ def _add(row: Row) -> None:
 
 for _extension, _rows in (
     ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR), ("privileged", _PRIVILEGED),
+    ("H", _H),
 ):  # fmt: skip
     for _row in _rows:
         _add(Row(*_row, _extension))

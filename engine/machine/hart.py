@@ -9,6 +9,9 @@ A trap whose target is M mode goes to `monitor` where there is one: built-in fir
 runs a guest on this hart. Otherwise the architecture's trap entry happens here. `observe` is told of every
 trap delivered here.
 
+What the privileged architecture does to a hart's state is in engine.machine.privileged; here is what surrounds
+it: which caches hold, who is told, and CSR access by the rows of engine.isa.csrs.
+
 Privileged specification 1.12; section numbers below are its.
 """
 
@@ -21,36 +24,26 @@ from typing import Any, Protocol
 
 from engine.bits import MASK64
 from engine.devices import AccessFault
-from engine.isa.csrs import CSRS, STORAGE, Csr, Status
+from engine.isa.csrs import CSRS, Csr, EnvironmentBits
 from engine.isa.decoder import length_of
-from engine.machine import csrfile, mmu
+from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
-from engine.machine.csrfile import COUNTERS
 from engine.machine.memory import PAGE
-from engine.machine.mmu import Access, Trap
-from engine.machine.native.layout import FETCH, LIMIT, READ_TAG, WRITE_TAG
-from engine.machine.native.runtime import Contexts, Native, fill_data, fill_fetch, word_at
+from engine.machine.mmu import Access
+from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW
+from engine.machine.native.runtime import Contexts, Native, word_at
+from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
-from engine.machine.state import NO_RESERVATION, HartState
+from engine.machine.state import NO_RESERVATION, NO_STREAK, NO_TIME, HartState
+from engine.machine.traps import IllegalInstruction, Trap, VirtualInstruction
 from engine.trace.record import Cause, Interrupt
 
-USER, SUPERVISOR, MACHINE = 0, 1, 3
 NEVER = 1 << 62
 TICK_NS = 100
 LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _LAST_WORD = 4092
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
-#: Section 3.1.9: machine before supervisor; external, software, timer.
-_PRIORITY = (
-    Interrupt.MACHINE_EXTERNAL,
-    Interrupt.MACHINE_SOFTWARE,
-    Interrupt.MACHINE_TIMER,
-    Interrupt.SUPERVISOR_EXTERNAL,
-    Interrupt.SUPERVISOR_SOFTWARE,
-    Interrupt.SUPERVISOR_TIMER,
-)
-
 
 class Monitor(Protocol):
     """Software below the guest's view of this hart: firmware in M mode, or a hypervisor."""
@@ -60,6 +53,7 @@ class Monitor(Protocol):
         ...
 
 
+#: Told of a delivered trap: cause, tval, is it an interrupt, the privilege that trapped, the handler's address.
 Observer = Callable[["Hart", int, int, bool, int, int], None]
 #: A debugger's eye: called before every instruction attempt, with a true `hart.pc`. It may change nothing.
 Probe = Callable[["Hart"], None]
@@ -67,25 +61,33 @@ Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
 
 
 class Hart(HartState):
-    """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz)."""
+    """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz). hypervisor_extension: it has
+    HS, VS and VU modes."""
 
-    def __init__(self, number: int, bus: Bus, ticks: Callable[[], int]) -> None:
+    def __init__(
+        self, number: int, bus: Bus, ticks: Callable[[], int], hypervisor_extension: bool = False
+    ) -> None:
         self.number = number
         self.bus = bus
         self.ticks = ticks
         super().__init__()
         self.own_registers()
         self.privilege = MACHINE
-        csrfile.set_words(self, STORAGE)
+        self.hypervisor = int(hypervisor_extension)
+        csrfile.reset(self)
         self.reservation = NO_RESERVATION
+        self.time_started = NO_TIME
+        self.streak_at = NO_STREAK
         self.next_event = NEVER  # clock at which `on_event` is due
         self.on_event: Callable[[], None] = _nothing
+        self.on_records: Callable[[], None] = _nothing  # native code wrote `record_count` records
+        self.on_timer: Callable[[], None] = _nothing  # `timer_due` may have changed
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
         self.probe: Probe | None = None
         self._native: Native | None = None
         self._native_contexts: Contexts | None = None
-        self._contexts: dict[tuple[int, int, int, int], Caches] = {}
+        self._contexts: dict[tuple[int, ...], Caches] = {}
         self.read_tlb: dict[int, int] = {}
         self.write_tlb: dict[int, int] = {}
         self.fetch_tlb: dict[int, list[Operation]] = {}
@@ -116,61 +118,65 @@ class Hart(HartState):
         for caches in self._contexts.values():
             for cache in caches:
                 cache.clear()
-        if self._native_contexts is not None:
-            self._native_contexts.flush()
+        self.stale = EMPTY
         self.limit = 0
 
     def flush_writable(self) -> None:
         for caches in self._contexts.values():
             caches[1].clear()
-        if self._native_contexts is not None:
-            self._native_contexts.flush_writable()
+        self.stale = EMPTY
 
     def flush_fetch(self) -> None:
-        if self._native_contexts is not None:
-            self._native_contexts.flush_fetch()
+        self.stale = EMPTY
 
     def use_native(self, native: Native | None) -> None:
         """Execute in the native tiers from now on; None: in the reference tier. No guest can tell."""
         self._native = native
+        memory = self.bus.memory
         if native is not None and self._native_contexts is None:
-            self._native_contexts = Contexts()
-            self.memory_at = ctypes.addressof(self.bus.memory)
-            native.pages.users.add(self.bus.memory)
+            self._native_contexts = Contexts(self)
+            self.memory_at = ctypes.addressof(memory)
+            memory.harts_at[memory.hart_count] = ctypes.addressof(self)
+            memory.hart_count += 1
+            native.pages.users.add(memory)
+        self._contexts.clear()
+        self.read_tlb, self.write_tlb, self.fetch_tlb = {}, {}, {}
         self.refresh()
 
     def data_privilege(self) -> int:
-        """The privilege that loads and stores are checked with (MPRV, section 3.1.6.3)."""
-        status = self.mstatus
-        return (status & Status.MPP) >> Status.MPP_SHIFT if status & Status.MPRV else self.privilege
+        return privileged.data_privilege(self)
 
     def refresh(self) -> None:
-        """Privilege, satp or mstatus changed: choose the caches that hold, and look at interrupts before the
-        next step."""
-        satp = self.satp
-        data = self.data_privilege()
-        key = (
-            satp if self.privilege < MACHINE and satp >> 60 else self.privilege >> 1,
-            satp if data < MACHINE and satp >> 60 else 0,
-            self.privilege << 2 | data,
-            self.mstatus & (Status.SUM | Status.MXR),
-        )
-        caches = self._contexts.get(key)
-        if caches is None:
-            if len(self._contexts) >= _CONTEXTS:
-                self._contexts.clear()
-            caches = self._contexts[key] = ({}, {}, {})
-        self.read_tlb, self.write_tlb, self.fetch_tlb = caches
-        if self._native_contexts is not None:
-            self.tlb_at = self._native_contexts.select(key)
+        privileged.choose_context(self)
+
+    def use_context(self, *key: int) -> None:
+        """Use the caches of the situation that `key` stands for: six words, which decide about all translations."""
+        if self._native is not None:
+            self._native.interpreter.use_context(ctypes.addressof(self), *key)
+        else:
+            caches = self._contexts.get(key)
+            if caches is None:
+                if len(self._contexts) >= _CONTEXTS:
+                    self._contexts.clear()
+                caches = self._contexts[key] = ({}, {}, {})
+            self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+
+    def look_at_interrupts(self) -> None:
+        """Before the next step: what they depend on may have changed."""
         self.limit = 0
 
-    def translate(self, address: int, access: Access, update: bool = True) -> int:
+    def translate(self, address: int, access: Access) -> int:
         """Physical address, or Trap."""
-        privilege = self.privilege if access == Access.FETCH else self.data_privilege()
-        if privilege == MACHINE or not self.satp >> 60:
-            return address
-        return mmu.walk(self.bus, self.satp, address, access, privilege, self.mstatus, update=update).physical
+        return privileged.translate(self, address, access)
+
+    def has_entry(self, address: int) -> bool:
+        return self.bus.is_ram(address)
+
+    def read_entry(self, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG002 (mmu.Walker)
+        return self.bus.read_entry(address)
+
+    def write_entry(self, address: int, entry: int) -> None:
+        self.bus.write_entry(address, entry)
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
@@ -208,35 +214,30 @@ class Hart(HartState):
 
     def _access(self, address: int, size: int, access: Access, value: int | None) -> int:
         """The slow path: translate, split at a page's end, fill the cache. Raises Trap."""
-        room = 4096 - (address & 0xFFF)
-        if size > room:
-            second = (address + room) & MASK64
-            parts = [
-                (address, room, self.translate(address, access)),
-                (second, size - room, self.translate(second, access)),
-            ]
-        else:
-            parts = [(address, size, self.translate(address, access))]
-        result = shift = 0
-        for virtual, length, physical in parts:
+        parts = [
+            (virtual, length, self.translate(virtual, access)) for virtual, length in _within_pages(address, size)
+        ]
+        for virtual, _, physical in parts:
             offset = self.bus.offset(physical)
-            if offset is not None:
+            if offset is not None and self._native is None:
                 page = offset & ~0xFFF
                 if access == Access.LOAD:
                     self.read_tlb[virtual >> 12] = page
-                    if self.tlb_at:
-                        fill_data(self.tlb_at, virtual, READ_TAG, self.bus.memory.ram_at + page)
                 elif self.bus.memory.use_as_data(page >> 12):
                     self.write_tlb[virtual >> 12] = page
-                    if self.tlb_at:
-                        fill_data(self.tlb_at, virtual, WRITE_TAG, self.bus.memory.ram_at + page)
+        return self._transfer(parts, access, value)
+
+    def _transfer(self, parts: list[tuple[int, int, int]], access: Access, value: int | None) -> int:
+        """Load, or store `value`, in parts (virtual address, length, physical address)."""
+        result = shift = 0
+        for virtual, length, physical in parts:
             try:
                 if value is None:
                     result |= self.bus.read(physical, length) << shift
                 else:
                     self.bus.write(physical, length, value >> shift & ((1 << 8 * length) - 1))
             except AccessFault:
-                raise Trap(mmu.ACCESS_FAULTS[access], virtual) from None
+                raise Trap(mmu.access_fault(access), virtual) from None
             shift += 8 * length
         return result
 
@@ -246,8 +247,26 @@ class Hart(HartState):
             raise Trap(_MISALIGNED[access], address)
         physical = self.translate(address, access)
         if not self.bus.is_ram(physical):
-            raise Trap(mmu.ACCESS_FAULTS[access], address)
+            raise Trap(mmu.access_fault(access), address)
         return physical
+
+    def hyper_load(self, address: int, size: int, execute: int) -> int:
+        """hlv and hlvx: a load as the guest would do it (section 8.3.1)."""
+        privileged.check_guest_access(self)
+        access = Access.LOAD_EXECUTABLE if execute else Access.LOAD
+        return self._guest_access(address & MASK64, size, access, None)
+
+    def hyper_store(self, address: int, size: int, value: int) -> None:
+        """hsv."""
+        privileged.check_guest_access(self)
+        self._guest_access(address & MASK64, size, Access.STORE, value)
+
+    def _guest_access(self, address: int, size: int, access: Access, value: int | None) -> int:
+        parts = [
+            (virtual, length, privileged.translate_guest(self, virtual, access))
+            for virtual, length in _within_pages(address, size)
+        ]
+        return self._transfer(parts, access, value)
 
     def amo_load(self, address: int, size: int) -> int:
         """The old value for a read-modify-write: everything that the store needs is checked first."""
@@ -269,138 +288,72 @@ class Hart(HartState):
         return 0 if held else 1
 
     # -- CSRs ----------------------------------------------------------------------------------------
-    def _row(self, number: int, write: bool) -> Csr:
-        row = CSRS.get(number)
-        if row is None or row.privilege > self.privilege or (write and row.read_only):
-            raise IllegalInstruction
-        if row.rule == "satp" and self.privilege == SUPERVISOR and self.mstatus & Status.TVM:
-            raise IllegalInstruction
-        if number in COUNTERS and self.privilege < MACHINE:
-            allowed = self.mcounteren if self.privilege == SUPERVISOR else self.mcounteren & self.scounteren
-            if not allowed >> (number & 31) & 1:
-                raise IllegalInstruction
-        return row
-
-    def _computed(self, row: Csr) -> int | None:
-        if row.rule == "hartid":
-            return self.number
-        if row.rule != "counter":
-            return None
-        if row.name == "time":
-            return self.ticks() & MASK64
-        if row.name.endswith("cycle"):
-            return (self.clock + self.cycle_offset) & MASK64
-        return (self.retired + self.instret_offset) & MASK64
-
     def csr_value(self, row: Csr) -> int:
         """A CSR as machine mode reads it."""
-        computed = self._computed(row)
-        return csrfile.read(self, row) if computed is None else computed
+        return csrfile.value(self, row)
 
     def csr_read(self, number: int) -> int:
-        return self.csr_value(self._row(number, write=False))
+        return csrfile.access_read(self, _csr(number))
 
     def csr_write(self, number: int, value: int) -> None:
-        self.csr_store(self._row(number, write=True), value)
+        csrfile.access_write(self, _csr(number), value)
 
     def csr_set(self, number: int, bits: int) -> None:
-        row = self._row(number, write=True)
-        computed = self._computed(row)
-        self.csr_store(
-            row, (csrfile.read(self, row, stored_only=True) if computed is None else computed) | bits
-        )
+        csrfile.access_set(self, _csr(number), bits)
 
     def csr_clear(self, number: int, bits: int) -> None:
-        row = self._row(number, write=True)
-        computed = self._computed(row)
-        self.csr_store(
-            row, (csrfile.read(self, row, stored_only=True) if computed is None else computed) & ~bits
-        )
+        csrfile.access_clear(self, _csr(number), bits)
 
-    def csr_store(self, row: Csr, value: int) -> None:
-        """Write what the row lets be written, whoever asks."""
-        value &= MASK64
-        if row.rule == "counter":
-            # The write takes effect after the instruction: the next one reads `value` (section 3.1.10).
-            if row.name == "mcycle":
-                self.cycle_offset = value - self.clock - 1
-            else:
-                self.instret_offset = value - self.retired - 1
-            return
-        csrfile.write(self, row, value)
-        if row.storage in _CONTEXT_WORDS:
-            self.refresh()
+    def time_ticks(self) -> int:
+        """mtime."""
+        return self.ticks() & MASK64
 
     # -- system instructions -------------------------------------------------------------------------
     def ecall(self) -> None:
-        raise Trap(Cause.ECALL_U + self.privilege, 0)
+        privileged.ecall(self)
 
     def ebreak(self) -> None:
         raise Trap(Cause.BREAKPOINT, 0)  # tval becomes the instruction's address in `_trapped`
 
     def mret(self) -> int:
-        if self.privilege < MACHINE:
-            raise IllegalInstruction
-        status = self.mstatus
-        self.privilege = (status & Status.MPP) >> Status.MPP_SHIFT
-        status = (
-            status & ~(Status.MIE | Status.MPP) | (Status.MIE if status & Status.MPIE else 0) | Status.MPIE
-        )
-        self.mstatus = status if self.privilege == MACHINE else status & ~Status.MPRV
+        target = privileged.mret(self)
         self.refresh()
-        return self.mepc
+        return target
 
     def sret(self) -> int:
-        status = self.mstatus
-        if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.TSR):
-            raise IllegalInstruction
-        self.privilege = SUPERVISOR if status & Status.SPP else USER
-        status = status & ~(Status.SIE | Status.SPP | Status.MPRV) | (
-            Status.SIE if status & Status.SPIE else 0
-        )
-        self.mstatus = status | Status.SPIE
+        target = privileged.sret(self)
         self.refresh()
-        return self.sepc
+        return target
 
     def wfi(self) -> None:
-        if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TW):
-            raise IllegalInstruction
+        privileged.check_wfi(self)
         self.waiting = True
         self.limit = 0
 
+    # The caches are coherent with the tables in memory (see Memory), so a fence only has to be legal.
     def sfence_vma(self, *_operands: int) -> None:
-        """The caches are coherent with the tables in memory (see Memory), so the fence only has to be
-        legal."""
-        if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TVM):
-            raise IllegalInstruction
+        privileged.check_fence(self)
+
+    def hfence_vvma(self, *_operands: int) -> None:
+        privileged.check_guest_fence(self, False)
+
+    def hfence_gvma(self, *_operands: int) -> None:
+        privileged.check_guest_fence(self, True)
 
     def fence_i(self) -> None:
         """Decoded instructions are coherent with memory (see Memory)."""
 
     # -- traps ---------------------------------------------------------------------------------------
-    def pending_interrupt(self) -> int | None:
-        """The interrupt to take now, if any: first those destined for M mode, then by priority (section
-        3.1.9)."""
-        pending = csrfile.pending(self) & self.mie
-        if not pending:
-            return None
-        status, delegated = self.mstatus, self.mideleg
-        enabled = 0
-        if self.privilege < MACHINE or status & Status.MIE:
-            enabled = pending & ~delegated
-        supervisor_enabled = self.privilege == SUPERVISOR and status & Status.SIE
-        if not enabled and (self.privilege < SUPERVISOR or supervisor_enabled):
-            enabled = pending & delegated
-        return next((code for code in _PRIORITY if enabled >> code & 1), None) if enabled else None
+    def pending_interrupt(self) -> int:
+        """The code of the interrupt to take now, or NO_INTERRUPT."""
+        return privileged.pending_interrupt(self)
 
     def trap_target(self, cause: int, interrupt: bool) -> int:
-        """The privilege that a trap taken now goes to."""
-        delegated = self.mideleg if interrupt else self.medeleg
-        return SUPERVISOR if self.privilege < MACHINE and delegated >> cause & 1 else MACHINE
+        return privileged.trap_target(self, cause, interrupt)
 
     def trap(self, cause: int, value: int, interrupt: bool = False) -> None:
         """Take a trap at self.pc."""
-        target = self.trap_target(cause, interrupt)
+        target = privileged.trap_target(self, cause, interrupt)
         if target == MACHINE and self.monitor is not None:
             self.monitor.trap(self, cause, value, interrupt)
             return
@@ -415,25 +368,45 @@ class Hart(HartState):
                 self.pc = handler
 
     def enter_trap(self, target: int, cause: int, value: int, interrupt: bool) -> None:
-        """Trap entry of the architecture into S or M mode (sections 3.1.6.1, 3.1.7)."""
-        status = self.mstatus
-        code = cause | (interrupt << 63)
-        if target == SUPERVISOR:
-            self.sepc, self.scause, self.stval = self.pc & ~1, code, value
-            status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
-            status |= (Status.SPIE if self.mstatus & Status.SIE else 0) | (
-                Status.SPP if self.privilege else 0
-            )
-            vector = self.stvec
-        else:
-            self.mepc, self.mcause, self.mtval = self.pc & ~1, code, value
-            status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
-            status |= (Status.MPIE if self.mstatus & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
-            vector = self.mtvec
-        self.mstatus = status
-        self.privilege = target
-        self.pc = (vector & ~3) + (4 * cause if interrupt and vector & 1 else 0)
+        """Trap entry of the architecture."""
+        privileged.enter_trap(self, target, cause, value, interrupt)
         self.refresh()
+
+    # -- supervisor timers (Sstc) --------------------------------------------------------------------
+    def timer_changed(self) -> None:
+        """stimecmp, vstimecmp or what decides about them was written."""
+        if self.menvcfg & EnvironmentBits.STCE:
+            self.mip &= ~(1 << Interrupt.SUPERVISOR_TIMER)  # the bit is the comparator's now
+        self.update_timers()
+        self.on_timer()
+
+    def update_timers(self) -> None:
+        """Bring STIP and VSTIP in line with their comparators."""
+        for interrupt, enabled, now, compare in self._comparators():
+            self.set_line(interrupt, enabled and now >= compare)
+
+    def timer_due(self) -> int:
+        """mtime at which the next comparator is reached; NEVER if none will be."""
+        ticks = self.ticks()
+        return min(
+            (
+                ticks + compare - now
+                for interrupt, enabled, now, compare in self._comparators()
+                if enabled and not self.lines >> interrupt & 1
+            ),
+            default=NEVER,
+        )
+
+    def _comparators(self) -> tuple[tuple[Interrupt, bool, int, int], ...]:
+        """(interrupt, is its comparator on, the time that it sees, the time that it waits for)."""
+        on = self.menvcfg & EnvironmentBits.STCE
+        ticks = self.ticks()
+        supervisor = (Interrupt.SUPERVISOR_TIMER, bool(on), ticks, self.stimecmp)
+        if not self.hypervisor:
+            return (supervisor,)
+        guest_ticks = (ticks + self.htimedelta) & MASK64
+        guest_on = bool(on & self.henvcfg)
+        return supervisor, (Interrupt.VIRTUAL_SUPERVISOR_TIMER, guest_on, guest_ticks, self.vstimecmp)
 
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         """Drive an interrupt line into mip."""
@@ -471,7 +444,7 @@ class Hart(HartState):
             if self.waiting or self.stopped:
                 break
             interrupt = self.pending_interrupt()
-            if interrupt is not None:
+            if interrupt != NO_INTERRUPT:
                 self.steps += 1
                 self.unretired += 1
                 self.trap(interrupt, 0, interrupt=True)
@@ -486,7 +459,7 @@ class Hart(HartState):
     def _execute(self) -> None:
         """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit
         to 0)."""
-        if self._native is not None and self.probe is None:
+        if self._native is not None:
             self._execute_native(self._native)
             return
         pc = self.pc
@@ -507,12 +480,17 @@ class Hart(HartState):
         except IllegalInstruction:
             pc &= MASK64
             self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+        except VirtualInstruction:
+            pc &= MASK64
+            self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
 
     def _execute_native(self, native: Native) -> None:
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
         state = ctypes.addressof(self)
         while self.steps < self.limit:
-            reason = native.run(state)
+            reason = SLOW if self.probe is not None else native.run(state)
+            if self.record_count:
+                self.on_records()
             if native.jit is not None and (self.hot_count or native.jit.finished):
                 native.jit.attend(self)
             if reason == LIMIT or self.steps >= self.limit:
@@ -522,13 +500,17 @@ class Hart(HartState):
                 if reason == FETCH:
                     self._fetch_native(pc, native)
                     continue
-                self.pc = operation(self._native_word(pc))(self, pc) & MASK64
+                word = self._native_word(pc) if self.probe is None else self.fetch(pc)
+                self.pc = operation(word)(self, pc) & MASK64
                 self.steps += 1
             except Trap as trap:
                 self._trapped(pc, trap.cause, trap.value)
                 return
             except IllegalInstruction:
                 self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+                return
+            except VirtualInstruction:
+                self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
                 return
 
     def _native_word(self, pc: int) -> int:
@@ -542,11 +524,8 @@ class Hart(HartState):
         if offset is None:
             raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
         memory, page = self.bus.memory, offset >> 12
-        code = memory.native_code.get(page)
-        if code is None:
-            code = native.pages.of(memory.read_bytes(page << 12, PAGE))
-            memory.use_as_native_code(page, code)
-        fill_fetch(self.tlb_at, pc, code)
+        if not memory.native_code[page]:
+            memory.use_as_native_code(page, native.pages.of(memory.read_bytes(page << 12, PAGE)))
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc
@@ -562,6 +541,7 @@ class Hart(HartState):
             "x": list(self.x),
             "pc": self.pc,
             "privilege": self.privilege,
+            "virtual": self.virtual,
             "f": list(self.f),
             "csrs": csrfile.words(self),
             "lines": self.lines,
@@ -579,14 +559,15 @@ class Hart(HartState):
     def power_on(self, ticks: Callable[[], int]) -> None:
         """Reset of the architectural state. Steps and clock go on."""
         self.clear_registers()
-        self.pc, self.privilege = 0, MACHINE
-        csrfile.set_words(self, STORAGE)
+        self.pc, self.privilege, self.virtual = 0, MACHINE, 0
+        csrfile.reset(self)
         self.lines = 0
         self.reservation = NO_RESERVATION
         self.waiting = self.stopped = False
         self.cycle_offset, self.instret_offset = -self.clock, -self.retired
         self.next_event = NEVER
         self.ticks = ticks
+        self.time_started = NO_TIME
         self.refresh()
 
     def adopt(self, state: dict[str, Any]) -> int:
@@ -603,7 +584,7 @@ class Hart(HartState):
 
     def load(self, state: dict[str, Any]) -> None:
         self.x[:], self.f[:] = _words(state["x"]), _words(state["f"])
-        self.pc, self.privilege = state["pc"], state["privilege"]
+        self.pc, self.privilege, self.virtual = state["pc"], state["privilege"], state["virtual"]
         csrfile.set_words(self, state["csrs"])
         self.lines = state["lines"]
         self.reservation, self.waiting, self.stopped = (
@@ -618,11 +599,21 @@ class Hart(HartState):
         self.refresh()
 
 
-class IllegalInstruction(Exception):  # noqa: N818 (the architecture's name)
-    """The instruction being executed is illegal here; its encoding becomes tval."""
 
 
-_CONTEXT_WORDS = frozenset({"mstatus", "satp", "mie", "mip", "mideleg"})
+def _csr(number: int) -> Csr:
+    row = CSRS.get(number)
+    if row is None:
+        raise IllegalInstruction
+    return row
+
+
+def _within_pages(address: int, size: int) -> list[tuple[int, int]]:
+    """(address, length) of the parts of an access that lie in one page each."""
+    room = 4096 - (address & 0xFFF)
+    if size <= room:
+        return [(address, size)]
+    return [(address, room), ((address + room) & MASK64, size - room)]
 
 
 def _words(values: Sequence[int]) -> memoryview:

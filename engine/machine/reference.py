@@ -16,7 +16,7 @@ from typing import Any
 from engine.bits import MASK64, SIGN64, sign_extend, signed
 from engine.isa.decoder import decode, encoding_of
 from engine.isa.formats import Row
-from engine.machine.mmu import Trap
+from engine.machine.traps import Trap
 from engine.trace.record import Cause
 
 Operation = Callable[[Any, int], int]

@@ -112,7 +112,7 @@ IN_RAM = ", !alias.scope !5, !noalias !6"
 IN_MACHINE = ", !alias.scope !6, !noalias !5"
 
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
-           ast.BitXor: "xor", ast.LShift: "shl"}  # fmt: skip
+           ast.BitXor: "xor", ast.LShift: "shl", ast.FloorDiv: "udiv"}  # fmt: skip
 _COMPARE: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.Eq: ("eq", "eq"), ast.NotEq: ("ne", "ne"), ast.Lt: ("ult", "slt"), ast.LtE: ("ule", "sle"),
     ast.Gt: ("ugt", "sgt"), ast.GtE: ("uge", "sge"),
