@@ -495,6 +495,8 @@ class Hart(HartState):
             reason = SLOW if self.probe is not None else native.run(state)
             if self.record_count:
                 self.on_records()
+            if native.jit is not None and (self.hot_count or native.jit.finished):
+                native.jit.attend(self)
             if reason == LIMIT or self.steps >= self.limit:
                 return
             pc = self.pc

@@ -99,8 +99,17 @@ class Code:
         return "\n".join([f"{header} {{", "entry:", *self.allocations, *self.lines, "}"])
 
 
-#: The metadata that `Code.branch` refers to; once in each module.
-METADATA = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
+#: The metadata that `Code.branch` and the two below refer to; once in each module.
+METADATA = """!0 = !{!"branch_weights", i32 2000, i32 1}
+!1 = !{!"branch_weights", i32 1, i32 2000}
+!2 = distinct !{!2}
+!3 = distinct !{!3, !2}
+!4 = distinct !{!4, !2}
+!5 = !{!3}
+!6 = !{!4}"""
+#: Appended to a load or store: a guest's RAM and what we keep about the machine are never the same bytes.
+IN_RAM = ", !alias.scope !5, !noalias !6"
+IN_MACHINE = ", !alias.scope !6, !noalias !5"
 
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
            ast.BitXor: "xor", ast.LShift: "shl", ast.FloorDiv: "udiv"}  # fmt: skip

@@ -13,7 +13,9 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import llvmlite
@@ -21,6 +23,9 @@ import llvmlite.binding as llvm
 
 _DIGEST_BYTES = 20
 _folder: Path | None = None
+#: The target machine works for one thread at a time.
+_compiling = Lock()
+_serial = count()
 
 
 def keep_in(folder: Path | None) -> None:
@@ -51,7 +56,7 @@ def _linker() -> Any:
 
 def _compile(ir: str, level: int) -> bytes:
     machine = _machine()
-    module = llvm.parse_assembly(ir)
+    module = llvm.parse_assembly(ir, llvm.create_context())
     options = llvm.create_pipeline_tuning_options(speed_level=level)
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
@@ -90,7 +95,8 @@ def image_of(ir: str, level: int) -> bytes:
     path = _path(ir, level)
     image = _read(path) if path else None
     if image is None:
-        image = _compile(ir, level)
+        with _compiling:
+            image = _compile(ir, level)
         if path:
             _keep(path, image)
     return image
@@ -105,7 +111,7 @@ class Linked:
             builder.export_symbol(symbol)
         for symbol, address in imported.items():
             builder.import_symbol(symbol, address)
-        self._tracker = builder.link(_linker(), name)
+        self._tracker = builder.link(_linker(), f"{name} {next(_serial)}")
         self.addresses: dict[str, int] = {symbol: self._tracker[symbol] for symbol in exported}
 
     def function(self, symbol: str, *types: Any) -> Any:
