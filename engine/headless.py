@@ -544,7 +544,9 @@ def run_command(arguments: argparse.Namespace) -> int:
         return status
     with ExitStack() as cleanup:
         if arguments.trace is not None:
-            trace.sink = JsonLinesSink(cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8")))
+            trace.sink = JsonLinesSink(
+                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
+            )
         host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)
         if arguments.input is None and sys.stdin.isatty():

@@ -23,12 +23,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+#: Rounding modes as assembly writes them, by number; None is reserved. The last takes the mode from frm.
+ROUNDING_MODES = ("rne", "rtz", "rdn", "rup", "rmm", None, None, "dyn")
+DYNAMIC = ROUNDING_MODES.index("dyn")
 WIDTHS = {
     "rd": 5, "rs1": 5, "rs2": 5, "rs3": 5, "csr": 12, "uimm": 5, "rm": 3, "aq": 1, "rl": 1,
     "fm": 4, "pred": 4, "succ": 4,
 }  # fmt: skip
-#: Reserved in every row that has the field: rounding modes 5 and 6 (section 11.2).
-RESERVED = {"rm": frozenset({5, 6})}
+#: Reserved in every row that has the field (section 11.2).
+RESERVED = {"rm": frozenset(number for number, name in enumerate(ROUNDING_MODES) if name is None)}
 
 
 @dataclass(frozen=True)

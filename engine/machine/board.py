@@ -1,7 +1,7 @@
 """The board: QEMU's `virt` memory map around some harts, and an image put into its RAM.
 
-    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x10001000.. virtio-mmio
-    0x80000000 RAM
+    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x80000000 RAM
+    0x10001000.. virtio-mmio: block, net, rng, console, four empty slots
 
 The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs'
 architectural state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on
@@ -14,15 +14,20 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.devices import Device
+from engine.devices import AccessFault, Device
 from engine.devices.clint import Clint
 from engine.devices.finisher import Finisher
 from engine.devices.plic import Plic
 from engine.devices.uart import Uart16550
-from engine.devices.virtio import SLOTS, EmptySlot
-from engine.isa.table import ISA_STRING
+from engine.devices.virtio.block import Block, Disk
+from engine.devices.virtio.console import Console
+from engine.devices.virtio.mmio import SLOTS, EmptySlot
+from engine.devices.virtio.net import Net, mac_address
+from engine.devices.virtio.rng import Rng
+from engine.isa.table import isa_string
 from engine.machine import fdt
 from engine.machine.bus import Devices
 from engine.machine.firmware import Firmware, prepare_supervisor
@@ -59,6 +64,10 @@ class Owner(Protocol):
 
     def output(self, data: bytes) -> None: ...
 
+    def transmit(self, frame: bytes) -> None:
+        """The board's network card sends a frame."""
+        ...
+
     def finish(self, status: int) -> None:
         """The guest ended by itself."""
         ...
@@ -70,10 +79,44 @@ class Owner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What is in the virtio slots of a board; a slot is always the same device's or empty.
+
+    Every board has a network card with the address `mac` and a random number generator with `mac` as its key.
+    virtio_console: the guest is spoken to through virtio-console once its driver runs; the UART stays.
+    """
+
+    mac: bytes = mac_address(0)
+    disk: Disk | None = None
+    virtio_console: bool = False
+
+
+class Dma:
+    """A board's RAM as devices reach it: checked."""
+
+    def __init__(self, ram: Ram) -> None:
+        self._ram = ram
+
+    def _check(self, address: int, length: int) -> None:
+        if not RAM_BASE <= address <= RAM_BASE + self._ram.size - length:
+            raise AccessFault("dma", address, length)
+
+    def read(self, address: int, length: int) -> bytes:
+        self._check(address, length)
+        return self._ram.read(address, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._check(address, len(data))
+        self._ram.write(address, data)
+
+
 class Board:
     """Devices around `harts`. `now()` is the board's own time in ns since it was switched on."""
 
-    def __init__(self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner) -> None:
+    def __init__(
+        self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner, fitting: Fitting = Fitting()
+    ) -> None:
         self.ram = ram
         self.owner = owner
         self.now = now
@@ -82,11 +125,31 @@ class Board:
         self.plic = Plic(hart_count, self._plic_changed)
         self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), owner.output)
         self.finisher = Finisher(owner.finish, owner.reboot)
-        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher]
-        devices += [EmptySlot(index) for index in range(SLOTS)]
+        self.virtio_console: Console | None = None
+        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher, *self._slots(fitting)]
         self.devices = Devices(devices)
         self.firmware: Firmware | None = None
         self.tohost: int | None = None
+
+    def _slots(self, fitting: Fitting) -> list[Device]:
+        """The virtio slots, by their index."""
+        dma = Dma(self.ram)
+        slots: list[Device] = [EmptySlot(index) for index in range(SLOTS)]
+        if fitting.disk is not None:
+            slots[0] = Block(0, dma, self._line(1), fitting.disk)
+        slots[1] = self.net = Net(1, dma, self._line(2), fitting.mac, self.owner.transmit)
+        slots[2] = Rng(2, dma, self._line(3), fitting.mac)
+        if fitting.virtio_console:
+            slots[3] = self.virtio_console = Console(3, dma, self._line(4), self.owner.output)
+        return slots
+
+    def _line(self, source: int) -> Callable[[bool], None]:
+        return lambda level: self.plic.set_level(source, level)
+
+    def receive(self, data: bytes) -> int:
+        """Bytes typed on the console; returns how many the guest's queue took."""
+        console = self.virtio_console
+        return self.uart.receive(data) if console is None or not console.live else console.receive(data)
 
     def attach(self, harts: Sequence[Hart]) -> None:
         """The harts that this board's interrupt lines go to, by their numbers."""
@@ -121,8 +184,9 @@ class Board:
                 hart.stopped = hart.number != 0
 
     def _tree(self, arguments: str, initrd: tuple[int, int] | None) -> bytes:
+        isa = isa_string(bool(self.harts[0].hypervisor))
         return fdt.board_tree(
-            len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all, initrd
+            len(self.harts), RAM_BASE, self.ram.size, arguments, isa, self.devices.all, initrd
         )
 
     def _place_tree(self, image: LoadedImage, tree: int) -> int:

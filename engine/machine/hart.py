@@ -341,6 +341,9 @@ class Hart(HartState):
     def hfence_gvma(self, *_operands: int) -> None:
         privileged.check_guest_fence(self, True)
 
+    def sfence_order(self) -> None:
+        privileged.check_fence_order(self)
+
     def fence_i(self) -> None:
         """Decoded instructions are coherent with memory (see Memory)."""
 

@@ -107,6 +107,7 @@ class LoadedImage:
     tohost: int | None = None  # physical address of the word through which it ends as under Spike
     initrd: Content = b""  # the board finds a place for it
     next_entry: int | None = None  # where firmware, which is what starts, finds its kernel
+    disk: bytes | memoryview | None = None  # what its guests find on their disk, if they have one
 
     @property
     def end(self) -> int:

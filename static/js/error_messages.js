@@ -125,6 +125,8 @@ export const ERROR_MESSAGES = {
   'error.assembly.operand-none': ['`{mnemonic}` takes no operands', '`{mnemonic}`에는 피연산자가 없습니다'],
   'error.assembly.operand-count': ['right is {form}', '올바른 형식: {form}'],
   'error.assembly.operand-register': ['`{text}` must be a register (x0 to x31, a0, sp, t0 ...); right is {form}', '`{text}` 자리에는 레지스터(x0~x31, a0, sp, t0 ...)가 와야 합니다. 올바른 형식: {form}'],
+  'error.assembly.operand-float': ['`{text}` must be a floating-point register (f0 to f31, fa0, ft0 ...); right is {form}', '`{text}` 자리에는 부동소수점 레지스터(f0~f31, fa0, ft0 ...)가 와야 합니다. 올바른 형식: {form}'],
+  'error.assembly.operand-rounding': ['`{text}` is no rounding mode; right are rne, rtz, rdn, rup, rmm and dyn', '`{text}`: 반올림 모드가 아닙니다. rne, rtz, rdn, rup, rmm, dyn이 있습니다'],
   'error.assembly.operand-memory': ['`{text}` must be an address such as `8(sp)`; right is {form}', '`{text}` 자리에는 `8(sp)` 같은 주소가 와야 합니다. 올바른 형식: {form}'],
   'error.assembly.operand-offset': ['`{mnemonic}` takes an address without an offset, such as `(a0)`', '`{mnemonic}`에는 `(a0)`처럼 오프셋 없는 주소를 씁니다'],
   'error.assembly.operand-fence': ['`{text}` must be made of the letters i, o, r, w, in this order', '`{text}`: i, o, r, w 글자를 이 순서로 써야 합니다'],

@@ -45,6 +45,13 @@ _start:
     csrw mepc, t0
     li t0, 0x1800
     csrc mstatus, t0
+    li t0, 0x6000               # FS: Dirty while the registers are filled
+    csrs mstatus, t0
+{float_registers}
+    li t0, {fcsr}
+    fscsr t0
+    li t0, 0x6000
+    csrc mstatus, t0
     li t0, {mstatus}
     csrs mstatus, t0
 {registers}
@@ -204,6 +211,12 @@ store_state:
     csrr t0, mscratch
     sd t0, 80(a0)
 {store_csrs}
+    li t0, 0x6000
+    csrs mstatus, t0
+    frcsr t0
+    sd t0, {fcsr_offset}(a0)
+    addi a0, a0, {floats_offset}
+{store_floats}
     li t0, 0x100000
     li t1, 0x5555
     sw t1, 0(t0)

@@ -43,6 +43,7 @@ EXPECTED_CAUSES: dict[str, set[int]] = {
     "integer": {4, 6, 8, 9, 11},
     "memory": {4, 5, 6, 7},
     "compressed": {2, 3},
+    "floating": {2},
     "jumps": {1},
     "illegal": {2, 3},
     "csrs": {2},

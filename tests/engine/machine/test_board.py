@@ -9,7 +9,7 @@ import pytest
 from engine.commands import LabError
 from engine.hypervisor.host import Host
 from engine.machine import fdt
-from engine.machine.hart import MACHINE, SUPERVISOR
+from engine.machine.privileged import MACHINE, SUPERVISOR
 from engine.machine.loader import LoadedImage, inspect, with_firmware, with_initrd
 from engine.trace.rings import Trace
 
