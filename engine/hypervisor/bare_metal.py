@@ -242,5 +242,5 @@ class _HostRam:
     def read(self, address: int, length: int) -> bytes:
         return self._memory.read_bytes(address - RAM_BASE, length)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         self._memory.write_bytes(address - RAM_BASE, data)

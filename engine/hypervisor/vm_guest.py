@@ -155,7 +155,7 @@ class VmGuest(Guest):
 
     def hart(self, vcpu: int) -> Hart:
         chosen = self.vm.vcpus[vcpu]
-        chosen.virtual.pc = chosen.pc
+        chosen.catch_up()
         return chosen.virtual
 
     def level_of(self, hart: Hart) -> Level:

@@ -6,11 +6,13 @@
 The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs'
 architectural state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on
 every hart in M mode; one linked 2 MiB above starts in S mode on hart 0 with built-in firmware below it. a0 is
-the hart's id, a1 the device tree.
+the hart's id, a1 the device tree, and, if the image is firmware with a kernel above it, a2 says where that is
+as OpenSBI's fw_dynamic expects (include/sbi/fw_dynamic.h; fw_jump, which knows, ignores it).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,18 +27,26 @@ from engine.devices.virtio.console import Console
 from engine.devices.virtio.mmio import SLOTS, EmptySlot
 from engine.devices.virtio.net import Net, mac_address
 from engine.devices.virtio.rng import Rng
-from engine.isa.table import ISA_STRING
+from engine.isa.table import isa_string
 from engine.machine import fdt
 from engine.machine.bus import Devices
 from engine.machine.firmware import Firmware, prepare_supervisor
 from engine.machine.hart import NEVER, TICK_NS, Hart
-from engine.machine.loader import RAM_BASE, LoadedImage, check_fits
+from engine.machine.loader import RAM_BASE, Content, LoadedImage, check_fits
 from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
 _TIMER_INTERRUPTS = (
     1 << Interrupt.MACHINE_TIMER | 1 << Interrupt.SUPERVISOR_TIMER | 1 << Interrupt.VIRTUAL_SUPERVISOR_TIMER
 )
+#: struct fw_dynamic_info: magic "OSBI", version, next address, its mode (1: S), options, preferred boot hart.
+FIRMWARE_INFORMATION = struct.Struct("<6Q")
+_OSBI, _VERSION, _SUPERVISOR_NEXT = 0x4942534F, 2, 1
+
+
+def next_stage(entry: int) -> bytes:
+    """What firmware finds at a2: the kernel's entry."""
+    return FIRMWARE_INFORMATION.pack(_OSBI, _VERSION, entry, _SUPERVISOR_NEXT, 0, 0)
 
 
 class Ram(Protocol):
@@ -46,7 +56,7 @@ class Ram(Protocol):
 
     def read(self, address: int, length: int) -> bytes: ...
 
-    def write(self, address: int, data: bytes) -> None: ...
+    def write(self, address: int, data: Content) -> None: ...
 
 
 class Owner(Protocol):
@@ -149,13 +159,17 @@ class Board:
         """Copy the image and a device tree into zeroed RAM and set the harts to its entry. Raises LabError if
         it does not fit."""
         check_fits(image, self.ram.size)
-        tree = fdt.board_tree(
-            len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all
-        )
-        tree_at = self._place_tree(image, len(tree))
+        tree_at = self._place_tree(image, len(self._tree(arguments, (0, 0))))
+        initrd_at = (tree_at - len(image.initrd)) & ~0xFFF
+        tree = self._tree(arguments, (initrd_at, initrd_at + len(image.initrd)) if image.initrd else None)
         for segment in image.segments:
             self.ram.write(segment.address, segment.data)
+        if image.initrd:
+            self.ram.write(initrd_at, image.initrd)
         self.ram.write(tree_at, tree)
+        information_at = tree_at + (len(tree) + 7 & ~7)
+        if image.next_entry is not None:
+            self.ram.write(information_at, next_stage(image.next_entry))
         self.tohost = image.tohost
         supervisor = image.start_mode == "S"
         if supervisor:
@@ -163,17 +177,27 @@ class Board:
         for hart in self.harts:
             hart.pc = image.entry
             hart.x[10], hart.x[11] = hart.number, tree_at
+            if image.next_entry is not None:
+                hart.x[12] = information_at
             if supervisor:
                 prepare_supervisor(hart)
                 hart.stopped = hart.number != 0
 
-    def _place_tree(self, image: LoadedImage, length: int) -> int:
+    def _tree(self, arguments: str, initrd: tuple[int, int] | None) -> bytes:
+        isa = isa_string(bool(self.harts[0].hypervisor))
+        return fdt.board_tree(
+            len(self.harts), RAM_BASE, self.ram.size, arguments, isa, self.devices.all, initrd
+        )
+
+    def _place_tree(self, image: LoadedImage, tree: int) -> int:
         """As high as possible, 2 MiB aligned where that leaves it clear of the image (the kernel keeps its
-        megapages)."""
+        megapages). Below it goes the initial RAM disk, after it what firmware is told."""
+        length = tree + FIRMWARE_INFORMATION.size + 8
+        below = len(image.initrd) + 4096 if image.initrd else 0
         top = RAM_BASE + self.ram.size
         for align in (DEVICE_TREE_ALIGN, 4096):
             at = (top - length) // align * align
-            if at >= image.end:
+            if at - below >= image.end:
                 return at
         # The image fills RAM to its end; the gap below an S-mode image is the firmware's own.
         if image.start_mode == "S":

@@ -103,7 +103,7 @@ class Memory(MemoryState):
     def read_bytes(self, offset: int, length: int) -> bytes:
         return self.ram[offset : offset + length]
 
-    def write_bytes(self, offset: int, data: bytes) -> None:
+    def write_bytes(self, offset: int, data: bytes | memoryview) -> None:
         """Store any stretch (loading, DMA, hypervisor) and keep every cache true."""
         at = touched = 0
         while at < len(data):

@@ -31,7 +31,6 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 #: A trap's target besides SUPERVISOR (HS mode where there is an H extension) and MACHINE.
 VIRTUAL_SUPERVISOR = 2
 NO_INTERRUPT = 0
-_PBMTE_BITS = EnvironmentBits.PBMTE | EnvironmentBits.PBMTE >> 1
 
 
 # -- interrupts --------------------------------------------------------------------------------------
@@ -279,12 +278,37 @@ def choose_context(h: Hart) -> None:
     h.use_context(
         h.privilege | h.virtual << 2 | data << 3 | of_guest << 5,
         0 if h.virtual and of_guest else h.satp,
-        h.mstatus & (Status.SUM | Status.MXR) | (h.menvcfg | h.henvcfg >> 1) & _PBMTE_BITS,
+        h.mstatus & (Status.SUM | Status.MXR)
+        | h.menvcfg & EnvironmentBits.PBMTE
+        | (h.henvcfg & EnvironmentBits.PBMTE) >> 1,
         h.vsatp if guest else 0,
         h.hgatp if guest else 0,
         h.vsstatus & (Status.SUM | Status.MXR) if guest else 0,
     )
     h.look_at_interrupts()
+
+
+# -- floating point ----------------------------------------------------------------------------------
+def check_floats(h: Hart) -> None:
+    """Raises while the floating-point unit is off: for a guest, in its own eyes or its host's (sections 3.1.6.6 and
+    8.2.6)."""
+    if not h.mstatus & Status.FS or (h.virtual and not h.vsstatus & Status.FS):
+        raise IllegalInstruction
+
+
+def dirty_floats(h: Hart) -> None:
+    """A floating-point register or fcsr was written: FS becomes Dirty."""
+    h.mstatus = h.mstatus | Status.FS | Status.SD
+    if h.virtual:
+        h.vsstatus = h.vsstatus | Status.FS | Status.SD
+
+
+def rounding_mode(h: Hart, rm: int) -> int:
+    """0 to 4: that of an instruction or, for 7, of frm (section 11.2)."""
+    mode = h.fcsr >> 5 if rm == 7 else rm
+    if mode > 4:
+        raise IllegalInstruction
+    return mode
 
 
 # -- translation -------------------------------------------------------------------------------------
