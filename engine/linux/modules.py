@@ -80,11 +80,20 @@ def closure(wanted: Iterable[str], packed: Mapping[str, tuple[str, bytes]]) -> l
 
 
 def tables(modules: Iterable[Module]) -> dict[str, bytes]:
-    """modules.dep and modules.alias for modules that lie in one folder as NAME.ko."""
-    present = {module.name: module for module in modules}
+    """modules.dep and modules.alias for modules that lie in one folder as NAME.ko, needed ones first.
+
+    As depmod writes it, a line has everything that a module needs, directly or not, each before what that needs:
+    modprobe loads them from the end and looks no further.
+    """
+    present: dict[str, Module] = {}
+    needed: dict[str, set[str]] = {}
+    for module in modules:
+        present[module.name] = module
+        direct = needed.keys() & module.depends
+        needed[module.name] = direct.union(*(needed[other] for other in direct))
     needs = [
-        f"{name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in module.depends if other in present)
-        for name, module in present.items()
+        f"{name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in reversed(present) if other in others)
+        for name, others in needed.items()
     ]
     aliases = [f"alias {alias} {module.name}" for module in present.values() for alias in module.aliases]
     return {
