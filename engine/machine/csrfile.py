@@ -119,6 +119,8 @@ def check(h: Hart, row: Csr, write: bool) -> None:
             check_gates(h, _TIME, h.menvcfg & EnvironmentBits.STCE != 0, h.henvcfg & EnvironmentBits.STCE != 0, True)
         elif row.number in COUNTERS:
             check_gates(h, row.number & 31, True, True, h.privilege != 0)
+    if row.rule == "float":
+        check_floats(h)
     if h.virtual:
         if row.privilege > h.privilege or (row.rule == "satp" and h.hstatus & GuestStatus.VTVM):
             raise VirtualInstruction

@@ -858,7 +858,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "jumps": Scenario({Body.arithmetic: 2, Body.branch: 4, Body.bad_jump: 2}, delegation=SYNCHRONOUS),
     "illegal": Scenario({Body.arithmetic: 1, Body.illegal: 4, Body.environment: 1}, delegation=SYNCHRONOUS),
-    "csrs": Scenario({Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120),
+    "csrs": Scenario(
+        {Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120, interrupts=True
+    ),
     "privilege": Scenario(
         {Body.arithmetic: 1, Body.privileged: 5, Body.bad_access: 1},
         delegation=SYNCHRONOUS,

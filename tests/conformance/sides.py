@@ -20,9 +20,13 @@ from engine.trace.rings import Trace
 from tests.conformance.programs import BASE
 
 MEMORY_MIB = 16
-#: QEMU's rv64 with every extension off that our machine does not have (7.2's names).
-QEMU_CPU = "rv64," + ",".join(
-    f"{name}=false" for name in ("h", "v", "sstc", "svpbmt", "svnapot", "zbc", "Zfh", "sscofpmf")
+#: QEMU's rv64 with every extension off that our machine does not have, and on that it has (7.2's names).
+QEMU_CPU = ",".join(
+    [
+        "rv64",
+        "svinval=true",
+        *(f"{name}=false" for name in ("h", "v", "sstc", "svpbmt", "svnapot", "zbc", "Zfh", "sscofpmf")),
+    ]
 )
 #: Without AIA, QEMU 7.2 takes the lowest-numbered pending interrupt; with it, in section 3.1.9's order.
 ADVANCED_INTERRUPTS = ",x-smaia=true,x-ssaia=true"
