@@ -232,7 +232,7 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
             operation.body += [*body, ast.Return(_expression(f"pc + {row.length}"))]
         names: dict[str, Any] = {"M": MASK64, "S": SIGN64, **_FUNCTIONS}
         exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)  # noqa: S102
-        make: Callable[..., Operation] = names["make"]  # type: ignore[assignment]
+        make: Callable[..., Operation] = names["make"]
         factory = _factories[key] = make
     return factory
 
