@@ -180,6 +180,7 @@ class HandlerScope(MachineScope):
         self.primitives |= {
             "jump": self._jump,
             "ecall": self._checked(privileged.ecall, steps=True),
+            "sfence_order": self._checked(privileged.check_fence_order),
             "sfence_vma": self._checked(privileged.check_fence),
             "hfence_vvma": self._checked(privileged.check_guest_fence, "0"),
             "hfence_gvma": self._checked(privileged.check_guest_fence, "1"),
@@ -549,6 +550,36 @@ def _far() -> str:
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
 
 
+def _straddle() -> str:
+    """An instruction whose second half is in the next page, whatever page that is now."""
+    code = Code()
+    begin = load_field(code, "ops", "ptr")
+    following = code.op(f"add i64 {load_field(code, 'page_pc')}, 4096")
+    result = code.op(f"call {RESULT} {PROCEDURES.need(access.fetch_page)}(ptr %s, i64 {following})")
+    status = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
+    page = code.op(f"extractvalue {RESULT} {result}, 0")
+    known = code.op(f"icmp ne i64 {page}, 0")
+    found, unknown = code.branch(code.op(f"and i1 {status}, {known}"), likely=True)
+    code.label(unknown)
+    tail(code, "@slow", "%op", "%budget")
+    code.label(found)
+    high = code.op(f"inttoptr i64 {code.op(f'add i64 {page}, {layout.CONTENT_AT}')} to ptr")
+    high = code.op(f"zext i16 {code.op(f'load i16, ptr {high}')} to i32")
+    key = code.op(f"or i32 {high}, 65536")
+    place = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.STRADDLE_AT}")
+    handler_at = code.op(f"getelementptr i8, ptr {place}, i64 8")
+    same, other = code.branch(code.op(f"icmp eq i32 {code.op(f'load i32, ptr {place}')}, {key}"), likely=True)
+    code.label(other)
+    low = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.CONTENT_AT + 4094}")
+    low = code.op(f"zext i16 {code.op(f'load i16, ptr {low}')} to i32")
+    word = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
+    code.do(f"store ptr {code.op(f'call ptr @decode_word(ptr %op, i32 {word})')}, ptr {handler_at}")
+    code.do(f"store i32 {key}, ptr {place}")
+    code.label(same)
+    tail(code, code.op(f"load ptr, ptr {handler_at}"), "%op", "%budget")
+    return code.text(f"define internal i64 @straddle({ARGUMENTS}) #1")
+
+
 def _next_page() -> str:
     """The operation behind a page's last: it is no instruction and costs no step."""
     code = Code()
@@ -654,7 +685,7 @@ def module() -> str:
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
         *filter(None, native.values()), _trap(), _attend(), _attend_far(), _csr_tables(), _use_context(),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
