@@ -105,7 +105,9 @@ class _Ram:
         self.memory.write_bytes(address - self.memory.base, data)
 
 
-def run_on_reference(program: Program, hypervisor_extension: bool = False) -> bytes:
+def run_on_reference(
+    program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT
+) -> bytes:
     """RAM after the program wrote the finisher, on one hart of our board."""
     memory = Memory(BASE, MEMORY_MIB << 20)
     owner = _Owner()
@@ -114,7 +116,7 @@ def run_on_reference(program: Program, hypervisor_extension: bool = False) -> by
     owner.hart = hart
     board.attach([hart])
     board.load_image(inspect(program.elf(), program.name), "")
-    ran = hart.run(STEP_LIMIT)
+    ran = hart.run(step_limit)
     assert owner.ended, f"not at its end after {ran} steps, at {hart.pc:#x}"
     return bytes(memory.ram)
 
