@@ -82,22 +82,20 @@ def closure(wanted: Iterable[str], packed: Mapping[str, tuple[str, bytes]]) -> l
 def tables(modules: Iterable[Module]) -> dict[str, bytes]:
     """modules.dep and modules.alias for modules that lie in one folder as NAME.ko, needed ones first.
 
-    As depmod writes it, a line has everything that a module needs, directly or not, each before what that needs:
-    modprobe loads them from the end and looks no further.
+    A row has all that its module needs, what is needed deepest last: modprobe begins at the end.
     """
     present: dict[str, Module] = {}
     needed: dict[str, set[str]] = {}
+    rows = []
     for module in modules:
+        direct = [other for other in module.depends if other in present]
+        all_needed = needed[module.name] = set(direct).union(*(needed[other] for other in direct))
+        in_order = [name for name in reversed(present) if name in all_needed]
+        rows.append(f"{module.name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in in_order))
         present[module.name] = module
-        direct = needed.keys() & module.depends
-        needed[module.name] = direct.union(*(needed[other] for other in direct))
-    needs = [
-        f"{name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in reversed(present) if other in others)
-        for name, others in needed.items()
-    ]
     aliases = [f"alias {alias} {module.name}" for module in present.values() for alias in module.aliases]
     return {
-        "modules.dep": "".join(f"{line}\n" for line in needs).encode(),
+        "modules.dep": "".join(f"{line}\n" for line in rows).encode(),
         "modules.alias": "".join(f"{line}\n" for line in aliases).encode(),
     }
 
