@@ -7,7 +7,7 @@ import pytest
 from engine.devices.virtio.queue import Chain, Virtqueue
 from tests.fuzz import virtio
 
-CASES = 120
+CASES = 80
 
 
 def test_no_driver_breaks_a_device() -> None:

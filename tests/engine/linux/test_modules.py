@@ -37,7 +37,6 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, byt
         "kernel/fs/ext4/ext4.ko": _module(folder, "ext4", "jbd2,crc16", "fs-ext4", "fs-ext3"),
         "kernel/fs/jbd2/jbd2.ko.xz": lzma.compress(_module(folder, "jbd2", "")),
         "kernel/lib/crc16.ko.xz": lzma.compress(_module(folder, "crc16", "")),
-        "kernel/drivers/mount.ko.xz": lzma.compress(_module(folder, "mount", "ext4")),
         "kernel/drivers/virtio-rng.ko.xz": lzma.compress(_module(folder, "virtio-rng", "", "virtio:d00000004v*")),
     }
     return {modules.module_name(path): (path, content) for path, content in made.items()}
@@ -56,13 +55,6 @@ def test_the_needed_ones_come_first_and_the_built_in_ones_not_at_all(packed: dic
         "modules.dep": b"virtio_rng.ko:\njbd2.ko:\ncrc16.ko:\next4.ko: crc16.ko jbd2.ko\n",
         "modules.alias": b"alias virtio:d00000004v* virtio_rng\nalias fs-ext4 ext4\nalias fs-ext3 ext4\n",
     }
-
-
-def test_a_line_has_what_is_needed_indirectly_and_the_last_one_is_loaded_first(
-    packed: dict[str, tuple[str, bytes]],
-) -> None:
-    rows = modules.tables(modules.closure(["mount"], packed))["modules.dep"].splitlines()
-    assert rows[-1] == b"mount.ko: ext4.ko crc16.ko jbd2.ko"
 
 
 def test_a_circle_is_refused(tmp_path: Path) -> None:
