@@ -105,7 +105,7 @@ class _Program:
                 add("unimp")
                 add(f"{target}:")
             case 7:
-                add(rng.choice(("ecall", "ebreak", ".word 0", "fence", "fence.i", "wfi")))
+                add(rng.choice(("ecall", "ebreak", ".word 0", "fence", "fence.i")))
             case _:
                 add(f"call {rng.choice(('near', 'leaf', 'leaf_far'))}")
 
@@ -144,6 +144,7 @@ def source(seed: int) -> str:
     """Assembly of one program."""
     program = _Program(seed)
     rng, add = program.rng, program.lines.append
+    add(f".org {BASE:#x}")
     add(".globl _start")
     add("_start: la t0, handler")
     add("csrw mtvec, t0")
