@@ -10,8 +10,8 @@ does.
 
 Hosts advance in epochs of virtual time (`EPOCH_NS`), in the order of their ids: nothing crosses between hosts
 inside an epoch, so their order inside it cannot be seen by a guest. The turn and the epoch's end are part of
-the state and change only together with a step or an input. So stopping, saving or looking at any position changes nothing
-that comes after it.
+the state and change only together with a step or an input. So stopping, saving or looking at any position
+changes nothing that comes after it.
 
 While one host alone has something to do, its epoch lasts longer, up to LONE_EPOCH_NS, but ends as it would have
 otherwise as soon as anything leaves the host or comes in. So what a guest sees of another is never later than with
@@ -42,6 +42,7 @@ from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.machine.hart import NEVER
 from engine.machine.loader import LoadedImage
+from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 
 EPOCH_NS = 50_000
@@ -97,10 +98,15 @@ class Scrollback:
 
 class World:
     """See the module. `images` finds a loaded image by the id in a guest's row; `output` is told what guests
-    print.
+    print. No guest can tell the `tier`.
     """
 
-    def __init__(self, images: Callable[[str], LoadedImage], output: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self,
+        images: Callable[[str], LoadedImage],
+        output: Callable[[int, bytes], None],
+        tier: Tier = Tier.JIT,
+    ) -> None:
         self.trace = Trace()
         self.switch = Switch()
         self.hosts: dict[int, Host] = {}
@@ -109,6 +115,7 @@ class World:
         self.position = 0
         self._images = images
         self._output = output
+        self._tier = tier
         self._turn = 0
         self._epoch_end = 0
         self._cut = 0  # while a host runs: where the epoch has to end now
@@ -120,9 +127,10 @@ class World:
         guests: list[GuestRow],
         images: Callable[[str], LoadedImage],
         output: Callable[[int, bytes], None],
+        tier: Tier = Tier.JIT,
     ) -> World:
         """A world in which every guest is about to start from its image."""
-        self = cls(images, output)
+        self = cls(images, output, tier)
         for host in sorted(hosts, key=lambda row: row.id):
             self.add_host(host)
         for guest in sorted(guests, key=lambda row: row.id):
@@ -133,7 +141,7 @@ class World:
     def add_host(self, row: HostRow) -> None:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
-            row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console, self._transmit
+            row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console, self._transmit, self._tier
         )
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))

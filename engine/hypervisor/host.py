@@ -1,7 +1,7 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
-Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each hart takes runnable vCPUs from
-one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
+Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
+hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
 them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
 into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
 """
@@ -23,7 +23,7 @@ from engine.machine.bus import Bus, Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
-from engine.machine.native.runtime import native
+from engine.machine.tiers import Tier, native_tier
 from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
@@ -55,6 +55,7 @@ class Host:
         trace: Trace,
         console: Callable[[int, bytes], None],
         transmit: Callable[[int, bytes], None] = _no_cable,
+        tier: Tier = Tier.JIT,
     ) -> None:
         self.id = host_id
         self.stack = stack
@@ -81,7 +82,7 @@ class Host:
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
-            hart.use_native(native())
+            hart.use_native(native_tier(tier))
 
     # -- structure -----------------------------------------------------------------------------------
     @property

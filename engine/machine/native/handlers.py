@@ -425,8 +425,7 @@ def _go_on(code: Code, operation: str, left: str, worth: str | None) -> None:
 def _count(code: Code, operation: str, left: str, worth: str) -> None:
     """Count that a jump reached `operation` if it is `worth` counting: it went backwards, or it is a call, a return or
     another indirect one. Where the count wraps, the operation is hot."""
-    begin = load_field(code, "ops", "ptr")
-    offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {operation} to i64')}, {code.op(f'ptrtoint ptr {begin} to i64')}")
+    begin, offset = _within_page(code, operation)
     heat = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.HEAT_AT}")
     heat = code.op(f"getelementptr i8, ptr {heat}, i64 {code.op(f'lshr i64 {offset}, 3')}")
     count = code.op(f"add i16 {code.op(f'load i16, ptr {heat}')}, {code.op(f'zext i1 {worth} to i16')}")
@@ -438,17 +437,23 @@ def _count(code: Code, operation: str, left: str, worth: str) -> None:
     code.label(cool)
 
 
+def _within_page(code: Code, operation: str) -> tuple[str, str]:
+    """The present code page, and the operation's offset in it."""
+    begin = load_field(code, "ops")
+    offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {operation} to i64')}, {begin}")
+    return code.op(f"inttoptr i64 {begin} to ptr"), offset
+
+
 def _report() -> str:
     """Tell Python that this operation is hot, if there is room, and go on with it."""
     code = Code()
     count = load_field(code, "hot_count")
     room, on = code.branch(code.op(f"icmp ult i64 {count}, {MAX_HOT}"), likely=True)
     code.label(room)
-    begin = load_field(code, "ops")
-    offset = code.op(f"sub i64 {code.op('ptrtoint ptr %op to i64')}, {begin}")
+    begin, offset = _within_page(code, "%op")
     pair = code.op(f"getelementptr [2 x i64], ptr %s, i64 {count}")
     pair = code.op(f"getelementptr i8, ptr {pair}, i64 {field('hot')}")
-    code.do(f"store i64 {begin}, ptr {pair}")
+    code.do(f"store ptr {begin}, ptr {pair}")
     code.do(f"store i64 {offset}, ptr {code.op(f'getelementptr i8, ptr {pair}, i64 8')}")
     store_field(code, "hot_count", code.op(f"add i64 {count}, 1"))
     code.label(on)
@@ -459,8 +464,7 @@ def _report() -> str:
 def _plain() -> str:
     """Execute this operation, and as many as follow, as if no region began at it."""
     code = Code()
-    begin = load_field(code, "ops", "ptr")
-    offset = code.op(f"sub i64 {code.op('ptrtoint ptr %op to i64')}, {code.op(f'ptrtoint ptr {begin} to i64')}")
+    begin, offset = _within_page(code, "%op")
     place = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.PLAIN_AT}")
     place = code.op(f"getelementptr i8, ptr {place}, i64 {code.op(f'lshr i64 {offset}, 1')}")
     replaced = code.op(f"load ptr, ptr {place}")

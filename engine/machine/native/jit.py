@@ -136,10 +136,11 @@ class Jit:
 
     # -- in the compiling thread ---------------------------------------------------------------------
     def _serve(self) -> None:
+        objects.thin_out()
         while (request := self._queue.get()) is not None:
             try:
                 self.finished.append(self._compile(request))
-            except Exception:
+            except Exception:  # noqa: BLE001 (the interpreter goes on without the region)
                 _log.exception("region at %d of %s: not compiled", request.slot, request.key[0].hex())
                 self.finished.append(_Finished(request, None))
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from engine.isa.decoder import decode, length_of
 from engine.isa.formats import Row
+from engine.isa.table import uses_floats
 from engine.machine.memory import PAGE
 from engine.machine.native import layout
 from engine.machine.native.handlers import ARGUMENTS, MachineScope, store_field, tail
@@ -130,6 +131,8 @@ def flow_of(row: Row) -> Flow:
 
 
 def _lowerable(row: Row) -> bool:
+    if uses_floats(row):
+        return False
     names = {*(piece.field for piece in row.pieces), *row.implied}
     scope = RegionScope(Code(), lambda: "", lambda _target: None)
     try:
