@@ -114,6 +114,7 @@ def check(h: Hart, row: Csr, write: bool) -> None:
         raise IllegalInstruction
     if row.rule == "float":
         privileged.check_floats(h)
+        h.settle_floats()
     if h.privilege < MACHINE:
         if row.rule == "timer":
             check_gates(h, _TIME, h.menvcfg & EnvironmentBits.STCE != 0, h.henvcfg & EnvironmentBits.STCE != 0, True)

@@ -29,6 +29,11 @@ def keep_in(folder: Path | None) -> None:
     _folder = folder
 
 
+def host_has(feature: str) -> bool:
+    """Does this processor have a feature, by LLVM's name for it? A name of another architecture's is none."""
+    return bool(llvm.get_host_cpu_features().get(feature))
+
+
 @cache
 def _machine() -> Any:
     llvm.initialize_native_target()
