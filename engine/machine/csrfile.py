@@ -119,6 +119,7 @@ def check(h: Hart, row: Csr, write: bool) -> None:
             check_gates(h, row.number & 31, True, True, h.privilege != 0)
     if row.rule == "float":
         privileged.check_floats(h)
+        h.settle_floats()
     if h.virtual:
         if row.privilege > h.privilege or (row.rule == "satp" and h.hstatus & GuestStatus.VTVM):
             raise VirtualInstruction

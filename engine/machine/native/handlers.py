@@ -19,9 +19,9 @@ from typing import Any
 
 from engine.isa.csrs import CSRS
 from engine.isa.formats import Row
-from engine.isa.table import ROWS, uses_floats
+from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
-from engine.machine.native import access, layout, traps
+from engine.machine.native import access, floats, layout, traps
 from engine.machine.native.decoder import decoder, writes_integer
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
@@ -32,9 +32,7 @@ from engine.machine.native.lowering import (
     UNSIGNED,
     Code,
     NotLowerable,
-    Scope,
     Value,
-    statements,
 )
 from engine.machine.native.procedures import DONE, RESULT, TRAPPED, Procedures
 from engine.machine.privileged import SUPERVISOR
@@ -67,7 +65,7 @@ def tail(code: Code, function: str, operation: str, budget: str) -> None:
     code.end(f"ret i64 {result}")
 
 
-class MachineScope(Scope):
+class MachineScope(floats.FloatScope):
     """Loads, stores and atomics through the TLB: common to handlers and compiled regions."""
 
     def __post_init__(self) -> None:
@@ -78,9 +76,8 @@ class MachineScope(Scope):
             "fence_i": lambda _args: None,
         }  # fmt: skip
 
-    def bail(self) -> str:
-        """Label of a block that leaves this instruction, of which nothing was done yet, to the reference."""
-        raise NotImplementedError
+    def state(self, name: str) -> str:
+        return load_field(self.code, name)
 
     def context(self) -> str:
         """Address of the TLBs in use."""
@@ -193,6 +190,33 @@ class HandlerScope(MachineScope):
     def bail(self) -> str:
         self.bailed = True
         return "bail"
+
+    # -- floating point ------------------------------------------------------------------------------
+    def read_float(self, name: str) -> str:
+        return self.code.op(f"load i64, ptr {self._float_register(self.places[name])}")
+
+    def write_float(self, value: str) -> None:
+        self.code.do(f"store i64 {value}, ptr {self._float_register(layout.RD)}")
+
+    def _float_register(self, place: int) -> str:
+        code = self.code
+        words = code.op(f"getelementptr i8, ptr %s, i64 {field('f_words')}")
+        return code.op(f"getelementptr i64, ptr {words}, i64 {self._byte(place)}")
+
+    def enter_floats(self, ready: str) -> None:
+        self._unless(ready, privileged.check_floats)
+
+    def leave_floats(self, ready: str) -> None:
+        self._unless(ready, privileged.dirty_floats)
+
+    def _unless(self, condition: str, function: Callable[..., Any]) -> None:
+        """Call a procedure where a condition that mostly holds does not."""
+        code = self.code
+        on, otherwise = code.branch(condition, likely=True)
+        code.label(otherwise)
+        self.procedure(PROCEDURES.need(function))
+        code.end(f"br label %{on}")
+        code.label(on)
 
     # -- calls of procedures -------------------------------------------------------------------------
     def procedure(self, symbol: str, *arguments: str) -> str:
@@ -343,7 +367,7 @@ class HandlerScope(MachineScope):
         if name in self.places and self.places[name] == layout.IMM:
             value = code.op(f"load i32, ptr {code.op(f'getelementptr i8, ptr %op, i64 {layout.IMM}')}")
             return Value(code.op(f"sext i32 {value} to i64"), SIGNED if name == "imm" else UNSIGNED)
-        raise NotLowerable(name)
+        return super().read(name)
 
     def _register(self, index: str) -> str:
         return self.code.op(f"getelementptr i64, ptr %s, i64 {index}")
@@ -352,7 +376,7 @@ class HandlerScope(MachineScope):
         if name == "rd":
             self.code.do(f"store i64 {value.text}, ptr {self._register(self._byte(layout.RD))}")
             return True
-        return False
+        return super().write(name, value)
 
     def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
         super().run(body)
@@ -480,12 +504,10 @@ def _plain() -> str:
 
 def handler(row: Row) -> str | None:
     """The native function of a row; None: the reference tier executes it."""
-    if uses_floats(row):
-        return None
     code = Code()
     try:
         scope = HandlerScope(row, code)
-        scope.run(statements(row.semantics))
+        scope.lower(row)
     except NotLowerable:
         return None
     if code.open:
@@ -674,7 +696,10 @@ def _run() -> str:
     code.op(f"call {RESULT} {PROCEDURES.need(access.clean)}(ptr %s)")
     code.label(clean)
     left = code.op(f"sub i64 {load_field(code, 'limit')}, {load_field(code, 'steps')}")
-    code.end(f"ret i64 {code.op(f'call i64 @far(ptr %s, ptr null, i64 {left})')}")
+    host = floats.entered(code)
+    reason = code.op(f"call i64 @far(ptr %s, ptr null, i64 {left})")
+    floats.left(code, host)
+    code.end(f"ret i64 {reason}")
     return code.text("define i64 @run(ptr nonnull %s)")
 
 

@@ -150,9 +150,9 @@ class Scope:
         """The value of a name that is not a local."""
         raise NotLowerable(name)
 
-    def write(self, name: str, value: Value) -> bool:
+    def write(self, name: str, value: Value) -> bool:  # noqa: ARG002 (of the scopes below)
         """Assign to a name that is not a local; False: it is one."""
-        raise NotImplementedError
+        return False
 
     # -- statements ----------------------------------------------------------------------------------
     def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
