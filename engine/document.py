@@ -36,12 +36,13 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
 
 
-ImageKind = Literal["elf", "flat", "image", "assembly"]
+ImageKind = Literal["elf", "flat", "image", "assembly", "linux"]
 
 
 class ImageRow(Struct, frozen=True):
     """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image
-    was made from.
+    was made from. `arguments` are a guest's boot arguments when nobody gives any. `title`: what an image of
+    the server's library is (kind "linux"), in its maker's words.
     """
 
     id: commands.ImageId
@@ -52,6 +53,8 @@ class ImageRow(Struct, frozen=True):
     kind: ImageKind
     title_key: str | None = None
     source: Annotated[str, Meta(max_length=256 << 10)] | None = None
+    arguments: Annotated[str, Meta(max_length=512)] = ""
+    title: Annotated[str, Meta(max_length=80)] | None = None
 
 
 class HostAdd(Struct, tag="host.add", tag_field="edit", frozen=True):

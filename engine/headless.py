@@ -15,11 +15,12 @@ import shlex
 import socket
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from engine import guests
 from engine.commands import LabError, Stack
@@ -30,7 +31,9 @@ from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
-from engine.machine.loader import LoadedImage, check_fits, inspect
+from engine.library import Library
+from engine.machine.hart import NEVER
+from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
@@ -44,6 +47,16 @@ SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
+LINUX_MEMORY_MIB = 256
+#: A guest that sleeps so long, with its console open, waits for input; the clock skips what it sleeps.
+WAITS_NS = 200_000_000
+#: It has slept so long without a word, and there is no more input: nothing will come of it.
+SLEPT_NS = 120_000_000_000
+#: Where OpenSBI for a machine that describes itself is: Debian's package, and the copy that comes with QEMU.
+OPENSBI = (
+    "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin",
+    "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin",
+)
 #: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
 HOST_MEMORY_FACTOR = 2
 GDB_ADDRESS = "127.0.0.1"
@@ -77,6 +90,7 @@ exit status:
 
 at a terminal:
   what you type goes to the guest; Ctrl-A x ends the run, Ctrl-A Ctrl-A types a Ctrl-A.
+  A guest that sleeps does so in real time there; with --input or without a terminal it wakes at once.
 
 examples:
   ringside run ringos                                    the teaching kernel, in a VM
@@ -85,25 +99,40 @@ examples:
   ringside run program.s --trace traps.jsonl --stats     assemble, run, keep every trap
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
+  ringside images add debian                             fetch Debian's kernel and BusyBox, once; then
+  ringside run debian --on bare-metal                    Linux, with a shell
+  ringside run --kernel Image --initrd initrd --append console=ttyS0 --on bare-metal --firmware opensbi
 """
 
 
-def add_commands(subparsers: Any) -> None:
-    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned."""
+def add_commands(subparsers: Any, library: Path | None = None) -> None:
+    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned. `library` is the folder of
+    the images that were added (engine.library).
+    """
     raw = argparse.RawDescriptionHelpFormatter
     run = subparsers.add_parser(
         "run",
         help="run a guest in this terminal",
         description="Run a guest with its console on standard output and end with the guest's "
-        "own exit status.\nVirtual time does not wait for the wall clock: a sleeping guest wakes at once.",
+        "own exit status.",
         epilog=RUN_EPILOG,
         formatter_class=raw,
     )
     run.add_argument(
         "image",
         metavar="IMAGE",
-        help="an ELF file, RISC-V Image or flat binary; assembly (.s); or a guest that comes with Ringside: "
-        + ", ".join(guest.name for guest in guests.guests()),
+        nargs="?",
+        help="an ELF file, RISC-V Image or flat binary; assembly (.s); a guest that comes with Ringside ("
+        + ", ".join(guest.name for guest in guests.guests())
+        + "); or an image that `ringside images add` has added",
+    )
+    run.add_argument("--kernel", metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
+    run.add_argument("--initrd", metavar="FILE", help="the kernel's initial RAM disk")
+    run.add_argument(
+        "--firmware",
+        metavar="FILE",
+        help="what starts in M mode below the kernel, with --on bare-metal: opensbi, or a file "
+        "(default: the built-in firmware)",
     )
     run.add_argument(
         "--on",
@@ -118,7 +147,8 @@ def add_commands(subparsers: Any) -> None:
         "--memory",
         type=_memory_mib,
         metavar="SIZE",
-        help="the guest's memory, e.g. 64M or 1G (default: what the guest asks for, or 64M)",
+        help="the guest's memory, e.g. 64M or 1G "
+        "(default: what the guest asks for; else 64M, or 256M with --initrd)",
     )
     run.add_argument(
         "--input",
@@ -142,7 +172,7 @@ def add_commands(subparsers: Any) -> None:
         metavar="PORT",
         help="halt the guest at its first instruction and wait for gdb on 127.0.0.1:PORT (0: any free port)",
     )
-    run.set_defaults(func=_reporting(run_command, Status.REFUSED))
+    run.set_defaults(func=_reporting(run_command, Status.REFUSED), library=library)
 
     asm = subparsers.add_parser(
         "asm",
@@ -166,7 +196,7 @@ def add_commands(subparsers: Any) -> None:
         formatter_class=raw,
     )
     disasm.add_argument("file", metavar="FILE", help="the image, or a guest that comes with Ringside")
-    disasm.set_defaults(func=_reporting(disasm_command, 1))
+    disasm.set_defaults(func=_reporting(disasm_command, 1), library=library)
 
 
 def _count(low: int, high: int) -> Callable[[str], int]:
@@ -195,6 +225,10 @@ def _say(text: str) -> None:
     sys.stderr.write(f"ringside: {text}\n")
 
 
+class _MisuseError(Exception):
+    """Options that cannot be used together, said as it is said to the person."""
+
+
 def _reporting(
     command: Callable[[argparse.Namespace], int], refused: int
 ) -> Callable[[argparse.Namespace], int]:
@@ -205,6 +239,9 @@ def _reporting(
             return command(arguments)
         except LabError as error:
             _say_problem(error)
+            return refused
+        except _MisuseError as error:
+            _say(str(error))
             return refused
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -235,22 +272,67 @@ def _is_builtin(name: str) -> bool:
     return any(guest.name == name for guest in guests.guests())
 
 
-def _load(name: str) -> LoadedImage:
+class _Chosen(NamedTuple):
+    """The image of a command, and what is used unless the person says otherwise."""
+
+    image: LoadedImage
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    arguments: str = ""
+
+
+def _load(name: str, library: Path | None) -> _Chosen:
+    """A guest that comes with Ringside, a file, or an image that was added, in this order."""
     if _is_builtin(name):
-        return inspect(guests.load_image(name), name)
+        guest = guests.guest(name)
+        return _Chosen(inspect(guests.load_image(name), name), guest.memory_mib, guest.arguments)
     try:
         content = _read(name)
     except FileNotFoundError:
-        names = ", ".join(guest.name for guest in guests.guests())
-        raise LabError(
-            "no-such-image",
-            f"There is no file {name}, and no such guest comes with Ringside (it has {names}).",
-            image=name,
-        ) from None
+        return _added(name, library)
     short = Path(name).name
     if name.lower().endswith(".s"):
         content = _assemble(name, content).elf()
-    return inspect(content, short)
+    return _Chosen(inspect(content, short))
+
+
+def _added(name: str, folder: Path | None) -> _Chosen:
+    library = Library(folder)
+    row = next((row for row in library.rows() if row.name == name), None)
+    image = library.loaded(row.id) if row is not None else None
+    if row is None or image is None:
+        names = ", ".join(guest.name for guest in guests.guests())
+        added = ", ".join(row.name for row in library.rows()) or "none"
+        raise LabError(
+            "no-such-image",
+            f"There is no file {name}, and no such guest comes with Ringside (it has {names}) "
+            f"or was added (ringside images list: {added}).",
+            image=name,
+        )
+    return _Chosen(image, row.default_memory_mib, row.arguments)
+
+
+def _chosen(arguments: argparse.Namespace) -> _Chosen:
+    """The image that `run` is to run, with all that goes with it."""
+    if (arguments.image is None) == (arguments.kernel is None):
+        raise _MisuseError("say what to run: IMAGE or --kernel FILE, one of the two")
+    if arguments.firmware is not None and arguments.on != "bare-metal":
+        raise _MisuseError("firmware owns the machine below the kernel: --firmware needs --on bare-metal")
+    chosen = _load(arguments.image or arguments.kernel, arguments.library)
+    if arguments.initrd is not None:
+        image = with_initrd(chosen.image, Path(arguments.initrd).read_bytes())
+        chosen = chosen._replace(image=image, memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB))
+    if arguments.firmware is not None:
+        chosen = chosen._replace(image=with_firmware(chosen.image, _firmware(arguments.firmware)))
+    return chosen
+
+
+def _firmware(name: str) -> LoadedImage:
+    path = next((place for place in OPENSBI if Path(place).is_file()), None) if name == "opensbi" else name
+    if path is None:
+        raise _MisuseError(
+            "OpenSBI is not installed here. On Debian: apt-get install opensbi. Or name a file: --firmware"
+        )
+    return inspect(Path(path).read_bytes(), Path(path).name)
 
 
 def _assemble(name: str, content: bytes) -> Program:
@@ -279,15 +361,15 @@ def asm_command(arguments: argparse.Namespace) -> int:
 
 
 def disasm_command(arguments: argparse.Namespace) -> int:
-    image = _load(arguments.file)
+    image = _load(arguments.file, arguments.library).image
     for segment in image.segments:
         if segment.executable:
             sys.stdout.writelines(_disassembly(image, segment.address, segment.data))
     return 0
 
 
-def _disassembly(image: LoadedImage, address: int, data: bytes) -> Iterator[str]:
-    for at, word in instructions(data):
+def _disassembly(image: LoadedImage, address: int, data: Content) -> Iterator[str]:
+    for at, word in instructions(bytes(data)):
         pc = address + at
         found = image.symbols.lookup(pc)
         if found is not None and found[1] == 0:
@@ -315,9 +397,9 @@ class _Terminal:
         self._prefix = False
         self.quit = False
 
-    def read(self, wait: bool) -> bytes:
-        """What was typed since the last call; with `wait`, at least one key."""
-        ready, _, _ = select.select([self._descriptor], [], [], None if wait else 0)
+    def read(self, wait_ns: int) -> bytes:
+        """What was typed since the last call; waits for a key so long, for ever if that is NEVER."""
+        ready, _, _ = select.select([self._descriptor], [], [], None if wait_ns >= NEVER else wait_ns / 1e9)
         if not ready:
             return b""
         typed = os.read(self._descriptor, 4096)
@@ -365,19 +447,24 @@ class _Run:
         self._console = console
         self._max_instructions = max_instructions
         self._quiet_steps = 0
+        self._slept_ns = 0
 
-    def _slice(self) -> bool:
-        """Run on a little; False when the guest sleeps until there is input."""
+    def _slice(self) -> int:
+        """Run on a little; for how many ns the guest then sleeps (0: it is awake; NEVER: until there is
+        input)."""
         steps = SLICE_STEPS
         if self._max_instructions is not None:
             steps = min(steps, self._max_instructions - self._guest.instructions)
-        done = self._host.run(steps)
-        self._quiet_steps += done
+        host = self._host
+        self._quiet_steps += host.run(steps, until=min(NEVER, host.busy_from + WAITS_NS))
         if self._console:
             self._output.write(self._console)
             self._output.flush()
             self._console.clear()
-        return not self._host.idle
+            self._slept_ns = 0
+        sleeps = NEVER if host.idle else host.busy_from - host.time
+        self._slept_ns += sleeps
+        return sleeps
 
     def _ended(self) -> int | None:
         guest = self._guest
@@ -393,38 +480,51 @@ class _Run:
 
     def with_script(self, script: _Script) -> int:
         while (status := self._ended()) is None:
-            awake = self._slice()
-            if awake and self._quiet_steps < PATIENCE_STEPS:
+            sleeps = self._slice()
+            if not (self._listens(sleeps) or self._polls()):
                 continue
             line = script.next()
             if line:
                 self._guest.receive(line)
-                self._quiet_steps = 0
-            elif not awake and self._ended() is None:
+                self._quiet_steps = self._slept_ns = 0
+            elif self._slept_ns >= SLEPT_NS and self._ended() is None:
                 _say("the guest waits for input, and there is no more")
                 return Status.WAITS
         return status
 
+    def _listens(self, sleeps_ns: int) -> bool:
+        """Does the guest do nothing but wait for input?"""
+        return sleeps_ns >= NEVER or (sleeps_ns >= WAITS_NS and self._guest.board.uart.listening)
+
+    def _polls(self) -> bool:
+        """A guest that polls its console never sleeps. A kernel that has an initial RAM disk does not poll,
+        and takes long to start."""
+        return self._quiet_steps >= PATIENCE_STEPS and not self._guest.image.initrd
+
     def with_terminal(self, terminal: _Terminal) -> int:
-        awake = True
+        sleeps = 0
         while (status := self._ended()) is None:
-            keys = terminal.read(wait=not awake)
+            began = time.monotonic_ns()
+            keys = terminal.read(sleeps)
             if terminal.quit:
                 return Status.QUIT
             if keys:
+                if sleeps:
+                    elapsed = min(time.monotonic_ns() - began, sleeps)
+                    self._host.advance(self._host.time + elapsed)
                 self._guest.receive(keys)
-            awake = self._slice()
+            sleeps = self._slice()
         return status
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     from engine.hypervisor.host import Host
 
-    image = _load(arguments.image)
-    defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
-    memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
+    chosen = _chosen(arguments)
+    image, name = chosen.image, arguments.image or arguments.kernel
+    memory = arguments.memory or chosen.memory_mib
     check_fits(image, memory << 20)
-    bootargs = arguments.append if arguments.append is not None else defaults.arguments if defaults else ""
+    bootargs = arguments.append if arguments.append is not None else chosen.arguments
     console = bytearray()
     trace = Trace()
     stack = STACKS[arguments.on]
@@ -436,9 +536,9 @@ def run_command(arguments: argparse.Namespace) -> int:
             _say("gdb goes back and forth in time: --gdb cannot be used with --trace or --max-instructions")
             return Status.REFUSED
         host_row = HostRow(1, "host", 0.0, 0.0, arguments.harts, host_memory, stack)
-        guest_row = GuestRow(GUEST, "guest", 1, arguments.image, arguments.harts, memory, bootargs)
+        guest_row = GuestRow(GUEST, "guest", 1, name, arguments.harts, memory, bootargs)
         debugger = Debugger(host_row, guest_row, image, _print)
-        status = _Door(debugger, script).serve(arguments.gdb, arguments.image)
+        status = _Door(debugger, script).serve(arguments.gdb, name)
         if arguments.stats:
             sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
         return status

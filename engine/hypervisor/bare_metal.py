@@ -42,8 +42,11 @@ class BareMetalGuest(Guest):
         self._make()
 
     def _make(self) -> None:
-        self.board = Board(self.vcpu_count, _HostRam(self.host.memory, self.memory_mib << 20), self.now, self)
+        ram = _HostRam(self.host.memory, self.memory_mib << 20)
+        self.board = Board(self.vcpu_count, ram, self.now, self, self.fitting)
         self.harts = self.host.harts[: self.vcpu_count]
+        for spare in self.host.harts[self.vcpu_count :]:
+            spare.stopped = True
         self.board.attach(self.harts)
         self.host.set_devices(self.board.devices)
 
@@ -239,5 +242,5 @@ class _HostRam:
     def read(self, address: int, length: int) -> bytes:
         return self._memory.read_bytes(address - RAM_BASE, length)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         self._memory.write_bytes(address - RAM_BASE, data)

@@ -149,11 +149,11 @@ class Firmware:
 
 
 def prepare_supervisor(hart: Hart) -> None:
-    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
-    calls, counters open."""
+    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own calls,
+    counters open, the supervisor's own timer and page-based memory types switched on."""
     hart.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S) | (HYPERVISOR_EXCEPTIONS if hart.hypervisor else 0)
     hart.mideleg |= SUPERVISOR_INTERRUPTS
     hart.mcounteren = hart.scounteren = 7
-    hart.menvcfg = EnvironmentBits.STCE | EnvironmentBits.PBMTE
+    hart.menvcfg |= EnvironmentBits.STCE | EnvironmentBits.PBMTE
     hart.privilege = SUPERVISOR
     hart.refresh()

@@ -64,8 +64,9 @@ export class Palette {
       ))),
       section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.item(
         { kind: 'image', id: image.id }, image.name, this.describe(image), image.kind === 'assembly' ? 'user' : 'kernel',
-        image.builtin ? 'V' : image.kind === 'assembly' ? 'A' : 'U',
+        image.builtin ? 'V' : image.kind === 'assembly' ? 'A' : image.kind === 'linux' ? 'L' : 'U',
       )), h('div.palette-buttons', null,
+        h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
         h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
         h('button', { type: 'button', onclick: () => app.actions?.run('assemble') }, icon(ICONS.code), app.t('do.assemble'))), this.refusal, this.file),
       h('p.palette-hint', null, app.t('palette.hint')),
@@ -77,6 +78,7 @@ export class Palette {
     const { app } = this;
     const size = image.size < 1024 ? `${app.n(image.size)} B` : `${app.n(Math.round(image.size / 1024))} KiB`;
     if (image.title_key && app.i18n.has(image.title_key)) return app.t(image.title_key);
+    if (image.title) return image.title;
     return app.t(image.builtin ? 'palette.image' : image.kind === 'assembly' ? 'palette.assembled' : 'palette.uploaded', { size });
   }
 
