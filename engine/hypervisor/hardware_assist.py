@@ -15,8 +15,8 @@ The guest's timer is a comparator of the hart (vstimecmp, Sstc), its other inter
 taken in VS mode without an exit. Traps that stay inside are recorded as on bare metal: from user through the
 hardware to the kernel.
 
-While a vCPU is loaded, the hart's registers are the vCPU's state; its virtual hart is brought up to date (`fetch`)
-before anybody looks, and what was changed there goes back (`put`). So the same VM can move to a host with another
+While a vCPU is loaded, the hart's registers are the vCPU's state; its virtual hart is brought up to date (`catch_up`)
+before anybody looks, and what was changed there goes back (`hand_over`). So the same VM can move to a host with another
 technique and back. What the guest's M level allows its kernel becomes what the H extension allows VS mode: hedeleg
 is its medeleg, hideleg its mideleg, hcounteren its mcounteren, henvcfg its menvcfg.
 
@@ -38,13 +38,13 @@ from engine.hypervisor.interpret import execute
 from engine.hypervisor.second_stage import SecondStage
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
-from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
+from engine.isa.csrs import GUEST_EXCEPTIONS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
 from engine.isa.decoder import decode
 from engine.machine import mmu
-from engine.machine.hart import Hart
+from engine.machine.hart import TICK_NS, Hart
 from engine.machine.mmu import GUEST_PAGE_FAULTS, Access, RecordedWalk
 from engine.machine.privileged import SUPERVISOR, USER, VIRTUAL_SUPERVISOR
-from engine.machine.state import NO_RESERVATION, NO_STREAK
+from engine.machine.state import NO_STREAK
 from engine.machine.traps import Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
 
@@ -105,12 +105,12 @@ class HardwareAssist:
         hart.streak_length, hart.streak_cause, hart.streak_pc = length, cause, pc
         hart.streak_at = hart.retired if at == vcpu.instructions else NO_STREAK
         guest.host.record_natively(hart, guest.id, vcpu.number, 0)
-        self.put(vcpu)
+        self._hand_over(vcpu)
 
     def leave(self, vcpu: VCpu) -> None:
         hart = vcpu.hart
         assert hart is not None
-        self.fetch(vcpu)
+        self.catch_up(vcpu)
         vcpu.virtual.carrier = None
         vcpu.unload()
         hart.monitor = hart.observe = None
@@ -120,7 +120,7 @@ class HardwareAssist:
         self.guest.host.record_in_python(hart)
         hart.refresh()
 
-    def put(self, vcpu: VCpu) -> None:
+    def _hand_over(self, vcpu: VCpu) -> None:
         """The virtual hart's state into the registers of the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
         assert hart is not None
@@ -129,14 +129,14 @@ class HardwareAssist:
         hart.vsstatus = virtual.mstatus & Status.SUPERVISOR_VIEW
         hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
         hart.mip = ((virtual.mip | virtual.lines) & _INJECTED) << 1
-        started = self.guest.started
+        started, clint = self.guest.started, self.guest.board.clint
         hart.cycle_offset = (virtual.cycle_offset - started) & MASK64
         hart.instret_offset = (virtual.instret_offset + vcpu.instructions - hart.retired) & MASK64
-        hart.htimedelta = (virtual.ticks() - hart.ticks()) & MASK64
+        hart.htimedelta = (clint.offset - started // TICK_NS) & MASK64
         hart.update_timers()
         hart.refresh()
 
-    def fetch(self, vcpu: VCpu) -> None:
+    def catch_up(self, vcpu: VCpu) -> None:
         """Bring the virtual hart up to date with the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
         if hart is None:
@@ -146,7 +146,8 @@ class HardwareAssist:
         virtual.mstatus = virtual.mstatus & ~_STATUS | hart.vsstatus & _STATUS
         virtual.mie = virtual.mie & ~SUPERVISOR_INTERRUPTS | hart.mie >> 1 & SUPERVISOR_INTERRUPTS
         virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
-        virtual.update_timers()
+        timer = 1 << Interrupt.SUPERVISOR_TIMER
+        virtual.lines = virtual.lines & ~timer | hart.lines >> 1 & timer
         vcpu.reported = vcpu.instructions - (hart.retired - hart.reported)
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
@@ -175,7 +176,7 @@ class HardwareAssist:
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
-        self.fetch(vcpu)
+        self.catch_up(vcpu)
         origin, pc, retired = vcpu.level, hart.pc, vcpu.instructions
         instruction = 0
         if cause in GUEST_PAGE_FAULTS:
@@ -200,7 +201,7 @@ class HardwareAssist:
             hart.update_timers()
             self.guest.host.retime(hart)
             return
-        self.fetch(vcpu)
+        self.catch_up(vcpu)
         hart.steps += 1
         hart.unretired += 1
         outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
@@ -243,7 +244,7 @@ class HardwareAssist:
         trap_taken = execute(vcpu, word)
         if trap_taken is not None:
             return self._inject(vcpu, hart, trap_taken), word
-        self.put(vcpu)
+        self._hand_over(vcpu)
         if virtual.bus.touched is None:
             # The guest's tables changed under the instruction: it went to memory after all.
             return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE), word
@@ -255,7 +256,7 @@ class HardwareAssist:
         firmware = self.guest.vm.board.firmware
         assert firmware is not None
         vcpu.virtual.trap(Cause.ECALL_S, 0)
-        self.put(vcpu)
+        self._hand_over(vcpu)
         action, a, b = firmware.last
         return Outcome(Kind.HYPERCALL, Disposition.EMULATED, action, a, b)
 
@@ -263,7 +264,7 @@ class HardwareAssist:
         trap = execute(vcpu, word)
         if trap is not None:
             return self._inject(vcpu, hart, trap)
-        self.put(vcpu)
+        self._hand_over(vcpu)
         row = decode(word)
         if row is not None and row.mnemonic == "wfi":
             return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.WFI, self.guest.wakes_at(vcpu))
@@ -277,14 +278,22 @@ class HardwareAssist:
         hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = self.guest.follow_trap(
             streak, trap.cause, pc, hart.retired
         )
-        self.fetch(vcpu)
+        self.catch_up(vcpu)
         kind = Kind.PAGE_FAULT if trap.cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
         return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, trap.cause, hart.pc)
 
-    # -- interrupts from the board -------------------------------------------------------------------
     # -- inspection ----------------------------------------------------------------------------------
-    def host_walk(self, vcpu: VCpu, address: int) -> RecordedWalk:
-        raise NotImplementedError
+    def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
+        """Both stages, as the hart walks them: up to fifteen references."""
+        walk = RecordedWalk(tables)
+        if self.stage.root is None:
+            return walk, None
+        options = Status.SUM | Status.MXR | mmu.LOOK | Status.MXR << mmu.OPTIONS_SHIFT
+        try:
+            satp, hgatp = vcpu.virtual.satp, self.stage.hgatp()
+            return walk, mmu.walk(walk, satp, hgatp, address, Access.LOAD, SUPERVISOR, options)
+        except Trap:
+            return walk, None
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:
@@ -302,4 +311,3 @@ class HardwareAssist:
 
 #: Interrupts that the VMM injects; the timer's comes from vstimecmp.
 _INJECTED = SUPERVISOR_INTERRUPTS & ~(1 << Interrupt.SUPERVISOR_TIMER)
-assert GUEST_INTERRUPTS == SUPERVISOR_INTERRUPTS << 1 and NO_RESERVATION and SUPERVISOR
