@@ -45,7 +45,11 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 GUEST = 1
-STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+STACKS: dict[str, Stack] = {
+    "trap-and-emulate": "type1-trap-and-emulate",
+    "hardware-assist": "type1-hardware-assist",
+    "bare-metal": "bare-metal",
+}
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
@@ -147,7 +151,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "--on",
         choices=tuple(STACKS),
         default="trap-and-emulate",
-        help="in a VM under trap-and-emulate (default), or on the bare machine",
+        help="in a VM under trap-and-emulate (default) or hardware assist, or on the bare machine",
     )
     run.add_argument(
         "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"

@@ -20,7 +20,7 @@ from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.bus import Bus, Devices
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import NEVER, TICK_NS, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.tiers import Tier, native_tier
@@ -34,7 +34,9 @@ SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
-BARE_METAL, TRAP_AND_EMULATE = "bare-metal", "type1-trap-and-emulate"
+BARE_METAL = "bare-metal"
+#: Stacks whose harts have the H extension: trap-and-emulate shows a machine from before there was one.
+WITH_HYPERVISOR_EXTENSION = (BARE_METAL, "type1-hardware-assist")
 _UNLIMITED = 1 << 62
 
 
@@ -65,7 +67,8 @@ class Host:
         self.transmit = transmit
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
-        self.harts = [Hart(number, self.bus, _no_clock) for number in range(harts)]
+        extension = stack in WITH_HYPERVISOR_EXTENSION
+        self.harts = [Hart(number, self.bus, self._ticks(number), extension) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.loaded: list[VCpu | None] = [None] * harts
@@ -83,6 +86,10 @@ class Host:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
             hart.use_native(native_tier(tier))
+
+    def _ticks(self, number: int) -> Callable[[], int]:
+        """mtime as a hart of the host sees it; a bare-metal system has its own."""
+        return lambda: self.harts[number].clock // TICK_NS
 
     # -- structure -----------------------------------------------------------------------------------
     @property
@@ -578,7 +585,3 @@ def _too_few_harts(need: int, have: int) -> Problem:
     return Problem(
         "host-harts", f"It needs {need} harts and the host has {have}.", {"need": need, "have": have}
     )
-
-
-def _no_clock() -> int:
-    return 0
