@@ -104,7 +104,11 @@ class HardwareAssist:
         length, at, cause, pc = vcpu.streak
         hart.streak_length, hart.streak_cause, hart.streak_pc = length, cause, pc
         hart.streak_at = hart.retired if at == vcpu.instructions else NO_STREAK
-        guest.host.record_natively(hart, guest.id, vcpu.number, 0)
+        # The host's own time counts from this guest's phase, so that their difference is a whole number of ticks.
+        phase = guest.started % TICK_NS
+        hart.ticks = lambda: (hart.clock - phase) // TICK_NS
+        hart.time_offset = 0
+        guest.host.record_natively(hart, guest.id, vcpu.number, phase)
         self._hand_over(vcpu)
 
     def leave(self, vcpu: VCpu) -> None:

@@ -20,7 +20,7 @@ from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.bus import Bus, Devices
-from engine.machine.hart import NEVER, TICK_NS, Hart
+from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.tiers import Tier, native_tier
@@ -68,7 +68,7 @@ class Host:
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
         extension = stack in WITH_HYPERVISOR_EXTENSION
-        self.harts = [Hart(number, self.bus, self._ticks(number), extension) for number in range(harts)]
+        self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.loaded: list[VCpu | None] = [None] * harts
@@ -86,10 +86,6 @@ class Host:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
             hart.use_native(native_tier(tier))
-
-    def _ticks(self, number: int) -> Callable[[], int]:
-        """mtime as a hart of the host sees it; a bare-metal system has its own."""
-        return lambda: self.harts[number].clock // TICK_NS
 
     # -- structure -----------------------------------------------------------------------------------
     @property
@@ -585,3 +581,7 @@ def _too_few_harts(need: int, have: int) -> Problem:
     return Problem(
         "host-harts", f"It needs {need} harts and the host has {have}.", {"need": need, "have": have}
     )
+
+
+def _no_clock() -> int:
+    return 0

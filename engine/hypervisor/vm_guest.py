@@ -11,7 +11,7 @@ from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
-from engine.machine.hart import NEVER, TICK_NS, Hart
+from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
@@ -32,8 +32,7 @@ TECHNIQUES: dict[str, type[Technique]] = {
 
 
 class VmGuest(Guest):
-    """A VM under the technique of its host's stack. Its board's time begins at a tick of the host's clock, so that a
-    time delta is a whole number of ticks."""
+    """A VM under the technique of its host's stack."""
 
     def __init__(
         self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
@@ -54,7 +53,7 @@ class VmGuest(Guest):
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
         self._check(self.image.start_mode == "M")
-        self.started = _tick(self.host.active.clock)
+        self.started = self.host.active.clock
         self.board.load_image(self.image, self.arguments)
         self._connect()
         self.begin()
@@ -249,17 +248,12 @@ class VmGuest(Guest):
         """Become what `export` gave. Raises LabError if the technique cannot run it."""
         self._check(state["board"]["firmware"] is None)
         super().load(state)
-        self.started = _tick(self.host.active.clock - state["elapsed"])
+        self.started = self.host.active.clock - state["elapsed"]
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
         for page, content in state["pages"].items():
             self.vm.ram.write(page << 12, content)
         self._connect()
-
-
-def _tick(time: int) -> int:
-    """The latest tick of a clock."""
-    return time // TICK_NS * TICK_NS
 
 
 def _trapped_at(virtual: Hart) -> int:
