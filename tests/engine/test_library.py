@@ -50,6 +50,21 @@ def test_the_identity_is_of_what_a_guest_sees(tmp_path: Path) -> None:
     assert len(identities | {first.identity}) == 5
 
 
+def test_a_disk_is_mapped_and_shared(tmp_path: Path) -> None:
+    plain, disk = writing.add(tmp_path, _new()), b"d" * 1000
+    manifest = writing.add(tmp_path, _new(name="larger", disk=disk))
+    assert manifest.identity != plain.identity
+    library = Library(tmp_path)
+    image = library.loaded(manifest.identity)
+    assert image is not None
+    assert image.disk is not None
+    assert bytes(_view(image.disk)) == disk
+    assert library.row(manifest.identity).size == len(IMAGE) + 6 + 1000  # type: ignore[union-attr]
+    assert library.loaded(plain.identity).disk is None  # type: ignore[union-attr]
+    writing.remove(tmp_path, "larger")
+    assert not (tmp_path / str(manifest.disk)).exists()
+
+
 def test_a_newer_one_of_the_same_name_is_listed_and_the_older_one_stays(tmp_path: Path) -> None:
     old = writing.add(tmp_path, _new())
     library = Library(tmp_path)
@@ -108,6 +123,8 @@ def test_an_image_without_its_files_is_not_listed(tmp_path: Path) -> None:
         ({"initrd": b""}, "initrd-empty"),
         ({"memory_mib": 3}, "image-too-large"),
         ({"firmware": IMAGE}, "firmware-start"),
+        ({"disk": b""}, "disk-empty"),
+        ({"disk": b"QFI\xfb"}, "disk-format"),
     ],
 )
 def test_what_cannot_be_an_image_is_refused_and_leaves_nothing(
