@@ -9,6 +9,7 @@ and returns the exit status.
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import select
 import shlex
@@ -33,7 +34,7 @@ from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
 from engine.library import Library
 from engine.machine.hart import NEVER
-from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
+from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_disk, with_firmware, with_initrd
 from engine.machine.native import objects
 from engine.machine.tiers import Tier
 from engine.trace.export import JsonLinesSink
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 GUEST = 1
-STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+STACKS: dict[str, Stack] = {
+    "trap-and-emulate": "type1-trap-and-emulate",
+    "hardware-assist": "type1-hardware-assist",
+    "bare-metal": "bare-metal",
+}
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
@@ -103,6 +108,7 @@ examples:
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
   ringside images add debian                             fetch Debian's kernel and BusyBox, once; then
   ringside run debian --on bare-metal                    Linux, with a shell
+  ringside run debian --disk disk.raw                    the same with a disk, /dev/vda
   ringside run --kernel Image --initrd initrd --append console=ttyS0 --on bare-metal --firmware opensbi
 """
 
@@ -131,6 +137,11 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     run.add_argument("--kernel", metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
     run.add_argument("--initrd", metavar="FILE", help="the kernel's initial RAM disk")
     run.add_argument(
+        "--disk",
+        metavar="FILE",
+        help="the plain content of a disk (/dev/vda); what the guest writes is forgotten in the end",
+    )
+    run.add_argument(
         "--firmware",
         metavar="FILE",
         help="what starts in M mode below the kernel, with --on bare-metal: opensbi, or a file "
@@ -140,7 +151,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "--on",
         choices=tuple(STACKS),
         default="trap-and-emulate",
-        help="in a VM under trap-and-emulate (default), or on the bare machine",
+        help="in a VM under trap-and-emulate (default) or hardware assist, or on the bare machine",
     )
     run.add_argument(
         "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"
@@ -330,9 +341,19 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
     if arguments.initrd is not None:
         image = with_initrd(chosen.image, Path(arguments.initrd).read_bytes())
         chosen = chosen._replace(image=image, memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB))
+    if arguments.disk is not None:
+        chosen = chosen._replace(image=with_disk(chosen.image, _mapped(arguments.disk), arguments.disk))
     if arguments.firmware is not None:
         chosen = chosen._replace(image=with_firmware(chosen.image, _firmware(arguments.firmware)))
     return chosen
+
+
+def _mapped(path: str) -> Content:
+    """A file's content, read as far as somebody looks at it."""
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return b""
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _firmware(name: str) -> LoadedImage:

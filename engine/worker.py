@@ -328,7 +328,8 @@ class Worker:
         self._start(seat, lambda job: self._load(seat, message, job))
 
     def _load(self, seat: Seat, message: wire.Open, job: Job) -> None:
-        limits = Limits(**message.limits)
+        sizes: dict[str, Any] = message.limits
+        limits = Limits(**sizes)
         try:
             if message.checkpoint is not None:
                 lab = Lab.load(message.checkpoint, limits, self._library)

@@ -34,7 +34,9 @@ SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
-BARE_METAL, TRAP_AND_EMULATE = "bare-metal", "type1-trap-and-emulate"
+BARE_METAL = "bare-metal"
+#: Stacks whose harts have the H extension: trap-and-emulate shows a machine from before there was one.
+WITH_HYPERVISOR_EXTENSION = (BARE_METAL, "type1-hardware-assist")
 _UNLIMITED = 1 << 62
 
 
@@ -65,7 +67,8 @@ class Host:
         self.transmit = transmit
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
-        self.harts = [Hart(number, self.bus, _no_clock) for number in range(harts)]
+        extension = stack in WITH_HYPERVISOR_EXTENSION
+        self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.loaded: list[VCpu | None] = [None] * harts

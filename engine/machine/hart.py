@@ -309,6 +309,9 @@ class Hart(HartState):
         """mtime."""
         return self.ticks() & MASK64
 
+    def settle_floats(self) -> None:
+        """fcsr has every flag that was raised: here always."""
+
     # -- system instructions -------------------------------------------------------------------------
     def ecall(self) -> None:
         privileged.ecall(self)

@@ -19,9 +19,9 @@ from typing import Any
 
 from engine.isa.csrs import CSRS
 from engine.isa.formats import Row
-from engine.isa.table import ROWS, uses_floats
+from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
-from engine.machine.native import access, layout, traps
+from engine.machine.native import access, floats, layout, traps
 from engine.machine.native.decoder import decoder, writes_integer
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
@@ -32,9 +32,7 @@ from engine.machine.native.lowering import (
     UNSIGNED,
     Code,
     NotLowerable,
-    Scope,
     Value,
-    statements,
 )
 from engine.machine.native.procedures import DONE, RESULT, TRAPPED, Procedures
 from engine.machine.privileged import SUPERVISOR
@@ -67,7 +65,7 @@ def tail(code: Code, function: str, operation: str, budget: str) -> None:
     code.end(f"ret i64 {result}")
 
 
-class MachineScope(Scope):
+class MachineScope(floats.FloatScope):
     """Loads, stores and atomics through the TLB: common to handlers and compiled regions."""
 
     def __post_init__(self) -> None:
@@ -78,9 +76,8 @@ class MachineScope(Scope):
             "fence_i": lambda _args: None,
         }  # fmt: skip
 
-    def bail(self) -> str:
-        """Label of a block that leaves this instruction, of which nothing was done yet, to the reference."""
-        raise NotImplementedError
+    def state(self, name: str) -> str:
+        return load_field(self.code, name)
 
     def context(self) -> str:
         """Address of the TLBs in use."""
@@ -180,6 +177,7 @@ class HandlerScope(MachineScope):
         self.primitives |= {
             "jump": self._jump,
             "ecall": self._checked(privileged.ecall, steps=True),
+            "sfence_order": self._checked(privileged.check_fence_order),
             "sfence_vma": self._checked(privileged.check_fence),
             "hfence_vvma": self._checked(privileged.check_guest_fence, "0"),
             "hfence_gvma": self._checked(privileged.check_guest_fence, "1"),
@@ -192,6 +190,33 @@ class HandlerScope(MachineScope):
     def bail(self) -> str:
         self.bailed = True
         return "bail"
+
+    # -- floating point ------------------------------------------------------------------------------
+    def read_float(self, name: str) -> str:
+        return self.code.op(f"load i64, ptr {self._float_register(self.places[name])}")
+
+    def write_float(self, value: str) -> None:
+        self.code.do(f"store i64 {value}, ptr {self._float_register(layout.RD)}")
+
+    def _float_register(self, place: int) -> str:
+        code = self.code
+        words = code.op(f"getelementptr i8, ptr %s, i64 {field('f_words')}")
+        return code.op(f"getelementptr i64, ptr {words}, i64 {self._byte(place)}")
+
+    def enter_floats(self, ready: str) -> None:
+        self._unless(ready, privileged.check_floats)
+
+    def leave_floats(self, ready: str) -> None:
+        self._unless(ready, privileged.dirty_floats)
+
+    def _unless(self, condition: str, function: Callable[..., Any]) -> None:
+        """Call a procedure where a condition that mostly holds does not."""
+        code = self.code
+        on, otherwise = code.branch(condition, likely=True)
+        code.label(otherwise)
+        self.procedure(PROCEDURES.need(function))
+        code.end(f"br label %{on}")
+        code.label(on)
 
     # -- calls of procedures -------------------------------------------------------------------------
     def procedure(self, symbol: str, *arguments: str) -> str:
@@ -342,7 +367,7 @@ class HandlerScope(MachineScope):
         if name in self.places and self.places[name] == layout.IMM:
             value = code.op(f"load i32, ptr {code.op(f'getelementptr i8, ptr %op, i64 {layout.IMM}')}")
             return Value(code.op(f"sext i32 {value} to i64"), SIGNED if name == "imm" else UNSIGNED)
-        raise NotLowerable(name)
+        return super().read(name)
 
     def _register(self, index: str) -> str:
         return self.code.op(f"getelementptr i64, ptr %s, i64 {index}")
@@ -351,7 +376,7 @@ class HandlerScope(MachineScope):
         if name == "rd":
             self.code.do(f"store i64 {value.text}, ptr {self._register(self._byte(layout.RD))}")
             return True
-        return False
+        return super().write(name, value)
 
     def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
         super().run(body)
@@ -479,12 +504,10 @@ def _plain() -> str:
 
 def handler(row: Row) -> str | None:
     """The native function of a row; None: the reference tier executes it."""
-    if uses_floats(row):
-        return None
     code = Code()
     try:
         scope = HandlerScope(row, code)
-        scope.run(statements(row.semantics))
+        scope.lower(row)
     except NotLowerable:
         return None
     if code.open:
@@ -551,6 +574,36 @@ def _far() -> str:
     store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
+
+
+def _straddle() -> str:
+    """An instruction whose second half is in the next page, whatever page that is now."""
+    code = Code()
+    begin = load_field(code, "ops", "ptr")
+    following = code.op(f"add i64 {load_field(code, 'page_pc')}, 4096")
+    result = code.op(f"call {RESULT} {PROCEDURES.need(access.fetch_page)}(ptr %s, i64 {following})")
+    status = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
+    page = code.op(f"extractvalue {RESULT} {result}, 0")
+    known = code.op(f"icmp ne i64 {page}, 0")
+    found, unknown = code.branch(code.op(f"and i1 {status}, {known}"), likely=True)
+    code.label(unknown)
+    tail(code, "@slow", "%op", "%budget")
+    code.label(found)
+    high = code.op(f"inttoptr i64 {code.op(f'add i64 {page}, {layout.CONTENT_AT}')} to ptr")
+    high = code.op(f"zext i16 {code.op(f'load i16, ptr {high}')} to i32")
+    key = code.op(f"or i32 {high}, 65536")
+    place = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.STRADDLE_AT}")
+    handler_at = code.op(f"getelementptr i8, ptr {place}, i64 8")
+    same, other = code.branch(code.op(f"icmp eq i32 {code.op(f'load i32, ptr {place}')}, {key}"), likely=True)
+    code.label(other)
+    low = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.CONTENT_AT + 4094}")
+    low = code.op(f"zext i16 {code.op(f'load i16, ptr {low}')} to i32")
+    word = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
+    code.do(f"store ptr {code.op(f'call ptr @decode_word(ptr %op, i32 {word})')}, ptr {handler_at}")
+    code.do(f"store i32 {key}, ptr {place}")
+    code.label(same)
+    tail(code, code.op(f"load ptr, ptr {handler_at}"), "%op", "%budget")
+    return code.text(f"define internal i64 @straddle({ARGUMENTS}) #1")
 
 
 def _next_page() -> str:
@@ -643,7 +696,10 @@ def _run() -> str:
     code.op(f"call {RESULT} {PROCEDURES.need(access.clean)}(ptr %s)")
     code.label(clean)
     left = code.op(f"sub i64 {load_field(code, 'limit')}, {load_field(code, 'steps')}")
-    code.end(f"ret i64 {code.op(f'call i64 @far(ptr %s, ptr null, i64 {left})')}")
+    host = floats.entered(code)
+    reason = code.op(f"call i64 @far(ptr %s, ptr null, i64 {left})")
+    floats.left(code, host)
+    code.end(f"ret i64 {reason}")
     return code.text("define i64 @run(ptr nonnull %s)")
 
 
@@ -658,7 +714,7 @@ def module() -> str:
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
         *filter(None, native.values()), _trap(), _attend(), _attend_far(), _csr_tables(), _use_context(),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,

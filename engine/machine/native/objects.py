@@ -57,6 +57,11 @@ def thin_out() -> None:
                 Path(entry.path).unlink(missing_ok=True)
 
 
+def host_has(feature: str) -> bool:
+    """Does this processor have a feature, by LLVM's name for it? A name of another architecture's is none."""
+    return bool(llvm.get_host_cpu_features().get(feature))
+
+
 @cache
 def _machine() -> Any:
     llvm.initialize_native_target()
