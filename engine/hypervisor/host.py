@@ -1,7 +1,7 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
-Harts take turns in quanta of QUANTUM_NS of virtual time. On a hypervisor, each hart takes runnable vCPUs from
-one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
+Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
+hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
 them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
 into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
 """
@@ -23,7 +23,7 @@ from engine.machine.bus import Bus, Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
-from engine.machine.native.runtime import native
+from engine.machine.tiers import Tier, native_tier
 from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
@@ -57,6 +57,7 @@ class Host:
         trace: Trace,
         console: Callable[[int, bytes], None],
         transmit: Callable[[int, bytes], None] = _no_cable,
+        tier: Tier = Tier.JIT,
     ) -> None:
         self.id = host_id
         self.stack = stack
@@ -79,11 +80,12 @@ class Host:
         self._turn = 0
         self._quantum_end = QUANTUM_NS
         self._traps_left = _UNLIMITED
+        self._until = NEVER
         self._records = [(ctypes.c_char * (NATIVE_RECORDS * RECORD.itemsize))() for _ in self.harts]
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
-            hart.use_native(native())
+            hart.use_native(native_tier(tier))
 
     # -- structure -----------------------------------------------------------------------------------
     @property
@@ -230,13 +232,14 @@ class Host:
         begin = self.position
         end = begin + steps
         self._traps_left = _UNLIMITED if stop_after_traps is None else stop_after_traps
-        while (left := end - self.position) > 0 and self._traps_left > 0 and self.time < until:
+        self._until = until
+        while (left := end - self.position) > 0 and self._traps_left > 0 and self.time < (until := self._until):
             if self._turn >= len(self.harts):
                 if not self._next_quantum(until):
                     break
                 continue
             hart = self.active = self.harts[self._turn]
-            end_of_turn = min(self._quantum_end, until)
+            end_of_turn = min(self._quantum_end, until) if len(self.harts) > 1 else until
             if hart.clock >= end_of_turn:
                 self._turn += 1
             elif self._dispatch(hart):
@@ -247,6 +250,12 @@ class Host:
                 self._rest(hart, end_of_turn)
         self._traps_left = _UNLIMITED
         return self.position - begin
+
+    def stop_at(self, clock: int) -> None:
+        """Called from within `run`: let it end at `clock`, if it would not end earlier."""
+        if clock < self._until:
+            self._until = clock
+            self.interrupt_all()
 
     # -- records of traps that native code took ------------------------------------------------------
     def record_natively(self, hart: Hart, guest: int, vcpu: int, started: int) -> None:

@@ -112,7 +112,6 @@ class TrapAndEmulate:
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
-        virtual = vcpu.virtual
         origin, pc = vcpu.level, hart.pc
         self.catch_up(vcpu)
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
