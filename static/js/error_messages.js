@@ -38,7 +38,7 @@ export const ERROR_MESSAGES = {
   'error.no-such-image': ['This image is not in the lab any more.', '이 이미지는 더 이상 실험실에 없습니다.'],
   'error.host-has-guests': ['The host still has guests. Move or remove them before changing its stack.', '호스트에 게스트가 있습니다. 스택을 바꾸기 전에 옮기거나 제거하세요.'],
   'error.move-same-host': ['{guest} is already on {host}.', '{guest:은} 이미 {host}에 있습니다.'],
-  'error.move-other-stack': ['{host} has another stack; a guest can only move between hosts of the same stack.', '{host:은} 스택이 다릅니다. 게스트는 같은 스택의 호스트로만 옮길 수 있습니다.'],
+  'error.move-other-stack': ['{host} has another stack; a guest can only move between hosts that both have a hypervisor, or both none.', '{host:은} 스택이 다릅니다. 게스트는 하이퍼바이저가 있는 호스트끼리, 또는 없는 호스트끼리만 옮길 수 있습니다.'],
   'error.nothing-to-undo': ['There is nothing to undo.', '취소할 것이 없습니다.'],
   'error.nothing-to-redo': ['There is nothing to redo.', '다시 실행할 것이 없습니다.'],
   'error.seek-outside-history': ['This moment is outside of the history that is kept.', '이 순간은 보관된 기록의 범위 밖입니다.'],
@@ -72,6 +72,7 @@ export const ERROR_MESSAGES = {
   // images that cannot be loaded (engine/machine/loader.py)
   'error.host-memory': ['It needs {need_mib} MiB and the host has {free_mib} MiB free.', '{need_mib} MiB가 필요하지만 호스트에 남은 메모리는 {free_mib} MiB입니다.'],
   'error.host-harts': ['It needs {need} {need|hart|harts} and the host has {have}.', '하트 {need}개가 필요하지만 호스트에는 {have}개가 있습니다.'],
+  'error.needs-machine-mode': ['The guest starts in machine mode, and VS mode is the highest that hardware assist has for a guest.', '이 게스트는 머신 모드에서 시작하는데, 하드웨어 지원에서 게스트가 쓸 수 있는 가장 높은 모드는 VS 모드입니다.'],
   'error.host-occupied': ['A bare-metal host runs one system, and this one has it.', '베어메탈 호스트는 시스템 하나만 실행하며, 여기에는 이미 있습니다.'],
   'error.no-such-vcpu': ['{guest} has no vCPU {vcpu}; it has {count}, counted from 0.', '{guest}에는 vCPU {vcpu}번이 없습니다. 0부터 세어 {count}개입니다.'],
   'error.trace-needs-guest': ['Older traps can only be asked of one guest.', '이전 트랩은 게스트 하나에 대해서만 요청할 수 있습니다.'],
