@@ -17,7 +17,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[\w][\w .\-]*
 Coordinate = Annotated[float, Meta(ge=-100_000, le=100_000)]
 Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 - 1
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
-Stack = Literal["bare-metal", "type1-trap-and-emulate"]
+Stack = Literal["bare-metal", "type1-trap-and-emulate", "type1-hardware-assist"]
 Unit = Literal["trap", "instruction"]
 #: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
 Speed = Literal["1", "2", "5", "10", "25", "real", "max"]
@@ -229,9 +229,10 @@ class MemoryQuery(Query, tag="memory", frozen=True):
 class WalkQuery(Query, tag="walk", frozen=True):
     """How a guest virtual address becomes a host physical one, each memory reference counted.
 
-    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "hpa": int|None, "references":
-    {"guest": n, "shadow": n},
-             "fault": str|None}; step: {"level", "table" (physical address), "index", "address", "pte",
+    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "second": [[step]], "hpa": int|None,
+    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None}. shadow: the hart's own walk where the
+    VMM shadows the guest's tables. second: under hardware assist, the second stage's steps for each of the guest's
+    and, last, for where they lead. step: {"level", "table" (physical address), "index", "address", "pte",
              "flags": "rwxuad...", "leaf": bool}.
     """
 

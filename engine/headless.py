@@ -9,6 +9,7 @@ and returns the exit status.
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import select
 import shlex
@@ -33,7 +34,9 @@ from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
 from engine.library import Library
 from engine.machine.hart import NEVER
-from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
+from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_disk, with_firmware, with_initrd
+from engine.machine.native import objects
+from engine.machine.tiers import Tier
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
@@ -42,7 +45,11 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 GUEST = 1
-STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+STACKS: dict[str, Stack] = {
+    "trap-and-emulate": "type1-trap-and-emulate",
+    "hardware-assist": "type1-hardware-assist",
+    "bare-metal": "bare-metal",
+}
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
@@ -101,6 +108,7 @@ examples:
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
   ringside images add debian                             fetch Debian's kernel and BusyBox, once; then
   ringside run debian --on bare-metal                    Linux, with a shell
+  ringside run debian --disk disk.raw                    the same with a disk, /dev/vda
   ringside run --kernel Image --initrd initrd --append console=ttyS0 --on bare-metal --firmware opensbi
 """
 
@@ -129,6 +137,11 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     run.add_argument("--kernel", metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
     run.add_argument("--initrd", metavar="FILE", help="the kernel's initial RAM disk")
     run.add_argument(
+        "--disk",
+        metavar="FILE",
+        help="the plain content of a disk (/dev/vda); what the guest writes is forgotten in the end",
+    )
+    run.add_argument(
         "--firmware",
         metavar="FILE",
         help="what starts in M mode below the kernel, with --on bare-metal: opensbi, or a file "
@@ -138,7 +151,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "--on",
         choices=tuple(STACKS),
         default="trap-and-emulate",
-        help="in a VM under trap-and-emulate (default), or on the bare machine",
+        help="in a VM under trap-and-emulate (default) or hardware assist, or on the bare machine",
     )
     run.add_argument(
         "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"
@@ -154,6 +167,13 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "--input",
         metavar="FILE",
         help="what the guest reads from its console, given line by line as it reads; - is standard input",
+    )
+    run.add_argument(
+        "--tier",
+        choices=[tier.value for tier in Tier],
+        default=Tier.JIT.value,
+        help="what executes: all do the same; reference is slow plain Python, interpreter is native, jit compiles hot "
+        "code besides (default)",
     )
     run.add_argument("--append", metavar="ARGS", help="the kernel's arguments (bootargs)")
     run.add_argument(
@@ -321,9 +341,19 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
     if arguments.initrd is not None:
         image = with_initrd(chosen.image, Path(arguments.initrd).read_bytes())
         chosen = chosen._replace(image=image, memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB))
+    if arguments.disk is not None:
+        chosen = chosen._replace(image=with_disk(chosen.image, _mapped(arguments.disk), arguments.disk))
     if arguments.firmware is not None:
         chosen = chosen._replace(image=with_firmware(chosen.image, _firmware(arguments.firmware)))
     return chosen
+
+
+def _mapped(path: str) -> Content:
+    """A file's content, read as far as somebody looks at it."""
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return b""
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _firmware(name: str) -> LoadedImage:
@@ -527,9 +557,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     bootargs = arguments.append if arguments.append is not None else chosen.arguments
     console = bytearray()
     trace = Trace()
-    stack = STACKS[arguments.on]
+    stack, tier = STACKS[arguments.on], Tier(arguments.tier)
+    objects.keep_in(objects.folder_in(os.environ))
     host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
-    host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
+    host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data), tier=tier)
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     if arguments.gdb is not None:
         if arguments.trace is not None or arguments.max_instructions is not None:
@@ -537,7 +568,7 @@ def run_command(arguments: argparse.Namespace) -> int:
             return Status.REFUSED
         host_row = HostRow(1, "host", 0.0, 0.0, arguments.harts, host_memory, stack)
         guest_row = GuestRow(GUEST, "guest", 1, name, arguments.harts, memory, bootargs)
-        debugger = Debugger(host_row, guest_row, image, _print)
+        debugger = Debugger(host_row, guest_row, image, _print, tier)
         status = _Door(debugger, script).serve(arguments.gdb, name)
         if arguments.stats:
             sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))

@@ -40,9 +40,9 @@ from engine.trace.record import PATHS
 from engine.world import World
 
 MAX_MARKS = 2_000
-MAX_REPLAY_STEPS = 500_000
+MAX_REPLAY_STEPS = 20_000_000
 #: How far apart two checkpoints may lie for the records between them to be derived again.
-MAX_DERIVING_STEPS = 4_000_000
+MAX_DERIVING_STEPS = 40_000_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096

@@ -7,9 +7,10 @@ engine.machine.hart say so in their docstrings), and mean here what they mean th
     h.field               a field of HartState         h.name(...)    another such function, or a primitive
     NAME, Class.NAME      constants, read once from the function's module
     raise Trap(c, v)      the caller returns at once; cause and value stand in `trap_cause`, `trap_value`
-    raise anything else   REFUSED: nothing may have been changed before it; the reference tier does it again
+    raise IllegalInstruction, VirtualInstruction    the caller returns at once: ILLEGAL, VIRTUAL
+    raise Refused         REFUSED: nothing may have been changed before it; Python does it all
 
-A native procedure returns its result and how it ended: DONE, TRAPPED or REFUSED.
+A native procedure returns its result and how it ended.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from engine.machine.native import floats
 from engine.machine.native.layout import KEY_AT, field
 from engine.machine.native.lowering import (
     EITHER,
@@ -35,13 +37,18 @@ from engine.machine.native.lowering import (
 )
 from engine.machine.state import HartState
 
-DONE, TRAPPED, REFUSED = range(3)
+DONE, TRAPPED, REFUSED, ILLEGAL, VIRTUAL = range(5)
+_RAISED = {"Refused": REFUSED, "IllegalInstruction": ILLEGAL, "VirtualInstruction": VIRTUAL}
 RESULT = "{ i64, i64 }"
 _FIELDS: dict[str, str] = {
     name: f"i{8 * size}" for name, *_ in HartState._fields_ if (size := getattr(HartState, name).size) <= 8
 }
 #: A primitive of procedures: writes its code and returns its value, if it has one.
 Primitive = Callable[["ProcedureScope", list[str]], Value | None]
+
+
+class Refused(Exception):  # noqa: N818 (a fact about a case)
+    """Only Python can do this."""
 
 
 class Procedures:
@@ -129,9 +136,6 @@ class ProcedureScope(Scope):
     def read(self, name: str) -> Value:
         return self._global(ast.parse(name, mode="eval").body)
 
-    def write(self, name: str, value: Value) -> bool:  # noqa: ARG002
-        return False
-
     def _global(self, node: ast.expr) -> Value:
         """A constant of the function's module, whatever it is called there."""
         try:
@@ -198,8 +202,8 @@ class ProcedureScope(Scope):
                 for name, part in (("trap_cause", cause), ("trap_value", value)):
                     self._assign(ast.Attribute(ast.Name(self.hart, ast.Load()), name, ast.Store()), self.number(part))
                 self._return("0", TRAPPED)
-            case ast.Raise():
-                self._return("0", REFUSED)
+            case ast.Raise(exc=ast.Name(id=name)) if name in _RAISED:
+                self._return("0", _RAISED[name])
             case ast.While(test=test, body=body, orelse=[]):
                 again, done = code.name("again"), code.name("done")
                 code.label(again)
@@ -421,8 +425,13 @@ def _nothing(_scope: ProcedureScope, _arguments: list[str]) -> None:
     """What Python has to be told and native code sees by itself."""
 
 
+def _settle_floats(scope: ProcedureScope, _arguments: list[str]) -> None:
+    """What native code has to be told and Python sees by itself."""
+    floats.settle(scope.code)
+
+
 _PRIMITIVES: dict[str, Primitive] = {
     "peek": _peek, "poke": _poke, "peek_sized": _peek_sized, "poke_sized": _poke_sized, "empty": _empty,
-    "look_at_interrupts": _nothing,
+    "look_at_interrupts": _nothing, "settle_floats": _settle_floats,
 }  # fmt: skip
 _HARTS = ("h", "w", "self", "state")
