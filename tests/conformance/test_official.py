@@ -53,7 +53,8 @@ ELSEWHERE = {
 #: Tests of several instructions of F or D, which the grids hold; `.s` or `.d` follows.
 FAMILIES = {
     "fadd": "fadd fsub fmul", "fdiv": "fdiv fsqrt", "fmadd": "fmadd fmsub fnmsub fnmadd", "fmin": "fmin fmax",
-    "fcmp": "feq flt fle", "fclass": "fclass", "fcvt_w": "fcvt.w fcvt.wu fcvt.l fcvt.lu",
+    "fcmp": "feq flt fle", "fclass": "fclass",
+    "fcvt_w": "fcvt.w fcvt.wu fcvt.l fcvt.lu",
     "move": "fsgnj fsgnjn fsgnjx",
 }  # fmt: skip
 CONVERSIONS = {"rv64uf": "fcvt.s.w fcvt.s.wu fcvt.s.l fcvt.s.lu", "rv64ud": "fcvt.d.w fcvt.d.wu fcvt.d.l fcvt.s.d fcvt.d.s"}
