@@ -119,7 +119,7 @@ def test_base() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extension", "function"), [(0x10, 7), (0x735049, 1), (0x52464E43, 3), (0x3, 0), (0x504D55, 0)]
+    ("extension", "function"), [(0x10, 7), (0x735049, 1), (0x52464E43, 7), (0x3, 0), (0x504D55, 0)]
 )
 def test_unknown_calls(extension: int, function: int) -> None:
     assert _call(Machine(), extension, function) == (Error.NOT_SUPPORTED, 0)
