@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 
-
 #: Which technique runs the VMs of a host, by the host's stack.
 TECHNIQUES: dict[str, type[Technique]] = {
     "type1-trap-and-emulate": TrapAndEmulate,

@@ -355,7 +355,7 @@ def _check_confinement(guest: VmGuest) -> None:
     stage, memory = technique.stage, guest.host.memory
     if stage.root is None:
         return
-    frames = {page: frame for page, frame in guest.vm.ram.map.items()}
+    frames = guest.vm.ram.map
 
     def descend(table: int, level: int, page: int) -> None:
         size = 4 * PAGE if level == 2 else PAGE

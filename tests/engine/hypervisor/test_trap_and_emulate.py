@@ -11,16 +11,15 @@ from engine.guests import load_image
 from engine.hypervisor.costs import PATH_CYCLES, crossings
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
-from engine.isa.assembler import assemble
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE, inspect
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, RecordedWalk
 from engine.machine.traps import Trap
 from engine.trace.record import PATHS, Action, Disposition, Kind, Level
-from engine.trace.rings import Trace
 from tests.support.machine import ASSISTED, BARE, PROGRAMS, VM, WORK, Machine, program
 from tests.support.qemu import run_qemu
+
 
 @pytest.fixture(scope="module")
 def worked() -> Machine:
@@ -29,7 +28,9 @@ def worked() -> Machine:
     return machine
 
 
-@pytest.mark.parametrize(("stack", "harts"), [(BARE, 2), (VM, 1), (VM, 2), (VM, 3), (ASSISTED, 1), (ASSISTED, 2), (ASSISTED, 3)])
+@pytest.mark.parametrize(
+    ("stack", "harts"), [(BARE, 2), *((stack, harts) for stack in (VM, ASSISTED) for harts in (1, 2, 3))]
+)
 def test_two_harts_share_memory_and_interrupt_each_other(stack: str, harts: int, tmp_path: Path) -> None:
     image = program((PROGRAMS / "two_harts.s").read_text())
     (tmp_path / "kernel").write_bytes(image)

@@ -9,8 +9,8 @@ import pytest
 from engine.commands import LabError
 from engine.hypervisor.host import Host
 from engine.machine import fdt
-from engine.machine.privileged import MACHINE, SUPERVISOR
 from engine.machine.loader import LoadedImage, inspect, with_firmware, with_initrd
+from engine.machine.privileged import MACHINE, SUPERVISOR
 from engine.trace.rings import Trace
 
 MIB = 1 << 20
