@@ -85,7 +85,7 @@ export const ERROR_MESSAGES = {
   'error.elf-class': ['It is not a 64-bit ELF file (class {found}). Compile it for rv64.', '64비트 ELF 파일이 아닙니다 (클래스 {found}). rv64용으로 컴파일하세요.'],
   'error.elf-endianness': ['It is not little-endian (data encoding {found}), as RISC-V code is.', '리틀 엔디언이 아닙니다 (데이터 인코딩 {found}). RISC-V 코드는 리틀 엔디언입니다.'],
   'error.elf-machine': ['It is made for {found}, not for RISC-V. Use a riscv64 compiler.', 'RISC-V가 아니라 {found}용입니다. riscv64 컴파일러를 사용하세요.'],
-  'error.elf-extensions': ['It was compiled for extensions that this machine lacks: {needs}. Compile it with -march=rv64imac_zicsr_zifencei -mabi=lp64.', '이 기계에 없는 확장용으로 컴파일되었습니다: {needs}. -march=rv64imac_zicsr_zifencei -mabi=lp64로 컴파일하세요.'],
+  'error.elf-extensions': ['It was compiled for extensions that this machine lacks: {needs}. Compile it with -march=rv64gc -mabi=lp64d.', '이 기계에 없는 확장용으로 컴파일되었습니다: {needs}. -march=rv64gc -mabi=lp64d로 컴파일하세요.'],
   'error.elf-entry-size': ['Its {part}s are {found} bytes each; ELF64 has {expected}.', '{part}의 크기가 {found}바이트입니다. ELF64에서는 {expected}바이트입니다.'],
   'error.elf-type': ['It is not an executable for fixed addresses but {found}. Link it with -static -no-pie.', '고정 주소 실행 파일이 아니라 {found}입니다. -static -no-pie로 링크하세요.'],
   'error.elf-dynamic': ['It is dynamically linked, and here is no system that could load its libraries. Link it with -static -no-pie.', '동적으로 링크되었지만 여기에는 라이브러리를 불러올 시스템이 없습니다. -static -no-pie로 링크하세요.'],
