@@ -152,7 +152,7 @@ class HardwareAssist:
         virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
         timer = 1 << Interrupt.SUPERVISOR_TIMER
         virtual.lines = virtual.lines & ~timer | hart.lines >> 1 & timer
-        vcpu.reported = vcpu.instructions - (hart.retired - hart.reported)
+        vcpu.reported = vcpu.instructions - (hart.retired - hart.reported & MASK64)
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.bits import MASK64
 from engine.hypervisor.costs import PATH_CYCLES
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
@@ -142,7 +143,7 @@ class VmGuest(Guest):
     ) -> None:
         """Write the record of a trap that the hart delivered to the guest's kernel by itself, at hart.pc."""
         path = (origin, Level.HARDWARE, vcpu.level)
-        executed, hart.reported = hart.retired - hart.reported, hart.retired
+        executed, hart.reported = (hart.retired - hart.reported) & MASK64, hart.retired
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
         self.host.record(
             self.id,
