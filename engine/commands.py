@@ -62,7 +62,8 @@ class HostRemove(Command, tag="host.remove", frozen=True):
 
 
 class GuestCreate(Command, tag="guest.create", frozen=True):
-    """Create a guest and start it. Result: {"guest": id}."""
+    """Create a guest and start it. Result: {"guest": id}. One that goes on from a snapshot has the snapshot's
+    vCPUs, memory and arguments."""
 
     host: Identifier
     image: ImageId
@@ -95,8 +96,8 @@ class LabRename(Command, tag="lab.rename", frozen=True):
 
 # -- images ----------------------------------------------------------------------------------------
 class ImageAdd(Command, tag="image.add", frozen=True):
-    """Keep an uploaded ELF, RISC-V Image or flat binary. Result: {"image": id}. Rejected with the reason if
-    it cannot be loaded."""
+    """Keep an uploaded ELF, RISC-V Image, flat binary or snapshot. Result: {"image": id}. Rejected with the
+    reason if it cannot be loaded."""
 
     name: Name
     content: Annotated[bytes, Meta(min_length=1, max_length=8 << 20)]
@@ -107,6 +108,13 @@ class ImageAssemble(Command, tag="image.assemble", frozen=True):
 
     name: Name
     source: Annotated[str, Meta(max_length=256 << 10)]
+
+
+class SnapshotTake(Command, tag="snapshot.take", frozen=True):
+    """Keep a guest's state beside the images, to start others from. Result: {"image": id}."""
+
+    guest: Identifier
+    name: Name | None = None  # None: the guest's, and "snapshot"
 
 
 # -- what goes into a guest ------------------------------------------------------------------------
@@ -172,7 +180,7 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostRemove
     | GuestCreate | GuestRename | GuestMove | GuestRemove | LabRename
-    | ImageAdd | ImageAssemble | ConsoleInput | GuestPower
+    | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
 )  # fmt: skip
 
@@ -282,6 +290,12 @@ class FitsQuery(Query, tag="fits", frozen=True):
     memory_mib: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
+class SnapshotQuery(Query, tag="snapshot", frozen=True):
+    """A kept snapshot as a file (engine.snapshot). Result: {"name", "content": bytes}."""
+
+    image: ImageId
+
+
 class CostsQuery(Query, tag="costs", frozen=True):
     """The table of modelled switch costs with sources. Result: {"rows": [{"path", "cycles", "source"}]}."""
 
@@ -289,7 +303,7 @@ class CostsQuery(Query, tag="costs", frozen=True):
 AnyQuery = (
     TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
     | TimelineQuery
-    | FitsQuery | CostsQuery
+    | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 
 

@@ -36,12 +36,21 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
 
 
-ImageKind = Literal["elf", "flat", "image", "assembly"]
+ImageKind = Literal["elf", "flat", "image", "assembly", "snapshot"]
+
+
+class SnapshotRow(Struct, frozen=True):
+    """What a guest that goes on from a snapshot is, beside its memory. `image`: what a reset starts."""
+
+    image: commands.ImageId
+    stack: commands.Stack
+    vcpus: Annotated[int, Meta(ge=1, le=4)]
+    arguments: Annotated[str, Meta(max_length=512)]
 
 
 class ImageRow(Struct, frozen=True):
-    """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image
-    was made from.
+    """`id`: a builtin's name, "sha256:" and the digest of the content, or a snapshot's identity. `source`:
+    what an assembled image was made from. `snapshot`: of a snapshot, which is started like an image.
     """
 
     id: commands.ImageId
@@ -52,6 +61,7 @@ class ImageRow(Struct, frozen=True):
     kind: ImageKind
     title_key: str | None = None
     source: Annotated[str, Meta(max_length=256 << 10)] | None = None
+    snapshot: SnapshotRow | None = None
 
 
 class HostAdd(Struct, tag="host.add", tag_field="edit", frozen=True):

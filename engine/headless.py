@@ -21,24 +21,28 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from engine import guests
+from engine import guests, snapshot
 from engine.commands import LabError, Stack
 from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow
 from engine.gdb import Stub
+from engine.images import Images, builtin_rows
 from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program
 from engine.machine.loader import LoadedImage, check_fits, inspect
+from engine.snapshot import About, Machine, Snapshot
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
+from engine.world import Scrollback
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 GUEST = 1
 STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+DEFAULT_ON = "trap-and-emulate"
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
@@ -83,6 +87,8 @@ examples:
   ringside run kernel.elf --harts 2 --memory 128M --max-instructions 5000000
   ringside run program.s --trace traps.jsonl --stats     assemble, run, keep every trap
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
+  ringside run ringos --max-instructions 90000 --snapshot-out booted.ringside
+  ringside run --snapshot-in booted.ringside             go on exactly there
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
 """
 
@@ -100,6 +106,7 @@ def add_commands(subparsers: Any) -> None:
     )
     run.add_argument(
         "image",
+        nargs="?",
         metavar="IMAGE",
         help="an ELF file, RISC-V Image or flat binary; assembly (.s); or a guest that comes with Ringside: "
         + ", ".join(guest.name for guest in guests.guests()),
@@ -107,11 +114,10 @@ def add_commands(subparsers: Any) -> None:
     run.add_argument(
         "--on",
         choices=tuple(STACKS),
-        default="trap-and-emulate",
         help="in a VM under trap-and-emulate (default), or on the bare machine",
     )
     run.add_argument(
-        "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"
+        "--harts", type=_count(1, 4), metavar="N", help="harts, or virtual CPUs (1 to 4; default 1)"
     )
     run.add_argument(
         "--memory",
@@ -140,6 +146,14 @@ def add_commands(subparsers: Any) -> None:
         type=_count(0, 65535),
         metavar="PORT",
         help="halt the guest at its first instruction and wait for gdb on 127.0.0.1:PORT (0: any free port)",
+    )
+    run.add_argument(
+        "--snapshot-out", metavar="FILE", help="when the run ends, keep the whole machine in FILE"
+    )
+    run.add_argument(
+        "--snapshot-in",
+        metavar="FILE",
+        help="instead of IMAGE: go on from a snapshot, also from one that the page saved",
     )
     run.set_defaults(func=_reporting(run_command, Status.REFUSED))
 
@@ -235,8 +249,13 @@ def _is_builtin(name: str) -> bool:
 
 
 def _load(name: str) -> LoadedImage:
+    return inspect(*_content(name))
+
+
+def _content(name: str) -> tuple[bytes, str]:
+    """An image, and what it is called."""
     if _is_builtin(name):
-        return inspect(guests.load_image(name), name)
+        return guests.load_image(name), name
     try:
         content = _read(name)
     except FileNotFoundError:
@@ -249,7 +268,7 @@ def _load(name: str) -> LoadedImage:
     short = Path(name).name
     if name.lower().endswith(".s"):
         content = _assemble(name, content).elf()
-    return inspect(content, short)
+    return content, short
 
 
 def _assemble(name: str, content: bytes) -> Program:
@@ -418,44 +437,102 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    from engine.hypervisor.host import Host
-
-    image = _load(arguments.image)
-    defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
-    memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
-    check_fits(image, memory << 20)
-    bootargs = arguments.append if arguments.append is not None else defaults.arguments if defaults else ""
     console = bytearray()
     trace = Trace()
-    stack = STACKS[arguments.on]
-    host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
-    host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data))
+
+    def show(_guest: int, data: bytes) -> None:
+        console.extend(data)
+
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
+    if arguments.snapshot_in is not None:
+        about, content, host = _go_on(arguments, trace, show)
+    else:
+        about, content, host = _begin(arguments, trace, show)
     if arguments.gdb is not None:
-        if arguments.trace is not None or arguments.max_instructions is not None:
-            _say("gdb goes back and forth in time: --gdb cannot be used with --trace or --max-instructions")
-            return Status.REFUSED
-        host_row = HostRow(1, "host", 0.0, 0.0, arguments.harts, host_memory, stack)
-        guest_row = GuestRow(GUEST, "guest", 1, arguments.image, arguments.harts, memory, bootargs)
-        debugger = Debugger(host_row, guest_row, image, _print)
-        status = _Door(debugger, script).serve(arguments.gdb, arguments.image)
-        if arguments.stats:
-            sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
-        return status
+        return _run_with_gdb(arguments, about, inspect(content, about.guest.image), host.memory_mib, script)
     with ExitStack() as cleanup:
         if arguments.trace is not None:
             trace.sink = JsonLinesSink(
                 cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
             )
-        host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)
         if arguments.input is None and sys.stdin.isatty():
             cleanup.enter_context(_raw_terminal(sys.stdin.fileno()))
             status = run.with_terminal(_Terminal(sys.stdin.fileno()))
         else:
             status = run.with_script(script)
+    if arguments.snapshot_out is not None:
+        Path(arguments.snapshot_out).write_bytes(_snapshot(about, content, host, trace))
     if arguments.stats:
         sys.stderr.writelines(_statistics(host, trace))
+    return status
+
+
+def _begin(
+    arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]
+) -> tuple[About, bytes, Host]:
+    """A host on which a guest is about to start from its image; what it is, and the image's content."""
+    from engine.hypervisor.host import Host
+
+    if arguments.image is None:
+        raise LabError("no-such-image", "Name an image to run, or a snapshot with --snapshot-in.", image="")
+    content, short = _content(arguments.image)
+    image = inspect(content, short)
+    defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
+    memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
+    check_fits(image, memory << 20)
+    bootargs = arguments.append if arguments.append is not None else defaults.arguments if defaults else ""
+    on, harts = arguments.on or DEFAULT_ON, arguments.harts or 1
+    host_memory = memory if on == "bare-metal" else HOST_MEMORY_FACTOR * memory
+    host = Host(1, harts, host_memory, STACKS[on], trace, show)
+    host.add_guest(GUEST, image, harts, memory, bootargs)
+    row = builtin_rows()[short] if defaults else Images().upload(short[:40], content)
+    return About(GuestRow(GUEST, "guest", 1, row.id, harts, memory, bootargs), STACKS[on], row), content, host
+
+
+def _go_on(
+    arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]
+) -> tuple[About, bytes, Host]:
+    """As `_begin`, from a snapshot."""
+    given = ("image", "on", "harts", "memory", "append", "gdb")
+    clash = [name for name in given if getattr(arguments, name) is not None]
+    if clash:
+        name = "an image" if clash[0] == "image" else f"--{clash[0]}"
+        raise LabError(
+            "snapshot-is-all",
+            f"A snapshot is a whole machine: --snapshot-in cannot be used with {name}.",
+            option=name,
+        )
+    found = snapshot.read(_read(arguments.snapshot_in))
+    host = snapshot.resume(found, GUEST, trace, show)
+    content = found.image if found.image is not None else guests.load_image(found.about.image.id)
+    return found.about, content, host
+
+
+def _snapshot(about: About, content: bytes, host: Host, trace: Trace) -> bytes:
+    machine = Machine(len(host.harts), host.memory_mib, GUEST, host.save(), trace.save_guest(GUEST))
+    kept = {"trace": Trace().save_guest(GUEST), "console": Scrollback().save()}
+    state = {"machine": host.export_guest(GUEST), "kept": kept}
+    return snapshot.write(Snapshot(about, state, None if about.image.builtin else content, machine))
+
+
+def _run_with_gdb(
+    arguments: argparse.Namespace, about: About, image: LoadedImage, host_memory: int, script: _Script
+) -> int:
+    if any(
+        option is not None
+        for option in (arguments.trace, arguments.max_instructions, arguments.snapshot_out)
+    ):
+        _say(
+            "gdb goes back and forth in time: "
+            "--gdb cannot be used with --trace, --max-instructions or --snapshot-out"
+        )
+        return Status.REFUSED
+    host_row = HostRow(1, "host", 0.0, 0.0, about.guest.vcpus, host_memory, about.stack)
+    debugger = Debugger(host_row, about.guest, image, _print)
+    status = _Door(debugger, script).serve(arguments.gdb, arguments.image)
+    if arguments.stats:
+        sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
     return status
 
 

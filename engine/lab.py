@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from engine import checkpoint, queries
+from engine import checkpoint, queries, snapshot
 from engine.commands import (
     AnyCommand,
     AnyQuery,
@@ -55,6 +55,8 @@ from engine.commands import (
     LabStepBack,
     LabUndo,
     Problem,
+    SnapshotQuery,
+    SnapshotTake,
 )
 from engine.document import (
     COSMETIC,
@@ -72,6 +74,7 @@ from engine.document import (
     HostRow,
     ImageRow,
     LabRelabel,
+    SnapshotRow,
     Undoable,
     plain,
 )
@@ -227,14 +230,20 @@ class Lab:
             )
         host = self._document.host_of(command.host)
         image = self._image_row(command.image)
-        memory = command.memory_mib or image.default_memory_mib
-        arguments = (
-            command.arguments if command.arguments is not None else queries.default_arguments(image.id)
-        )
-        self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
         name = self._document.free_name(command.name, "vm")
-        row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
-        self._edit(command, GuestAdd(row))
+        if image.snapshot is not None:
+            self._refuse(self._snapshot_problem(image.snapshot, image.default_memory_mib, host))
+            found = snapshot.read(self._images.contents[image.id])
+            row = msgspec.structs.replace(found.about.guest, id=self._new_id(), name=name, host=host.id)
+            self._edit(command, GuestAdd(row, snapshot.anew(found.state)))
+        else:
+            memory = command.memory_mib or image.default_memory_mib
+            arguments = (
+                command.arguments if command.arguments is not None else queries.default_arguments(image.id)
+            )
+            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
+            row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
+            self._edit(command, GuestAdd(row))
         self._next_id = row.id + 1
         return {"guest": row.id}
 
@@ -264,11 +273,58 @@ class Lab:
 
     def _image_add(self, command: ImageAdd) -> dict[str, Any]:
         self._check_image_room(len(command.content))
+        if snapshot.is_snapshot(command.content):
+            return self._snapshot_add(command)
         return self._keep_image(self._images.upload(command.name, command.content))
 
     def _image_assemble(self, command: ImageAssemble) -> dict[str, Any]:
         self._check_image_room(len(command.source))
         return self._keep_image(self._images.assemble(command.name, command.source))
+
+    # -- snapshots -------------------------------------------------------------------------------
+    def _snapshot_take(self, command: SnapshotTake) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        stack = self._document.hosts[row.host].stack
+        about = snapshot.About(row, stack, self._image_row(row.image))
+        state = snapshot.anew(self._world.export_guest(row.id))
+        content = snapshot.write(snapshot.Snapshot(about, state, self._images.contents.get(row.image)))
+        self._check_image_room(len(content))
+        return self._keep_snapshot(command.name or f"{row.name[:31]} snapshot", about, content)
+
+    def _snapshot_add(self, command: ImageAdd) -> dict[str, Any]:
+        """An uploaded snapshot brings its image along, for when its guest is reset."""
+        found = snapshot.read(command.content)
+        snapshot.try_out(found)
+        if found.image is not None:
+            row = self._images.upload(found.about.image.name, found.image)
+            self._keep_image(msgspec.structs.replace(found.about.image, id=row.id, size=row.size))
+        name = command.name.removesuffix(snapshot.SUFFIX) or found.about.guest.name
+        return self._keep_snapshot(name, found.about, command.content)
+
+    def _keep_snapshot(self, name: str, about: snapshot.About, content: bytes) -> dict[str, Any]:
+        identity = snapshot.identity(content)
+        guest = about.guest
+        of = SnapshotRow(guest.image, about.stack, guest.vcpus, guest.arguments)
+        self._images.keep_snapshot(identity, content)
+        return self._keep_image(
+            ImageRow(identity, name, False, len(content), guest.memory_mib, "snapshot", snapshot=of)
+        )
+
+    def _snapshot_problem(self, of: SnapshotRow, memory_mib: int, host: HostRow) -> Problem | None:
+        """Why a guest cannot go on from a snapshot on this host."""
+        if of.stack != host.stack:
+            return Problem(
+                "snapshot-other-stack",
+                f"The snapshot is of a guest on the stack {of.stack}; {host.name} has {host.stack}.",
+                {"host": host.name, "from": of.stack, "to": host.stack},
+            )
+        return self._world.hosts[host.id].fits(of.vcpus, memory_mib)
+
+    def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
+        row = self._image_row(query.image)
+        if row.snapshot is None:
+            raise LabError("no-such-image", f"This lab has no snapshot {query.image}.", image=query.image)
+        return {"name": row.name, "content": self._images.contents[row.id]}
 
     def _console_input(self, command: ConsoleInput) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
@@ -393,6 +449,8 @@ class Lab:
         """The answer, as its class in `engine.commands` says. Raises LabError."""
         if isinstance(query, FitsQuery):
             return self._fits(query)
+        if isinstance(query, SnapshotQuery):
+            return self._snapshot_file(query)
         return queries.answer(query, self._document, self._history, self._images, self._blank_world, progress)
 
     def _fits(self, query: FitsQuery) -> dict[str, Any]:
@@ -405,7 +463,10 @@ class Lab:
         else:
             image = self._image_row(query.image) if query.image is not None else None
             need = query.memory_mib or (image.default_memory_mib if image else 0)
-            problem = machine.fits(1, need)
+            if image is not None and image.snapshot is not None:
+                problem = self._snapshot_problem(image.snapshot, need, host)
+            else:
+                problem = machine.fits(1, need)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -628,7 +689,8 @@ def _check(saved: _Saved) -> None:
     if set(document.images) != set(saved.images):
         raise ValueError("images and their contents do not match")
     for image, content in saved.images.items():
-        if digest(content) != image:
+        held = snapshot.identity(content) if snapshot.is_snapshot(content) else digest(content)
+        if held != image or (document.images[image].snapshot is None) == snapshot.is_snapshot(content):
             raise ValueError(f"the content of {image} is another one")
     if max([0, *document.hosts, *document.guests]) >= saved.next_id:
         raise ValueError("an identifier was given twice")
@@ -646,6 +708,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     LabRename: Lab._lab_rename,
     ImageAdd: Lab._image_add,
     ImageAssemble: Lab._image_assemble,
+    SnapshotTake: Lab._snapshot_take,
     ConsoleInput: Lab._console_input,
     GuestPower: Lab._guest_power,
     LabRun: Lab._lab_run,
@@ -658,5 +721,5 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 
 _STRUCTURAL = (
     HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestRemove,
-    LabRename, ImageAdd, ImageAssemble, LabReset, LabUndo, LabRedo,
+    LabRename, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from engine.commands import AnyCommand, AnyQuery, ImageAdd, LabError, Problem
+from engine.commands import AnyCommand, AnyQuery, ImageAdd, LabError, Problem, SnapshotQuery
 
 VERSION = 1
 ACKNOWLEDGE_EVERY = 4  # ticks
@@ -116,5 +116,9 @@ def read(content: Any, shape: type[Incoming]) -> Incoming:
     if isinstance(message, CommandMessage) and isinstance(message.command, ImageAdd):
         raise LabError(
             "bad-message", "Images are uploaded as files, not sent as messages.", detail="image.add"
+        )
+    if isinstance(message, QueryMessage) and isinstance(message.query, SnapshotQuery):
+        raise LabError(
+            "bad-message", "Snapshots are downloaded as files, not sent as messages.", detail="snapshot"
         )
     return message

@@ -20,7 +20,8 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
-from engine.commands import ImageAdd, LabError, Problem, TraceQuery
+from engine.commands import ImageAdd, LabError, Problem, SnapshotQuery, TraceQuery
+from engine.snapshot import SUFFIX
 from engine.trace import record
 from engine.trace.export import to_lines
 from webapp.config import Config
@@ -129,6 +130,7 @@ def defect(_error: Exception) -> tuple[Response | str, int]:
 
 _STATUS = {
     "lab-not-found": 404,
+    "no-such-image": 404,
     "server-limit-labs": 409,
     "page-too-old": 403,
     "no-file": 400,
@@ -185,6 +187,21 @@ def upload_image(name: str) -> Response:
         raise _too_large(file.filename or "file")
     accepted = _labs().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
     return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
+
+
+@pages.get("/labs/<name>/snapshots/<image>")
+def snapshot(name: str, image: str) -> Response:
+    """A snapshot that the lab keeps, as a file that this or another lab, or `ringside run`, goes on from."""
+    _labs().row(name)
+    try:
+        query = msgspec.convert({"image": image}, SnapshotQuery)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"This is not the id of a snapshot: {error}.") from None
+    found = msgspec.msgpack.decode(_labs().query(name, query).result)
+    response = Response(found["content"], mimetype="application/octet-stream")
+    filename = re.sub(r"[^\w.\-]", "-", found["name"], flags=re.ASCII) + SUFFIX
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return response
 
 
 @pages.get("/labs/<name>/export")

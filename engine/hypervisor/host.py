@@ -150,8 +150,8 @@ class Host:
         """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it
         does not fit."""
         guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
+        self._admit(guest)  # first, so that its timers are set on this host's harts
         guest.take_over(state)
-        self._admit(guest)
 
     def _concrete(self, guest_id: int) -> BareMetalGuest | VmGuest:
         guest = self.guests[guest_id]
@@ -358,7 +358,7 @@ class Host:
         if self.bare_metal:
             guest = next(iter(self.guests.values()), None)
             hart.next_event = (
-                NEVER if guest is None else min(NEVER, guest.board.deadline(hart.number) + guest.started)
+                NEVER if guest is None else _clock_at(guest.board.deadline(hart.number) + guest.started)
             )
         else:
             vcpu = self.loaded[hart.number]
@@ -395,7 +395,7 @@ class Host:
 
     def _timer_of(self, vcpu: VCpu) -> int:
         """Clock at which the vCPU's timer is due."""
-        return min(NEVER, vcpu.deadline() + self._vm_of(vcpu).started)
+        return _clock_at(vcpu.deadline() + self._vm_of(vcpu).started)
 
     def _wakes_at(self, hart: Hart) -> int:
         """Clock of the next timer event that could give this hart something to do."""
@@ -512,6 +512,12 @@ class Host:
         self._slice_end = list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]
+
+
+def _clock_at(time: int) -> int:
+    """A time as a hart's clock can show it. One before the host was switched on is what a guest brings along
+    whose timer was due already."""
+    return min(NEVER, max(0, time))
 
 
 def _too_little_memory(need: int, free: int) -> Problem:

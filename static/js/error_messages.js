@@ -60,6 +60,13 @@ export const ERROR_MESSAGES = {
   'error.unknown-command': ['The lab does not know this command. Reload the page.', '실험실이 모르는 명령입니다. 페이지를 새로 고치세요.'],
   'error.unknown-query': ['The lab does not know this question. Reload the page.', '실험실이 모르는 요청입니다. 페이지를 새로 고치세요.'],
   'error.checkpoint-newer': ['This lab was saved by a newer Ringside (format {version}; this one reads up to {supported}).', '더 새로운 Ringside가 저장한 실험실입니다 (형식 {version}, 여기서는 {supported}까지 읽음).'],
+  // snapshots (engine/snapshot.py)
+  'error.snapshot-foreign': ['This file is no snapshot of Ringside’s.', 'Ringside 스냅샷 파일이 아닙니다.'],
+  'error.snapshot-newer': ['This snapshot has format {version}; this Ringside reads format {supported}.', '스냅샷의 형식은 {version}인데, 이 Ringside는 형식 {supported:을} 읽습니다.'],
+  'error.snapshot-truncated': ['The snapshot ends after {have} bytes, inside its {part}; it needs {need}. Copy it again.', '스냅샷이 {part} 안에서 {have}바이트 만에 끝납니다. {need}바이트가 필요하니 다시 복사하세요.'],
+  'error.snapshot-damaged': ['The snapshot is damaged in its {part}: {reason}.', '스냅샷의 {part:이} 손상되었습니다: {reason}.'],
+  'error.snapshot-other-stack': ['{host} has another stack; a snapshot goes on only on the stack that it was taken on.', '{host:은} 스택이 다릅니다. 스냅샷은 저장될 때와 같은 스택에서만 이어집니다.'],
+  'error.snapshot-is-all': ['A snapshot is a whole machine: --snapshot-in cannot be used with {option}.', '스냅샷은 기계 전체입니다. --snapshot-in은 {option:과} 함께 쓸 수 없습니다.'],
   'error.elf-address': ['An ELF file says itself where it goes; only a flat binary takes an address.', 'ELF 파일은 적재 주소를 스스로 정합니다. 플랫 바이너리에만 주소를 줄 수 있습니다.'],
   'error.elf-truncated': ['The {part} at offset {offset} is {size} bytes long, but the file ends after {file_size} bytes. It was cut short; copy it again.', '오프셋 {offset}의 {part:은} {size}바이트인데 파일은 {file_size}바이트 만에 끝납니다. 잘린 파일이니 다시 복사하세요.'],
   'error.elf-entry': ['Its entry {entry} lies in none of its segments. Give the linker the entry symbol (ENTRY or -e).', '시작 주소 {entry}가 어느 세그먼트에도 없습니다. 링커에 시작 심볼을 지정하세요 (ENTRY 또는 -e).'],
