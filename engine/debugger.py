@@ -30,7 +30,8 @@ from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.csrs import Csr
-from engine.machine.hart import MACHINE, SUPERVISOR, USER, Hart
+from engine.machine.hart import Hart
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.loader import LoadedImage
 from engine.machine.memory import PAGE
 from engine.world import World

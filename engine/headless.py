@@ -28,8 +28,9 @@ from engine.document import GuestRow, HostRow
 from engine.gdb import Stub
 from engine.images import Images, builtin_rows
 from engine.isa.assembler import AssemblyError, assemble
+from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
-from engine.isa.program import Program
+from engine.isa.program import Program, instructions
 from engine.machine.loader import LoadedImage, check_fits, inspect
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.export import JsonLinesSink
@@ -305,13 +306,12 @@ def disasm_command(arguments: argparse.Namespace) -> int:
 
 
 def _disassembly(image: LoadedImage, address: int, data: bytes) -> Iterator[str]:
-    for at in range(0, len(data) - 3, 4):
+    for at, word in instructions(data):
         pc = address + at
         found = image.symbols.lookup(pc)
         if found is not None and found[1] == 0:
             yield f"\n{found[0]}:\n"
-        word = int.from_bytes(data[at : at + 4], "little")
-        yield f"{pc:16x}:  {word:08x}  {disassemble(word, pc)}\n"
+        yield f"{pc:16x}:  {f'{word:0{2 * length_of(word)}x}':8}  {disassemble(word, pc)}\n"
 
 
 # -- run -------------------------------------------------------------------------------------------

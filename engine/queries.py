@@ -6,13 +6,14 @@ to that moment from the nearest checkpoint; the lab itself does not move.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from engine import guests
+from engine.bits import MASK64
 from engine.commands import (
     AnyQuery,
     CodeQuery,
@@ -32,7 +33,7 @@ from engine.hypervisor.costs import COSTS, crossings
 from engine.hypervisor.guest import Guest
 from engine.images import Images, builtin_rows
 from engine.isa.csrs import csr_fields
-from engine.isa.decoder import decode
+from engine.isa.decoder import decode, length_of
 from engine.isa.disassembler import disassemble
 from engine.sources import SourceMap, source_map
 from engine.trace.record import PATHS
@@ -45,7 +46,6 @@ MAX_DERIVING_STEPS = 4_000_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
-_WORD_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,13 +269,14 @@ def _code(lens: Lens, query: CodeQuery) -> dict[str, Any]:
     machine = lens.guest(query.guest, query.vcpu)
     sources = lens.sources(lens.document.guest_of(query.guest))
     pc = machine.registers(query.vcpu)["pc"]
-    centre = pc if query.address is None else query.address & ~(_WORD_BYTES - 1)
-    first = max(0, centre - query.rows // 4 * _WORD_BYTES) if query.address is None else centre
+    if query.address is None:
+        address = centre = pc
+        for _ in range(query.rows // 4):
+            address = _before(machine, query.vcpu, address)
+    else:
+        address = centre = query.address & ~1
     rows = []
-    for address in range(first, min(first + query.rows * _WORD_BYTES, 1 << 64), _WORD_BYTES):
-        word = _word(machine, query.vcpu, address)
-        if word is None:
-            continue
+    for address, word in _instructions(machine, query.vcpu, address, query.rows):
         physical = _physical(machine, query.vcpu, address)
         place = sources.place(address, physical)
         rows.append(
@@ -305,8 +306,30 @@ def _symbols(lens: Lens, query: SymbolsQuery) -> dict[str, Any]:
 
 
 def _word(machine: Guest, vcpu: int, address: int) -> int | None:
-    content = machine.read(vcpu, address, _WORD_BYTES, False)
-    return None if content is None else int.from_bytes(content, "little")
+    """The instruction at an address, 2 or 4 bytes; None where it cannot be read."""
+    halves = machine.read(vcpu, address, 2, False)
+    if halves is not None and length_of(halves[0]) == 4:
+        rest = machine.read(vcpu, (address + 2) & MASK64, 2, False)
+        halves = None if rest is None else halves + rest
+    return None if halves is None else int.from_bytes(halves, "little")
+
+
+def _instructions(machine: Guest, vcpu: int, address: int, count: int) -> Iterator[tuple[int, int]]:
+    """(address, encoding) of up to `count` instructions from `address` on; what cannot be read is skipped."""
+    for _ in range(count):
+        if address > MASK64:
+            return
+        word = _word(machine, vcpu, address)
+        if word is not None:
+            yield address, word
+        address += 4 if word is None else length_of(word)
+
+
+def _before(machine: Guest, vcpu: int, address: int) -> int:
+    """Where the instruction before `address` probably begins: code cannot be read backwards, so 4 bytes before if that
+    begins a whole one, else 2."""
+    word = _word(machine, vcpu, max(0, address - 4))
+    return max(0, address - (2 if word is not None and length_of(word) == 2 else 4))
 
 
 def _physical(machine: Guest, vcpu: int, address: int) -> int | None:

@@ -63,7 +63,11 @@ class Clint:
     def deadline(self, hart: int) -> int | None:
         """The value of `now()` from which `timer(hart)` holds; None: only a write can bring it about."""
         compare = self._mtimecmp[hart]
-        return None if compare == MASK64 else max(compare - self._offset, 0)
+        return None if compare == MASK64 else self.reached(compare)
+
+    def reached(self, time: int) -> int:
+        """The value of `now()` at which mtime reaches `time`, in ticks."""
+        return max(time - self._offset, 0)
 
     def set_timer(self, hart: int, ticks: int) -> None:
         """mtimecmp[hart] = ticks, as firmware does it for SBI's set_timer."""

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.machine import mmu
 from engine.machine.board import Board
-from engine.machine.hart import MACHINE, SUPERVISOR, USER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import Memory
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.trace.record import (
     INTERRUPT_BIT,
     PATH_IDS,

@@ -12,9 +12,11 @@ from engine.commands import Problem
 from engine.isa.csrs import Status
 from engine.machine import csrfile, mmu
 from engine.machine.board import Board
-from engine.machine.hart import MACHINE, SUPERVISOR, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
-from engine.machine.mmu import Access, Trap
+from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.privileged import MACHINE, SUPERVISOR, walk_options
+from engine.machine.traps import Trap
 from engine.trace.record import (
     FAILURES,
     Cause,
@@ -183,11 +185,10 @@ class Guest:
         hart = self.hart(vcpu)
         if hart.privilege == MACHINE or not hart.satp >> 60:
             return address
-        status = hart.mstatus | Status.SUM | Status.MXR
-        tables = TableReader(self.board)
-        return mmu.walk(
-            tables, hart.satp, address, Access.LOAD, SUPERVISOR, status, trail, update=False
-        ).physical
+        walk = RecordedWalk(TableReader(self.board))
+        walk.trail = trail
+        options = walk_options(hart, 0) | Status.SUM | Status.MXR | mmu.LOOK
+        return mmu.walk(walk, hart.satp, 0, address, Access.LOAD, SUPERVISOR, options)
 
     def read(self, vcpu: int, address: int, length: int, physical: bool) -> bytes | None:
         """`length` bytes within one page, or None where no RAM is mapped."""
@@ -282,10 +283,11 @@ class TableReader:
     def __init__(self, board: Board) -> None:
         self._board = board
 
+    def is_ram(self, address: int) -> bool:
+        return _within(self._board, address, 8)
+
     def read_entry(self, address: int) -> int:
-        if not _within(self._board, address, 8):
-            raise Trap(Cause.LOAD_ACCESS_FAULT, address)
         return int.from_bytes(self._board.ram.read(address, 8), "little")
 
-    def write_entry(self, address: int, entry: int) -> None:  # noqa: ARG002
+    def write_entry(self, address: int, entry: int) -> None:
         raise AssertionError("looking changes nothing")

@@ -22,6 +22,7 @@ from engine.machine.bus import Bus, Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
+from engine.machine.native.runtime import native
 from engine.trace.record import Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
@@ -68,6 +69,7 @@ class Host:
         self._traps_left = _UNLIMITED
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
+            hart.use_native(native())
 
     # -- structure -----------------------------------------------------------------------------------
     @property

@@ -25,10 +25,11 @@ from typing import Any
 from engine.hypervisor.frames import Frames
 from engine.isa.csrs import Status
 from engine.machine import mmu
-from engine.machine.hart import MACHINE, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
+from engine.machine.privileged import MACHINE
 
 RELEASE_AFTER = 8
 MAX_SPACES = 64

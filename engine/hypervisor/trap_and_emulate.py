@@ -27,10 +27,12 @@ from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS
 from engine.isa.decoder import decode
 from engine.machine import mmu
-from engine.machine.hart import MACHINE, USER, Hart, IllegalInstruction
-from engine.machine.mmu import PAGE_FAULTS, Access, Trap
+from engine.machine.hart import Hart
+from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER, walk_options
 from engine.machine.reference import operation
 from engine.machine.state import NO_RESERVATION
+from engine.machine.traps import IllegalInstruction, Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind
 
 if TYPE_CHECKING:
@@ -71,7 +73,7 @@ class TrapAndEmulate:
         hart.pc = vcpu.virtual.pc
         self._select_space(vcpu, hart)
         self.guest.host.retime(hart)
-        if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() is not None:
+        if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() != NO_INTERRUPT:
             hart.leave = True
 
     # -- exits ---------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ class TrapAndEmulate:
     def _deliver_interrupt(self, vcpu: VCpu) -> Outcome | None:
         """Take the virtual hart's pending interrupt; built-in firmware passes machine ones on first."""
         virtual = vcpu.virtual
-        while (code := virtual.pending_interrupt()) is not None:
+        while (code := virtual.pending_interrupt()) != NO_INTERRUPT:
             forwarded = virtual.monitor is not None and virtual.trap_target(code, True) == MACHINE
             virtual.waiting = False
             virtual.trap(code, 0, interrupt=True)
@@ -214,13 +216,12 @@ class TrapAndEmulate:
         key = self.shadow.key(virtual)
         if key[1] < 0:
             return self._interpret(vcpu, Action.EMULATE, 0)
-        trail: list[mmu.Step] = []
+        walk = RecordedWalk(virtual.bus)
         try:
             if key[0]:
-                leaf = mmu.walk(
-                    virtual.bus, virtual.satp, address, access, virtual.privilege, virtual.mstatus, trail
-                )
-                target, allowed = leaf.physical, permissions(leaf.entry, virtual)
+                options = walk_options(virtual, 0)
+                target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
+                allowed = permissions(walk.leaf, virtual)
             else:
                 target, allowed = address, mmu.R | mmu.W | mmu.X
         except Trap as trap:
@@ -233,7 +234,7 @@ class TrapAndEmulate:
             self._carry_reservation(vcpu, target)
             return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target)
         was_mapped = self.shadow.mapped(key, address)
-        frame = self.shadow.fill(key, address, target >> 12, allowed, trail)
+        frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
         action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0

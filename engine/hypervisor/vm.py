@@ -15,9 +15,10 @@ from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.machine.board import Board, Owner
 from engine.machine.bus import Devices
-from engine.machine.hart import USER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.privileged import USER
 from engine.machine.state import NO_RESERVATION
 from engine.trace.record import Level
 
@@ -227,6 +228,7 @@ class VCpu:
     def restore(self, state: dict[str, Any]) -> None:
         """State as saved; not loaded on a hart."""
         self.hart = None
+        self.virtual.own_registers()
         self.virtual.load(state["virtual"])
         self._retired, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]

@@ -12,10 +12,12 @@ from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
 from engine.isa.csrs import Status
 from engine.machine import mmu
-from engine.machine.hart import MACHINE, NEVER, USER, Hart
+from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
-from engine.machine.mmu import Access, Trap
+from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.privileged import MACHINE, USER
+from engine.machine.traps import Trap
 from engine.trace.record import (
     FAILURES,
     PATH_IDS,
@@ -169,18 +171,15 @@ class VmGuest(Guest):
     def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:
         shadow = self.technique.shadow
         key = shadow.key(self.vm.vcpus[vcpu].virtual)
-        trail: list[mmu.Step] = []
         if key not in shadow.roots:
-            return trail, None
+            return [], None
+        walk = RecordedWalk(_HostReader(self.host.memory))
+        satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + shadow.roots[key]
         try:
-            satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + shadow.roots[key]
-            status = Status.SUM | Status.MXR
-            tables = _HostReader(self.host.memory)
-            return trail, mmu.walk(
-                tables, satp, address, Access.LOAD, USER, status, trail, update=False
-            ).physical
+            physical = mmu.walk(walk, satp, 0, address, Access.LOAD, USER, Status.MXR | mmu.LOOK)
         except Trap:
-            return trail, None
+            return walk.trail, None
+        return walk.trail, physical
 
     def host_physical(self, gpa: int) -> int | None:
         frame = self.vm.ram.map.get(gpa >> 12)
@@ -233,6 +232,9 @@ class _HostReader(TableReader):
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
+
+    def is_ram(self, address: int) -> bool:
+        return self._memory.holds(address, 8)
 
     def read_entry(self, address: int) -> int:
         return self._memory.read(address - self._memory.base, 8)

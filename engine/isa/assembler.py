@@ -6,8 +6,9 @@ pseudo-instruction table; here are only the directives, `li`, and the meaning of
 needed: programs are one file.
 
 Invariants: every fault points at a line and a column (both from 1) and says what would be right; a program
-that assembles is byte for byte what the GNU assembler and linker make of the same source (without
-relaxation), except that `.org` takes an address, not an offset. Limits: CONTENT_LIMIT, BSS_LIMIT,
+that assembles is byte for byte what the GNU assembler and linker make of the same source (without relaxation and
+automatic compression: an instruction is compressed where the source says `c.`, whatever `.option` says), except that
+`.org` takes an address, not an offset. Limits: CONTENT_LIMIT, BSS_LIMIT,
 STATEMENT_LIMIT; nothing here recurses deeper than expressions.OPERATIONS_LIMIT on any input.
 
 Sections lie in the order .text, .rodata, .data, .bss from the base address. A base below 0x80200000 is
@@ -42,7 +43,7 @@ from engine.isa.expressions import (
     tokenize,
 )
 from engine.isa.formats import Row
-from engine.isa.program import Program, Section
+from engine.isa.program import Program, Section, instructions
 from engine.isa.pseudo import PSEUDOS, Pseudo
 from engine.isa.table import BY_MNEMONIC, REGISTERS
 
@@ -52,7 +53,8 @@ BSS_LIMIT = 512 << 20
 STATEMENT_LIMIT = 20_000
 ERROR_LIMIT = 20
 SECTION_ALIGNMENT = 16
-NOP = 0x13
+NOP = BY_MNEMONIC["addi"].encode().to_bytes(4, "little")
+COMPRESSED_NOP = BY_MNEMONIC["c.nop"].encode().to_bytes(2, "little")
 
 
 class Diagnostic(NamedTuple):
@@ -94,11 +96,10 @@ def assemble(source: str, name: str = "program", base: int = DEFAULT_BASE) -> Pr
 
 
 def words_of(statement: str, pc: int = 0) -> list[int]:
-    """The instruction words of one statement at address `pc`; targets are absolute addresses. Raises
+    """The encodings of one statement's instructions at address `pc`; targets are absolute addresses. Raises
     AssemblyError.
     """
-    text = _Assembly(statement, "statement", pc).program().sections[0].content
-    return [int.from_bytes(text[at : at + 4], "little") for at in range(0, len(text), 4)]
+    return [word for _, word in instructions(_Assembly(statement, "statement", pc).program().sections[0].content)]
 
 
 # -- statements ------------------------------------------------------------------------------------
@@ -340,7 +341,7 @@ class _Assembly:
         if area.name == ".bss":
             raise SourceError(statement.column, "bss-content", section=area.name)
         place = area.size + (self.base if area.name == ".text" else 0)
-        if place & 3:
+        if place & 1:
             raise SourceError(statement.column, "instruction-alignment", address=f"{place:x}")
         row, order = _row_of(statement.mnemonic)
         if area.name == ".text":
@@ -353,7 +354,7 @@ class _Assembly:
                 node = _expression(operand)
                 assert isinstance(node, Relocation)
                 self.noted_high_parts.append((area, area.size, node))
-        self._emit(statement, 4, partial(self._encode, row, order, statement))
+        self._emit(statement, row.length, partial(self._encode, row, order, statement))
 
     def _emit(self, statement: _Statement, size: int, emitter: Callable[[int], bytes] | None) -> None:
         """Take `size` bytes here. Without an emitter they are zero."""
@@ -472,7 +473,7 @@ class _Assembly:
         if len(values) == 2 and area.name != ".bss":
             fill = bytes([values[1] & 0xFF]) * count
         elif area.name == ".text":
-            fill = bytes(count & 3) + NOP.to_bytes(4, "little") * (count >> 2)
+            fill = bytes(count & 1) + COMPRESSED_NOP * (count >> 1 & 1) + NOP * (count >> 2)
         else:
             fill = b""
         self._emit(statement, count, partial(_constant_bytes, fill) if fill else None)
@@ -689,7 +690,11 @@ class _Assembly:
             if not operand.tokens:
                 raise SourceError(operand.column, "expected-value")
             fields.update(self._fields(row, pattern, statement, operand, pc))
-        return row.encode(**fields).to_bytes(4, "little")
+        for field, reserved in row.excluded.items():
+            if fields[field] in reserved:
+                column = statement.operands[0].column
+                raise SourceError(column, "reserved", mnemonic=row.mnemonic, name=field, value=fields[field])
+        return row.encode(**fields).to_bytes(row.length, "little")
 
     def _fields(
         self, row: Row, pattern: str, statement: _Statement, operand: _Operand, pc: int
@@ -698,18 +703,19 @@ class _Assembly:
         if pattern in REGISTER_PATTERNS:
             if not _is_register(operand.tokens):
                 raise self._wrong(statement, operand, "operand-register")
-            return {pattern: REGISTER_NUMBERS[operand.tokens[0].text]}
-        if pattern.endswith("(rs1)"):
+            return self._register(row, pattern, operand.tokens[0], operand.column)
+        if pattern.endswith(")"):
             if not _is_memory(operand.tokens) or operand.tokens[-2].text not in REGISTER_NUMBERS:
                 raise self._wrong(statement, operand, "operand-memory")
-            base = REGISTER_NUMBERS[operand.tokens[-2].text]
+            offset_pattern, _, base_pattern = pattern.rstrip(")").partition("(")
+            base = self._register(row, base_pattern, operand.tokens[-2], operand.column)
             offset = _Operand(operand.tokens[:-3], operand.column, operand.tokens[-3].column)
             value = self._immediate(offset, pc) if offset.tokens else 0
-            if pattern == "(rs1)":
+            if not offset_pattern:
                 if value:
                     raise SourceError(operand.column, "operand-offset", mnemonic=statement.mnemonic)
-                return {"rs1": base}
-            return {"rs1": base, "imm": self._bounded(row, operand, value, "imm")}
+                return base
+            return base | {"imm": self._bounded(row, operand, value, "imm")}
         if pattern in {"pred", "succ"}:
             text = operand.text
             if text != "0" and not re.fullmatch("i?o?r?w?", text):
@@ -720,8 +726,31 @@ class _Assembly:
         value = self._immediate(operand, pc)
         if pattern == "target":
             return {"imm": self._distance(row, operand, value & MASK64, pc)}
-        self._bounded(row, operand, value, pattern)
-        return {"imm": signed(sign_extend(value << 12, 32))} if pattern == "upper" else {pattern: value}
+        if pattern == "upper":
+            return {"imm": self._upper(row, operand, value)}
+        return {pattern: self._bounded(row, operand, value, pattern)}
+
+    def _register(self, row: Row, pattern: str, token: Token, column: int) -> dict[str, int]:
+        """The field of a register operand; `sp` in a row's syntax admits nothing else and is no field."""
+        number = REGISTER_NUMBERS[token.text]
+        if pattern in REGISTER_NUMBERS:
+            if number != REGISTER_NUMBERS[pattern]:
+                raise SourceError(column, "register-other", mnemonic=row.mnemonic, name=pattern, text=token.text)
+            return {}
+        low, high, _ = row.limits(pattern)
+        if not low <= number <= high:
+            names = {"low": REGISTERS[low], "high": REGISTERS[high]}
+            raise SourceError(column, "register-range", mnemonic=row.mnemonic, text=token.text, **names)
+        return {pattern: number}
+
+    def _upper(self, row: Row, operand: _Operand, value: int) -> int:
+        """The immediate of lui, auipc and c.lui, which are written without its twelve zeros and without a sign."""
+        low, high, _ = row.limits("imm")
+        immediate = signed(sign_extend(value << 12, 32))
+        if not 0 <= value <= 0xF_FFFF or not low <= immediate <= high:
+            params = {"value": value, "low": 0, "high": high >> 12 if row.length == 2 else 0xF_FFFF}
+            raise SourceError(operand.column, "immediate", mnemonic=row.mnemonic, **params)
+        return immediate
 
     def _csr(self, operand: _Operand, pc: int) -> int:
         if len(operand.tokens) == 1 and operand.tokens[0].kind == "name":
@@ -739,19 +768,21 @@ class _Assembly:
         return value
 
     def _bounded(self, row: Row, operand: _Operand, value: int, field: str) -> int:
-        low, high = _limits(row, field)
+        low, high, step = row.limits(field)
         if not low <= value <= high:
             params = {"value": value, "low": low, "high": high}
             raise SourceError(operand.column, "immediate", mnemonic=row.mnemonic, **params)
+        if value % step:
+            raise SourceError(operand.column, "immediate-step", mnemonic=row.mnemonic, value=value, step=step)
         return value
 
     def _distance(self, row: Row, operand: _Operand, target: int, pc: int) -> int:
-        low, high = _limits(row, "imm")
+        low, high, _ = row.limits("imm")
         distance = signed((target - pc) & MASK64)
-        if target & 3:
+        if target & 1:
             raise SourceError(operand.column, "target-odd", target=f"{target:x}")
         if not low <= distance <= high:
-            key = "jump-far" if row.mnemonic == "jal" else "branch-far"
+            key = "jump-far" if row.mnemonic in {"jal", "c.j"} else "branch-far"
             params = {"distance": distance, "low": low, "high": high}
             raise SourceError(operand.column, key, mnemonic=row.mnemonic, **params)
         return distance
@@ -834,7 +865,7 @@ REGISTER_NUMBERS = {name: number for number, name in enumerate(REGISTERS)} | {
 }
 EQUATES = frozenset({".equ", ".set", ".equiv", ".eqv"})
 FENCE_BITS = {"i": 8, "o": 4, "r": 2, "w": 1}
-REGISTER_PATTERNS = frozenset({"rd", "rs", "rt", "rs1", "rs2"})
+REGISTER_PATTERNS = frozenset({"rd", "rs", "rt", "rs1", "rs2", "sp"})
 _BLOCK_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"?|(?:#|//)[^\n]*|/\*(?s:.*?)(?:\*/|\Z)')
 
 
@@ -928,15 +959,6 @@ def _row_of(mnemonic: str) -> tuple[Row, int]:
         return BY_MNEMONIC[mnemonic], 0
     name, _, order = mnemonic.rpartition(".")
     return BY_MNEMONIC[name], ORDERINGS[order]
-
-
-def _limits(row: Row, field: str) -> tuple[int, int]:
-    """The least and greatest value of an operand: `upper` is an immediate without its implied zeros."""
-    if field == "imm":
-        bits = row.immediate_bits
-        return -(1 << (bits - 1)), (1 << (bits - 1)) - row.immediate_step
-    bits = 20 if field == "upper" else sum(piece.width for piece in row.pieces if piece.field == field)
-    return 0, (1 << bits) - 1
 
 
 def _usage(mnemonic: str) -> str:

@@ -45,7 +45,11 @@ MESSAGES: dict[str, str] = {
     "operand-csr": "`{text}` is no CSR; right is a name such as mstatus or a number from 0 to 0xfff",
     "operand-csr-close": "`{text}` is no CSR; did you mean `{closest}`?",
     "immediate": "{value} is out of range: `{mnemonic}` takes {low} to {high}",
-    "target-odd": "the target 0x{target} is not a multiple of 4, and instructions are 4 bytes long",
+    "immediate-step": "{value} is not a multiple of {step}, as `{mnemonic}` needs it",
+    "register-range": "`{mnemonic}` has no room for `{text}` here; right is {low} to {high}",
+    "register-other": "`{mnemonic}` works on `{name}` here, not on `{text}`",
+    "reserved": "`{mnemonic}` with {name} = {value} is a reserved encoding",
+    "target-odd": "the target 0x{target} is odd, and instructions stand at multiples of 2",
     "branch-far": "the target is {distance} bytes away and `{mnemonic}` reaches {low} to {high}; "
     "right is the opposite branch over a `j`",
     "jump-far": "the target is {distance} bytes away and `{mnemonic}` reaches {low} to {high}; "
@@ -61,8 +65,8 @@ MESSAGES: dict[str, str] = {
     "org-backward": "the program is at 0x{here} already; `.org` cannot go back to 0x{target}",
     "too-large": "the program would be larger than {limit} MiB",
     "too-many-statements": "the program has more than {limit} statements",
-    "instruction-alignment": "an instruction must stand at a multiple of 4, and this is 0x{address}; "
-    "put `.balign 4` before it",
+    "instruction-alignment": "an instruction must stand at a multiple of 2, and this is 0x{address}; "
+    "put `.balign 2` before it",
     "overlap": "{section} would begin at 0x{address}, beyond the 64-bit address space",
 }
 

@@ -2,7 +2,7 @@
 
 Derived from the instruction rows (operands as each row's format spells them) and, backwards, from the table
 of pseudo-instructions. Invariant, tested for every row: assembling the text at the same pc gives the word
-again; a word that is no instruction of this machine becomes `.word 0x...`.
+again; what is no instruction of this machine becomes `.word 0x...` or `.half 0x...`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from engine.bits import MASK64
 from engine.isa.csrs import CSR_NUMBERS, CSRS
-from engine.isa.decoder import decode
+from engine.isa.decoder import decode, encoding_of, length_of
 from engine.isa.formats import Row
 from engine.isa.pseudo import PSEUDOS, Pseudo
 from engine.isa.table import BY_MNEMONIC, REGISTERS
 
 _FENCE_LETTERS = "iorw"
-_OPERAND = re.compile(r"[a-z]+\d?")
+_OPERAND = re.compile(r"\b(?!sp\b)[a-z]+\d?")
 #: Operands that are not named as their field is.
 _FIELDS = {"target": "imm", "upper": "imm"}
 
@@ -33,15 +33,16 @@ class _Reverse(NamedTuple):
 
 
 def disassemble(word: int, pc: int) -> str:
-    """`word` (32 bits, at address `pc`) as assembly; jump and branch targets are absolute addresses in
-    hexadecimal.
+    """The instruction at the begin of `word` (at address `pc`) as assembly; jump and branch targets are absolute
+    addresses in hexadecimal.
 
     An encoding whose reserved fields are not zero (a fence with registers, say) executes, but has no
     spelling: `.word`.
     """
     row = decode(word)
     if row is None or any(row.operands(word)[name] for name in _unspelt(row)):
-        return f".word 0x{word & 0xFFFF_FFFF:08x}"
+        word = encoding_of(word)
+        return f".word 0x{word & 0xFFFF_FFFF:08x}" if length_of(word) == 4 else f".half 0x{word:04x}"
     fields = row.operands(word)
     texts = {operand: _text(operand, fields[_FIELDS.get(operand, operand)], pc) for operand in _operands(row)}
     for reverse in _REVERSES.get(row.mnemonic, ()):

@@ -1,39 +1,73 @@
 """How a row's pattern becomes an encoding: the manual's instruction diagrams, read as text.
 
-A pattern lists, from bit 31 to bit 0, fixed bits (`0110011`) and fields: `rd rs1 rs2` (5 bits), `csr` (12),
-`uimm` (5), `shamt[5:0]`, `aq rl` (1), `fm pred succ` (4), and slices of the immediate as the manual writes
-them (`imm[12|10:5]`). An immediate's highest bit is its sign (unprivileged specification, section 2.3).
+A pattern lists, from bit 31 to bit 0 (bit 15, for a compressed instruction), fixed bits (`0110011`) and fields:
+`rd rs1 rs2 rs3` (5 bits), `csr` (12), `uimm` (5), `rm` (3), `shamt[5:0]`, `aq rl` (1), `fm pred succ` (4), and slices
+of the immediate as the manual writes them: `imm[12|10:5]`, whose highest bit is the sign (unprivileged specification,
+section 2.3), or `uimm[5:3|8:6]`, which has none; both are the operand `imm`. The manual's shorthands for compressed
+instructions (section 16.2) are
+
+    rd'       three bits that name x8 to x15 (f8 to f15)
+    rd/rs1    one field that is both operands
+
+and after the bits may stand what takes none:
+
+    rs1=2     the operand has this value in every encoding
+    rd!=0,2   these values are reserved: the word is no encoding of this row
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
-from engine.bits import MASK32
-
-WIDTHS = {"rd": 5, "rs1": 5, "rs2": 5, "csr": 12, "uimm": 5, "aq": 1, "rl": 1, "fm": 4, "pred": 4, "succ": 4}
+WIDTHS = {
+    "rd": 5, "rs1": 5, "rs2": 5, "rs3": 5, "csr": 12, "uimm": 5, "rm": 3, "aq": 1, "rl": 1,
+    "fm": 4, "pred": 4, "succ": 4,
+}  # fmt: skip
+#: Reserved in every row that has the field: rounding modes 5 and 6 (section 11.2).
+RESERVED = {"rm": frozenset({5, 6})}
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of bits: `width` bits of `field` from its bit `field_low`, placed at bit `word_low` of the
-    encoding."""
+    """A run of bits: `width` bits of `field` from its bit `field_low`, placed at bit `word_low` of the encoding.
+    `plus` is added to the field's value: 8 where three bits name one of eight registers."""
 
     field: str
     field_low: int
     word_low: int
     width: int
+    plus: int = 0
+
+
+class Limits(NamedTuple):
+    """The values that a field can hold: `low` to `high` in steps."""
+
+    low: int
+    high: int
+    step: int
+
+
+class _Parsed(NamedTuple):
+    bits: int
+    mask: int
+    match: int
+    pieces: tuple[Piece, ...]
+    aliases: dict[str, str]
+    implied: dict[str, int]
+    excluded: dict[str, frozenset[int]]
+    unsigned: bool
 
 
 @dataclass(frozen=True)
 class Row:
     """One instruction.
 
-    mnemonic: as in the manual. pattern: see the module. syntax: operands as written in assembly.
-    semantics: lines of restricted Python over 64-bit words (see engine.isa.table). extension: the standard's
-    name.
+    mnemonic: as in the manual. pattern: see the module. syntax: operands as written in assembly. semantics: lines of
+    restricted Python over 64-bit words (see engine.isa.table). extension: the standard's name.
     """
 
     mnemonic: str
@@ -43,11 +77,15 @@ class Row:
     extension: str
 
     @cached_property
-    def _parsed(self) -> tuple[int, int, tuple[Piece, ...]]:
+    def _parsed(self) -> _Parsed:
+        tokens = self.pattern.split()
+        encoded = [token for token in tokens if "=" not in token]
+        bits = 16 if len(encoded[-1]) == 2 else 32
         mask = match = 0
         pieces: list[Piece] = []
-        at = 32
-        for token in self.pattern.split():
+        aliases: dict[str, str] = {}
+        at = bits
+        for token in encoded:
             if re.fullmatch(r"[01]+", token):
                 at -= len(token)
                 mask |= ((1 << len(token)) - 1) << at
@@ -55,71 +93,114 @@ class Row:
                 continue
             name, _, ranges = token.partition("[")
             if not ranges:
-                at -= WIDTHS[name]
-                pieces.append(Piece(name, 0, at, WIDTHS[name]))
+                names = [part.rstrip("'") for part in name.split("/")]
+                width, plus = (3, 8) if name.endswith("'") else (WIDTHS[names[0]], 0)
+                at -= width
+                pieces += [Piece(part, 0, at, width, plus) for part in names]
+                aliases |= dict.fromkeys(names[1:], names[0])
                 continue
             for part in ranges.rstrip("]").split("|"):
                 high, _, low = part.partition(":")
                 low = low or high
                 width = int(high) - int(low) + 1
                 at -= width
-                pieces.append(Piece(name, int(low), at, width))
+                pieces.append(Piece("imm" if name == "uimm" else name, int(low), at, width))
         if at:
-            raise ValueError(f"{self.mnemonic}: the pattern has {32 - at} bits, not 32")
-        return mask, match, tuple(pieces)
+            raise ValueError(f"{self.mnemonic}: the pattern has {bits - at} bits, not {bits}")
+        implied: dict[str, int] = {}
+        excluded = {field: RESERVED[field] for piece in pieces if (field := piece.field) in RESERVED}
+        for token in tokens:
+            name, equals, values = token.partition("=")
+            if name.endswith("!"):
+                excluded[name.rstrip("!")] = frozenset(map(int, values.split(",")))
+            elif equals:
+                implied[name] = int(values)
+        return _Parsed(bits, mask, match, tuple(pieces), aliases, implied, excluded, "uimm[" in self.pattern)
+
+    @property
+    def length(self) -> int:
+        """Bytes of an encoding: 2 or 4."""
+        return self._parsed.bits // 8
 
     @property
     def mask(self) -> int:
         """Bits that are fixed."""
-        return self._parsed[0]
+        return self._parsed.mask
 
     @property
     def match(self) -> int:
         """The fixed bits' values."""
-        return self._parsed[1]
+        return self._parsed.match
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        return self._parsed[2]
+        """Where the operands are; those of `rd/rs1` share their bits."""
+        return self._parsed.pieces
+
+    @property
+    def implied(self) -> Mapping[str, int]:
+        """Operands that have one value in every encoding and no bits."""
+        return self._parsed.implied
+
+    @property
+    def excluded(self) -> Mapping[str, frozenset[int]]:
+        """Reserved values by field."""
+        return self._parsed.excluded
 
     @cached_property
     def fields(self) -> tuple[str, ...]:
-        """Names of the fields, each once, in the pattern's order."""
-        return tuple(dict.fromkeys(piece.field for piece in self.pieces))
+        """Names of the fields, each once, in the pattern's order; `rd/rs1` is the field rd."""
+        names = dict.fromkeys(piece.field for piece in self.pieces)
+        return tuple(name for name in names if name not in self._parsed.aliases)
 
     @cached_property
     def immediate_bits(self) -> int:
-        """Width of the signed immediate including its implied low zeros; 0 where there is none."""
+        """Width of the immediate including its implied low zeros; 0 where there is none."""
         return max((p.field_low + p.width for p in self.pieces if p.field == "imm"), default=0)
 
-    @cached_property
-    def immediate_step(self) -> int:
-        """An immediate must be a multiple of this (1, 2 or 4096)."""
-        return 1 << min((p.field_low for p in self.pieces if p.field == "imm"), default=0)
+    def limits(self, field: str) -> Limits:
+        """The values that a field can hold, reserved ones included."""
+        pieces = [piece for piece in self.pieces if piece.field == field]
+        bits = max(piece.field_low + piece.width for piece in pieces)
+        step = 1 << min(piece.field_low for piece in pieces)
+        if field == "imm" and not self._parsed.unsigned:
+            return Limits(-(1 << (bits - 1)), (1 << (bits - 1)) - step, step)
+        plus = pieces[0].plus
+        return Limits(plus, plus + (1 << bits) - step, step)
 
     def operands(self, word: int) -> dict[str, int]:
-        """The fields of an encoding; `imm` is a signed Python int, the others unsigned."""
-        values: dict[str, int] = {}
+        """The operands of an encoding, implied ones included; `imm` is a signed Python int, the others unsigned."""
+        values = dict(self.implied)
         for piece in self.pieces:
             part = (word >> piece.word_low) & ((1 << piece.width) - 1)
-            values[piece.field] = values.get(piece.field, 0) | part << piece.field_low
+            values[piece.field] = values.get(piece.field, piece.plus) | part << piece.field_low
         bits = self.immediate_bits
-        if bits and values["imm"] >> (bits - 1):
+        if bits and not self._parsed.unsigned and values["imm"] >> (bits - 1):
             values["imm"] -= 1 << bits
         return values
 
+    def admits(self, word: int) -> bool:
+        """Is `word` an encoding of this row: its fixed bits are there, and no field has a reserved value?"""
+        if word & self.mask != self.match:
+            return False
+        if not self.excluded:
+            return True
+        operands = self.operands(word)
+        return all(operands[field] not in values for field, values in self.excluded.items())
+
     def encode(self, **operands: int) -> int:
-        """The 32-bit encoding. Raises ValueError naming a field that does not fit."""
+        """The encoding, `length` bytes. Raises ValueError naming a field that does not fit."""
         word = self.match
         for name in self.fields:
-            value = operands.get(name, 0)
-            pieces = [p for p in self.pieces if p.field == name]
-            bits = max(p.field_low + p.width for p in pieces)
-            low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if name == "imm" else (0, (1 << bits) - 1)
-            step = 1 << min(p.field_low for p in pieces)
+            low, high, step = self.limits(name)
+            value = operands.get(name, low if low > 0 else 0)
             if not low <= value <= high or value % step:
                 multiple = f" and a multiple of {step}" if step > 1 else ""
-                raise ValueError(f"{name} = {value} must be from {low} to {high // step * step}{multiple}")
-            for piece in pieces:
-                word |= ((value >> piece.field_low) & ((1 << piece.width) - 1)) << piece.word_low
-        return word & MASK32
+                raise ValueError(f"{name} = {value} must be from {low} to {high}{multiple}")
+            if value in self.excluded.get(name, ()):
+                raise ValueError(f"{name} = {value} is reserved")
+            for piece in self.pieces:
+                if piece.field == name:
+                    part = (value - piece.plus) >> piece.field_low
+                    word |= (part & ((1 << piece.width) - 1)) << piece.word_low
+        return word

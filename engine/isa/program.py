@@ -8,9 +8,24 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+
+from engine.isa.decoder import length_of
+
+EF_RISCV_RVC = 1
+
+
+def instructions(code: bytes) -> Iterator[tuple[int, int]]:
+    """(offset, encoding) of each instruction from the begin of `code`; what is cut off at its end is none."""
+    at = 0
+    while at + 2 <= len(code):
+        length = length_of(code[at])
+        if at + length > len(code):
+            return
+        yield at, int.from_bytes(code[at : at + length], "little")
+        at += length
 
 
 class Section(NamedTuple):
@@ -44,6 +59,16 @@ class Program:
         index = bisect.bisect_left(self.lines, (address, 0))
         return self.lines[index][1] if index < len(self.lines) and self.lines[index][0] == address else None
 
+    def encoding_at(self, address: int) -> int:
+        """The instruction that begins at `address` in .text, 2 or 4 bytes."""
+        text = self.sections[0]
+        return next(instructions(text.content[address - text.address :][:4]))[1]
+
+    @property
+    def compressed(self) -> bool:
+        """Does it hold 16-bit instructions?"""
+        return any(length_of(self.encoding_at(address)) == 2 for address, _ in self.lines)
+
     def elf(self) -> bytes:
         """The program as an ELF64 executable with a segment for each section and a symbol table."""
         return _elf(self)
@@ -53,19 +78,23 @@ class Program:
         text = self.sections[0]
         words: dict[int, list[tuple[int, int]]] = {}
         for address, line in self.lines:
-            word = int.from_bytes(text.content[address - text.address :][:4], "little")
-            words.setdefault(line, []).append((address, word))
+            words.setdefault(line, []).append((address, self.encoding_at(address)))
         rows: list[str] = []
         for number, line_text in enumerate(self.source.splitlines(), 1):
             encoded = words.get(number, [])
-            first = f"{encoded[0][0]:12x}: {encoded[0][1]:08x}" if encoded else " " * 22
-            rows.append(f"{first}  {number:5d}  {line_text}".rstrip())
-            rows.extend(f"{address:12x}: {word:08x}" for address, word in encoded[1:])
+            first = _listed(*encoded[0]) if encoded else " " * 22
+            rows.append(f"{first:22}  {number:5d}  {line_text}".rstrip())
+            rows.extend(_listed(address, word) for address, word in encoded[1:])
         return "\n".join(rows) + "\n"
 
 
+def _listed(address: int, encoding: int) -> str:
+    """An instruction's address and encoding, as many digits as it has."""
+    return f"{address:12x}: {encoding:0{2 * length_of(encoding)}x}"
+
+
 def _elf(program: Program) -> bytes:
-    """ELF64, little-endian, EXEC, RISC-V without compressed code or floating point.
+    """ELF64, little-endian, EXEC, RISC-V with the integer calling convention.
 
     Source: ELF-64 Object File Format 1.5; RISC-V ELF psABI.
     """
@@ -122,7 +151,8 @@ def _elf(program: Program) -> bytes:
     header_offset = position + len(body)
     program_header_offset = 64 if segments else 0
     counts = (64, 56, len(segments), 64, len(headers), len(headers) - 1)
-    fields = (2, 243, 1, program.entry, program_header_offset, header_offset, 0, *counts)
+    flags = EF_RISCV_RVC if program.compressed else 0
+    fields = (2, 243, 1, program.entry, program_header_offset, header_offset, flags, *counts)
     return (
         ident + struct.pack("<HHIQQQIHHHHHH", *fields) + b"".join(segments) + bytes(body) + b"".join(headers)
     )

@@ -1,4 +1,4 @@
-"""The instruction table: RV64IMA_Zicsr_Zifencei and the privileged instructions. One row per instruction.
+"""The instruction table: RV64IMAC_Zicsr_Zifencei and the privileged instructions. One row per instruction.
 
 Semantics are lines of restricted Python, chosen so that a row compiles to plain Python (the reference tier)
 and can be lowered to LLVM IR: straight-line assignments, `if`, and calls of the primitives below; no loops,
@@ -7,17 +7,18 @@ no containers.
     rs1, rs2, rd          register values, unsigned 64-bit words; an assignment to rd wraps to 64 bits
     rd_index, rs1_index   register numbers, constants of the decoded instruction (likewise rs2_index)
     imm, shamt, uimm, csr the decoded operands; imm is signed
-    pc                    address of this instruction
+    pc, ilen              address and length in bytes (2 or 4) of this instruction
     s(x)                  signed reading of a word          sx(x, n)      low n bits of x, sign-extended
     zx(x, n)              low n bits of x                   select(c,a,b) a where c holds, else b
     mulh mulhsu mulhu div divu rem remu (a, b, bits)        as section 7 (M) defines them, with no trap
-    jump(target)          go to target instead of pc + 4; traps before anything is written when it is
-    misaligned
+    jump(target)          go to target, which is even, instead of pc + ilen
     load(a, n), store(a, n, v)        n bytes at virtual address a, zero-extended
     amo_load(a, n)                    as load, but faults as a store, and a must be aligned
     load_reserved(a, n), store_conditional(a, n, v) -> 0 on success
     csr_read(c), csr_write(c, v), csr_set(c, bits), csr_clear(c, bits)
     ecall() ebreak() mret() sret() wfi() sfence_vma(address, asid, has_address, has_asid) fence_i()
+    hyper_load(a, n, x), hyper_store(a, n, v)   as the guest would do it; x: it needs X instead of R
+    hfence_vvma(address, asid, has_address, has_asid) hfence_gvma(address, vmid, has_address, has_vmid)
 
 Everything is evaluated in order; a primitive that traps leaves all later lines undone.
 Source: The RISC-V Instruction Set Manual, volume I (20191213) and volume II, privileged architecture 1.12.
@@ -33,8 +34,8 @@ LOAD, SHIFT = "rd, imm(rs1)", "rd, rs1, shamt"
 _BASE = [
     ("lui", "imm[31:12] rd 0110111", "rd, upper", "rd = imm"),
     ("auipc", "imm[31:12] rd 0010111", "rd, upper", "rd = pc + imm"),
-    ("jal", "imm[20|10:1|11|19:12] rd 1101111", "rd, target", "jump(pc + imm); rd = pc + 4"),
-    ("jalr", "imm[11:0] rs1 000 rd 1100111", LOAD, "jump((rs1 + imm) & -2); rd = pc + 4"),
+    ("jal", "imm[20|10:1|11|19:12] rd 1101111", "rd, target", "jump(pc + imm); rd = pc + ilen"),
+    ("jalr", "imm[11:0] rs1 000 rd 1100111", LOAD, "jump((rs1 + imm) & -2); rd = pc + ilen"),
     ("beq", "imm[12|10:5] rs2 rs1 000 imm[4:1|11] 1100011", B, "if rs1 == rs2: jump(pc + imm)"),
     ("bne", "imm[12|10:5] rs2 rs1 001 imm[4:1|11] 1100011", B, "if rs1 != rs2: jump(pc + imm)"),
     ("blt", "imm[12|10:5] rs2 rs1 100 imm[4:1|11] 1100011", B, "if s(rs1) < s(rs2): jump(pc + imm)"),
@@ -183,23 +184,100 @@ _PRIVILEGED = [
     ),
 ]
 
-ROWS: tuple[Row, ...] = tuple(
-    Row(*row, extension)
-    for extension, rows in (
-        ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR),
-        ("privileged", _PRIVILEGED),
-    )
-    for row in rows
-)  # fmt: skip
+#: Each is another spelling of the instruction in its last column, to which it expands (section 16): implied operands and
+#: reserved values stand in the pattern, HINTs are what the expansion makes of them (mostly a write to x0).
+_C = [
+    ("c.addi4spn", "000 uimm[5:4|9:6|2|3] rd' 00 rs1=2 imm!=0", "rd, sp, imm", "addi"),
+    ("c.lw", "010 uimm[5:3] rs1' uimm[2|6] rd' 00", LOAD, "lw"),
+    ("c.ld", "011 uimm[5:3] rs1' uimm[7:6] rd' 00", LOAD, "ld"),
+    ("c.sw", "110 uimm[5:3] rs1' uimm[2|6] rs2' 00", S, "sw"),
+    ("c.sd", "111 uimm[5:3] rs1' uimm[7:6] rs2' 00", S, "sd"),
+    ("c.nop", "000 imm[5] 00000 imm[4:0] 01 rd=0 rs1=0", "", "addi"),
+    ("c.addi", "000 imm[5] rd/rs1 imm[4:0] 01 rd!=0", "rd, imm", "addi"),
+    ("c.addiw", "001 imm[5] rd/rs1 imm[4:0] 01 rd!=0", "rd, imm", "addiw"),
+    ("c.li", "010 imm[5] rd imm[4:0] 01 rs1=0", "rd, imm", "addi"),
+    ("c.addi16sp", "011 imm[9] 00010 imm[4|6|8:7|5] 01 rd=2 rs1=2 imm!=0", "sp, imm", "addi"),
+    ("c.lui", "011 imm[17] rd imm[16:12] 01 rd!=2 imm!=0", "rd, upper", "lui"),
+    ("c.srli", "100 shamt[5] 00 rd'/rs1' shamt[4:0] 01", "rd, shamt", "srli"),
+    ("c.srai", "100 shamt[5] 01 rd'/rs1' shamt[4:0] 01", "rd, shamt", "srai"),
+    ("c.andi", "100 imm[5] 10 rd'/rs1' imm[4:0] 01", "rd, imm", "andi"),
+    ("c.sub", "100 0 11 rd'/rs1' 00 rs2' 01", "rd, rs2", "sub"),
+    ("c.xor", "100 0 11 rd'/rs1' 01 rs2' 01", "rd, rs2", "xor"),
+    ("c.or", "100 0 11 rd'/rs1' 10 rs2' 01", "rd, rs2", "or"),
+    ("c.and", "100 0 11 rd'/rs1' 11 rs2' 01", "rd, rs2", "and"),
+    ("c.subw", "100 1 11 rd'/rs1' 00 rs2' 01", "rd, rs2", "subw"),
+    ("c.addw", "100 1 11 rd'/rs1' 01 rs2' 01", "rd, rs2", "addw"),
+    ("c.j", "101 imm[11|4|9:8|10|6|7|3:1|5] 01 rd=0", "target", "jal"),
+    ("c.beqz", "110 imm[8|4:3] rs1' imm[7:6|2:1|5] 01 rs2=0", "rs1, target", "beq"),
+    ("c.bnez", "111 imm[8|4:3] rs1' imm[7:6|2:1|5] 01 rs2=0", "rs1, target", "bne"),
+    ("c.slli", "000 shamt[5] rd/rs1 shamt[4:0] 10", "rd, shamt", "slli"),
+    ("c.lwsp", "010 uimm[5] rd uimm[4:2|7:6] 10 rs1=2 rd!=0", "rd, imm(sp)", "lw"),
+    ("c.ldsp", "011 uimm[5] rd uimm[4:3|8:6] 10 rs1=2 rd!=0", "rd, imm(sp)", "ld"),
+    ("c.jr", "1000 rs1 00000 10 rd=0 imm=0 rs1!=0", "rs1", "jalr"),
+    ("c.mv", "1000 rd rs2 10 rs1=0 rs2!=0", "rd, rs2", "add"),
+    ("c.ebreak", "1001 00000 00000 10", "", "ebreak"),
+    ("c.jalr", "1001 rs1 00000 10 rd=1 imm=0 rs1!=0", "rs1", "jalr"),
+    ("c.add", "1001 rd/rs1 rs2 10 rs2!=0", "rd, rs2", "add"),
+    ("c.swsp", "110 uimm[5:2|7:6] rs2 10 rs1=2", "rs2, imm(sp)", "sw"),
+    ("c.sdsp", "111 uimm[5:3|8:6] rs2 10 rs1=2", "rs2, imm(sp)", "sd"),
+]
+
+
+def _guest_accesses() -> list[tuple[str, str, str, str]]:
+    """hlv, hlvx and hsv: one line for each width."""
+    rows = []
+    for size, letter, width in ((1, "b", "00"), (2, "h", "01"), (4, "w", "10"), (8, "d", "11")):
+        load = f"0110{width}0 {{}} rs1 100 rd 1110011"
+        guest = f"hyper_load(rs1, {size}, 0)"
+        rows.append((f"hlv.{letter}", load.format("00000"), "rd, (rs1)", f"rd = sx({guest}, {8 * size})"))
+        if size < 8:
+            rows.append((f"hlv.{letter}u", load.format("00001"), "rd, (rs1)", f"rd = {guest}"))
+        if size in {2, 4}:
+            code = f"hyper_load(rs1, {size}, 1)"
+            rows.append((f"hlvx.{letter}u", load.format("00011"), "rd, (rs1)", f"rd = {code}"))
+        store = f"hyper_store(rs1, {size}, rs2)"
+        rows.append((f"hsv.{letter}", f"0110{width}1 rs2 rs1 100 00000 1110011", "rs2, (rs1)", store))
+    return rows
+
+
+_H = [
+    *_guest_accesses(),
+    (
+        "hfence.vvma",
+        "0010001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "hfence_vvma(rs1, rs2, rs1_index, rs2_index)",
+    ),
+    (
+        "hfence.gvma",
+        "0110001 rs2 rs1 000 00000 1110011",
+        "rs1, rs2",
+        "hfence_gvma(rs1, rs2, rs1_index, rs2_index)",
+    ),
+]
 
 BY_MNEMONIC: dict[str, Row] = {}
-for _row in ROWS:
-    if _row.mnemonic in BY_MNEMONIC:
-        raise ValueError(f"two rows are called {_row.mnemonic}")
-    BY_MNEMONIC[_row.mnemonic] = _row
+
+
+def _add(row: Row) -> None:
+    if row.mnemonic in BY_MNEMONIC:
+        raise ValueError(f"two rows are called {row.mnemonic}")
+    BY_MNEMONIC[row.mnemonic] = row
+
+
+for _extension, _rows in (
+    ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR), ("privileged", _PRIVILEGED),
+    ("H", _H),
+):  # fmt: skip
+    for _row in _rows:
+        _add(Row(*_row, _extension))
+for _mnemonic, _pattern, _syntax, _expansion in _C:
+    _add(Row(_mnemonic, _pattern, _syntax, BY_MNEMONIC[_expansion].semantics, "C"))
+
+ROWS: tuple[Row, ...] = tuple(BY_MNEMONIC.values())
 
 #: What the device tree says of these rows.
-ISA_STRING = "rv64ima_zicsr_zifencei"
+ISA_STRING = "rv64imac_zicsr_zifencei"
 
 REGISTERS: tuple[str, ...] = (
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",

@@ -29,6 +29,9 @@ from engine.machine.loader import RAM_BASE, LoadedImage, check_fits
 from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
+_TIMER_INTERRUPTS = (
+    1 << Interrupt.MACHINE_TIMER | 1 << Interrupt.SUPERVISOR_TIMER | 1 << Interrupt.VIRTUAL_SUPERVISOR_TIMER
+)
 
 
 class Ram(Protocol):
@@ -123,21 +126,24 @@ class Board:
         self.owner.wake(number)
 
     def update_timer(self, number: int) -> None:
-        """Bring MTIP in line with mtime and mtimecmp."""
+        """Bring MTIP in line with mtime and mtimecmp, STIP and VSTIP with theirs."""
         self.harts[number].set_line(Interrupt.MACHINE_TIMER, self.clint.timer(number))
+        self.harts[number].update_timers()
 
     def timer_wakes(self, number: int) -> bool:
-        """Would the machine timer end this hart's wfi?"""
+        """Would a timer end this hart's wfi?"""
         hart = self.harts[number]
-        return not hart.stopped and bool(hart.mie >> Interrupt.MACHINE_TIMER & 1)
+        return not hart.stopped and bool(hart.mie & _TIMER_INTERRUPTS)
 
     def deadline(self, number: int) -> int:
-        """Board time (ns) at which the hart's timer line is to rise (that may have passed); NEVER if it will
-        not."""
-        ticks = self.clint.deadline(number)
-        if ticks is None or self.harts[number].lines >> Interrupt.MACHINE_TIMER & 1:
-            return NEVER
-        return min(ticks * TICK_NS, NEVER)
+        """Board time (ns) at which a timer line of the hart is to rise (that may have passed); NEVER if none
+        will."""
+        hart = self.harts[number]
+        machine = self.clint.deadline(number)
+        if machine is None or hart.lines >> Interrupt.MACHINE_TIMER & 1:
+            machine = NEVER
+        supervisor = hart.timer_due()
+        return min(machine * TICK_NS, self.clint.reached(supervisor) * TICK_NS, NEVER)
 
     def _plic_changed(self, context: int, level: bool) -> None:
         number, supervisor = divmod(context, 2)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS
 from engine.machine import sbi
-from engine.machine.hart import SUPERVISOR, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
+from engine.machine.privileged import SUPERVISOR
 from engine.trace.record import Action, Cause, Interrupt
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def prepare_supervisor(hart: Hart) -> None:
     """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
     calls, counters open."""
     hart.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
-    hart.mideleg = SUPERVISOR_INTERRUPTS
+    hart.mideleg |= SUPERVISOR_INTERRUPTS
     hart.mcounteren = hart.scounteren = 7
     hart.mie |= 1 << Interrupt.MACHINE_TIMER
     hart.privilege = SUPERVISOR

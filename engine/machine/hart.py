@@ -9,41 +9,42 @@ A trap whose target is M mode goes to `monitor` where there is one: built-in fir
 runs a guest on this hart. Otherwise the architecture's trap entry happens here. `observe` is told of every
 trap delivered here.
 
+What the privileged architecture does to a hart's state is in engine.machine.privileged; here is what surrounds
+it: which caches hold, who is told, and CSR access by the rows of engine.isa.csrs.
+
 Privileged specification 1.12; section numbers below are its.
 """
 
 from __future__ import annotations
 
+import ctypes
 from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from engine.bits import MASK64
 from engine.devices import AccessFault
-from engine.isa.csrs import CSRS, STORAGE, Csr, Status
-from engine.machine import csrfile, mmu
+from engine.isa.csrs import CSRS, MISA_H, Csr, EnvironmentBits, GuestStatus, Status
+from engine.isa.decoder import length_of
+from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
 from engine.machine.csrfile import COUNTERS
-from engine.machine.mmu import Access, Trap
+from engine.machine.memory import PAGE
+from engine.machine.mmu import Access
+from engine.machine.native.layout import FETCH, LIMIT, READ_TAG, WRITE_TAG
+from engine.machine.native.runtime import Contexts, Native, fill_data, fill_fetch, word_at
+from engine.machine.privileged import MACHINE, NO_INTERRUPT, SUPERVISOR
 from engine.machine.reference import Operation, operation
 from engine.machine.state import NO_RESERVATION, HartState
+from engine.machine.traps import IllegalInstruction, Trap, VirtualInstruction
 from engine.trace.record import Cause, Interrupt
 
-USER, SUPERVISOR, MACHINE = 0, 1, 3
 NEVER = 1 << 62
 TICK_NS = 100
+LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
+_LAST_WORD = 4092
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
-#: Section 3.1.9: machine before supervisor; external, software, timer.
-_PRIORITY = (
-    Interrupt.MACHINE_EXTERNAL,
-    Interrupt.MACHINE_SOFTWARE,
-    Interrupt.MACHINE_TIMER,
-    Interrupt.SUPERVISOR_EXTERNAL,
-    Interrupt.SUPERVISOR_SOFTWARE,
-    Interrupt.SUPERVISOR_TIMER,
-)
-
 
 class Monitor(Protocol):
     """Software below the guest's view of this hart: firmware in M mode, or a hypervisor."""
@@ -53,6 +54,7 @@ class Monitor(Protocol):
         ...
 
 
+#: Told of a delivered trap: cause, tval, is it an interrupt, the privilege that trapped, the handler's address.
 Observer = Callable[["Hart", int, int, bool, int, int], None]
 #: A debugger's eye: called before every instruction attempt, with a true `hart.pc`. It may change nothing.
 Probe = Callable[["Hart"], None]
@@ -60,23 +62,30 @@ Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
 
 
 class Hart(HartState):
-    """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz)."""
+    """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz). hypervisor_extension: it has
+    HS, VS and VU modes."""
 
-    def __init__(self, number: int, bus: Bus, ticks: Callable[[], int]) -> None:
+    def __init__(
+        self, number: int, bus: Bus, ticks: Callable[[], int], hypervisor_extension: bool = False
+    ) -> None:
         self.number = number
         self.bus = bus
         self.ticks = ticks
         super().__init__()
         self.own_registers()
         self.privilege = MACHINE
-        csrfile.set_words(self, STORAGE)
+        self.hypervisor = int(hypervisor_extension)
+        csrfile.reset(self)
         self.reservation = NO_RESERVATION
         self.next_event = NEVER  # clock at which `on_event` is due
         self.on_event: Callable[[], None] = _nothing
+        self.on_timer: Callable[[], None] = _nothing  # `timer_due` may have changed
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
         self.probe: Probe | None = None
-        self._contexts: dict[tuple[int, int, int, int], Caches] = {}
+        self._native: Native | None = None
+        self._native_contexts: Contexts | None = None
+        self._contexts: dict[tuple[int, ...], Caches] = {}
         self.read_tlb: dict[int, int] = {}
         self.write_tlb: dict[int, int] = {}
         self.fetch_tlb: dict[int, list[Operation]] = {}
@@ -107,46 +116,69 @@ class Hart(HartState):
         for caches in self._contexts.values():
             for cache in caches:
                 cache.clear()
+        if self._native_contexts is not None:
+            self._native_contexts.flush()
         self.limit = 0
 
     def flush_writable(self) -> None:
         for caches in self._contexts.values():
             caches[1].clear()
+        if self._native_contexts is not None:
+            self._native_contexts.flush_writable()
+
+    def flush_fetch(self) -> None:
+        if self._native_contexts is not None:
+            self._native_contexts.flush_fetch()
+
+    def use_native(self, native: Native | None) -> None:
+        """Execute in the native tiers from now on; None: in the reference tier. No guest can tell."""
+        self._native = native
+        if native is not None and self._native_contexts is None:
+            self._native_contexts = Contexts()
+            self.memory_at = ctypes.addressof(self.bus.memory)
+            native.pages.users.add(self.bus.memory)
+        self.refresh()
 
     def data_privilege(self) -> int:
-        """The privilege that loads and stores are checked with (MPRV, section 3.1.6.3)."""
-        status = self.mstatus
-        return (status & Status.MPP) >> Status.MPP_SHIFT if status & Status.MPRV else self.privilege
+        return privileged.data_privilege(self)
 
     def refresh(self) -> None:
-        """Privilege, satp or mstatus changed: choose the caches that hold, and look at interrupts before the
+        """What decides about translation changed: choose the caches that hold, and look at interrupts before the
         next step."""
-        satp = self.satp
-        data = self.data_privilege()
-        key = (
-            satp if self.privilege < MACHINE and satp >> 60 else self.privilege >> 1,
-            satp if data < MACHINE and satp >> 60 else 0,
-            self.privilege << 2 | data,
-            self.mstatus & (Status.SUM | Status.MXR),
+        data, data_virtual = privileged.data_privilege(self), privileged.data_virtual(self)
+        key: tuple[int, ...] = (
+            self.privilege | self.virtual << 2 | data << 3 | data_virtual << 5,
+            self.satp if not (self.virtual and data_virtual) else 0,
+            self.mstatus & (Status.SUM | Status.MXR) | (self.menvcfg | self.henvcfg >> 1) & _PBMTE_BITS,
         )
+        if self.virtual or data_virtual:
+            key += (self.vsatp, self.hgatp, self.vsstatus & (Status.SUM | Status.MXR))
         caches = self._contexts.get(key)
         if caches is None:
             if len(self._contexts) >= _CONTEXTS:
                 self._contexts.clear()
             caches = self._contexts[key] = ({}, {}, {})
         self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+        if self._native_contexts is not None:
+            self.tlb_at = self._native_contexts.select(key)
         self.limit = 0
 
-    def translate(self, address: int, access: Access, update: bool = True) -> int:
+    def translate(self, address: int, access: Access) -> int:
         """Physical address, or Trap."""
-        privilege = self.privilege if access == Access.FETCH else self.data_privilege()
-        if privilege == MACHINE or not self.satp >> 60:
-            return address
-        return mmu.walk(self.bus, self.satp, address, access, privilege, self.mstatus, update=update).physical
+        return privileged.translate(self, address, access)
+
+    def has_entry(self, address: int) -> bool:
+        return self.bus.is_ram(address)
+
+    def read_entry(self, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG002 (mmu.Walker)
+        return self.bus.read_entry(address)
+
+    def write_entry(self, address: int, entry: int) -> None:
+        self.bus.write_entry(address, entry)
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
-        """The decoded instructions of pc's page: 1024 operations and, last, the one that decodes."""
+        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that decodes."""
         physical = self.translate(pc, Access.FETCH)
         offset = self.bus.offset(physical)
         if offset is None:
@@ -155,17 +187,21 @@ class Hart(HartState):
         page = offset >> 12
         ops = memory.code.get(page)
         if ops is None:
-            ops = _undecoded(memory.views[2], page)
+            ops = _undecoded(memory.views[1], page)
             memory.use_as_code(page, ops)
         self.fetch_tlb[pc >> 12] = ops
         return ops
 
     def fetch(self, pc: int) -> int:
-        """The encoding at pc."""
+        """The encoding at pc, 2 or 4 bytes; a fault is at the halfword that has it (section 3.1.16)."""
+        word = self._fetch_half(pc)
+        return word if length_of(word) == 2 else word | self._fetch_half((pc + 2) & MASK64) << 16
+
+    def _fetch_half(self, address: int) -> int:
         try:
-            return self.bus.read(self.translate(pc, Access.FETCH), 4)
+            return self.bus.read(self.translate(address, Access.FETCH), 2)
         except AccessFault:
-            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc) from None
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) from None
 
     # -- loads and stores (primitives of the semantics) ----------------------------------------------
     def _load(self, address: int, size: int) -> int:
@@ -176,31 +212,34 @@ class Hart(HartState):
 
     def _access(self, address: int, size: int, access: Access, value: int | None) -> int:
         """The slow path: translate, split at a page's end, fill the cache. Raises Trap."""
-        room = 4096 - (address & 0xFFF)
-        if size > room:
-            second = (address + room) & MASK64
-            parts = [
-                (address, room, self.translate(address, access)),
-                (second, size - room, self.translate(second, access)),
-            ]
-        else:
-            parts = [(address, size, self.translate(address, access))]
-        result = shift = 0
-        for virtual, length, physical in parts:
+        parts = [
+            (virtual, length, self.translate(virtual, access)) for virtual, length in _within_pages(address, size)
+        ]
+        for virtual, _, physical in parts:
             offset = self.bus.offset(physical)
             if offset is not None:
                 page = offset & ~0xFFF
                 if access == Access.LOAD:
                     self.read_tlb[virtual >> 12] = page
+                    if self.tlb_at:
+                        fill_data(self.tlb_at, virtual, READ_TAG, self.bus.memory.ram_at + page)
                 elif self.bus.memory.use_as_data(page >> 12):
                     self.write_tlb[virtual >> 12] = page
+                    if self.tlb_at:
+                        fill_data(self.tlb_at, virtual, WRITE_TAG, self.bus.memory.ram_at + page)
+        return self._transfer(parts, access, value)
+
+    def _transfer(self, parts: list[tuple[int, int, int]], access: Access, value: int | None) -> int:
+        """Load, or store `value`, in parts (virtual address, length, physical address)."""
+        result = shift = 0
+        for virtual, length, physical in parts:
             try:
                 if value is None:
                     result |= self.bus.read(physical, length) << shift
                 else:
                     self.bus.write(physical, length, value >> shift & ((1 << 8 * length) - 1))
             except AccessFault:
-                raise Trap(mmu.ACCESS_FAULTS[access], virtual) from None
+                raise Trap(mmu.access_fault(access), virtual) from None
             shift += 8 * length
         return result
 
@@ -210,8 +249,26 @@ class Hart(HartState):
             raise Trap(_MISALIGNED[access], address)
         physical = self.translate(address, access)
         if not self.bus.is_ram(physical):
-            raise Trap(mmu.ACCESS_FAULTS[access], address)
+            raise Trap(mmu.access_fault(access), address)
         return physical
+
+    def hyper_load(self, address: int, size: int, execute: int) -> int:
+        """hlv and hlvx: a load as the guest would do it (section 8.3.1)."""
+        privileged.check_guest_access(self)
+        access = Access.LOAD_EXECUTABLE if execute else Access.LOAD
+        return self._guest_access(address & MASK64, size, access, None)
+
+    def hyper_store(self, address: int, size: int, value: int) -> None:
+        """hsv."""
+        privileged.check_guest_access(self)
+        self._guest_access(address & MASK64, size, Access.STORE, value)
+
+    def _guest_access(self, address: int, size: int, access: Access, value: int | None) -> int:
+        parts = [
+            (virtual, length, privileged.translate_guest(self, virtual, access))
+            for virtual, length in _within_pages(address, size)
+        ]
+        return self._transfer(parts, access, value)
 
     def amo_load(self, address: int, size: int) -> int:
         """The old value for a read-modify-write: everything that the store needs is checked first."""
@@ -234,24 +291,57 @@ class Hart(HartState):
 
     # -- CSRs ----------------------------------------------------------------------------------------
     def _row(self, number: int, write: bool) -> Csr:
+        """The row that a CSR number reaches here, or what an access of it raises (sections 2.1 and 8.6.1)."""
         row = CSRS.get(number)
-        if row is None or row.privilege > self.privilege or (write and row.read_only):
+        if row is None or (write and row.read_only) or (row.of_hypervisor and not self.hypervisor):
             raise IllegalInstruction
-        if row.rule == "satp" and self.privilege == SUPERVISOR and self.mstatus & Status.TVM:
+        # What the nearest mode with V=0 could access is at most a virtual instruction while V=1.
+        reach = _HS if self.virtual or self.privilege == SUPERVISOR else self.privilege
+        if row.privilege > reach:
             raise IllegalInstruction
-        if number in COUNTERS and self.privilege < MACHINE:
-            allowed = self.mcounteren if self.privilege == SUPERVISOR else self.mcounteren & self.scounteren
-            if not allowed >> (number & 31) & 1:
-                raise IllegalInstruction
+        if self.privilege < MACHINE:
+            self._check_gates(row)
+        if self.virtual:
+            if row.privilege > self.privilege or (row.rule == "satp" and self.hstatus & GuestStatus.VTVM):
+                raise VirtualInstruction
+            if row.twin:
+                return CSRS[row.twin]
+        elif row.number in _TRAPPED_BY_TVM and self.privilege == SUPERVISOR and self.mstatus & Status.TVM:
+            raise IllegalInstruction
         return row
+
+    def _check_gates(self, row: Csr) -> None:
+        """Registers that a higher mode opens to a lower one: the counters and the supervisor's timer."""
+        if row.rule == "timer":
+            bit, gates = _TIME, (
+                self.mcounteren if self.menvcfg & EnvironmentBits.STCE else 0,
+                self.hcounteren if self.henvcfg & EnvironmentBits.STCE else 0,
+                _ALL_COUNTERS,
+            )  # fmt: skip
+        elif row.number in COUNTERS:
+            bit, gates = row.number & 31, (
+                self.mcounteren, self.hcounteren,
+                _ALL_COUNTERS if self.privilege else self.scounteren,
+            )  # fmt: skip
+        else:
+            return
+        machine, guest, user = gates
+        if not machine >> bit & 1:
+            raise IllegalInstruction
+        if self.virtual and not guest & user >> bit & 1:
+            raise VirtualInstruction
+        if not user >> bit & 1:
+            raise IllegalInstruction
 
     def _computed(self, row: Csr) -> int | None:
         if row.rule == "hartid":
             return self.number
+        if row.rule == "misa":
+            return row.constant | (MISA_H if self.hypervisor else 0)
         if row.rule != "counter":
             return None
         if row.name == "time":
-            return self.ticks() & MASK64
+            return (self.ticks() + (self.htimedelta if self.virtual else 0)) & MASK64
         if row.name.endswith("cycle"):
             return (self.clock + self.cycle_offset) & MASK64
         return (self.retired + self.instret_offset) & MASK64
@@ -294,77 +384,55 @@ class Hart(HartState):
         csrfile.write(self, row, value)
         if row.storage in _CONTEXT_WORDS:
             self.refresh()
+        if row.storage in _TIMER_WORDS:
+            self.timer_changed()
 
     # -- system instructions -------------------------------------------------------------------------
     def ecall(self) -> None:
-        raise Trap(Cause.ECALL_U + self.privilege, 0)
+        raise Trap(Cause.ECALL_VS if self.virtual and self.privilege else Cause.ECALL_U + self.privilege, 0)
 
     def ebreak(self) -> None:
         raise Trap(Cause.BREAKPOINT, 0)  # tval becomes the instruction's address in `_trapped`
 
     def mret(self) -> int:
-        if self.privilege < MACHINE:
-            raise IllegalInstruction
-        status = self.mstatus
-        self.privilege = (status & Status.MPP) >> Status.MPP_SHIFT
-        status = (
-            status & ~(Status.MIE | Status.MPP) | (Status.MIE if status & Status.MPIE else 0) | Status.MPIE
-        )
-        self.mstatus = status if self.privilege == MACHINE else status & ~Status.MPRV
+        target = privileged.mret(self)
         self.refresh()
-        return self.mepc
+        return target
 
     def sret(self) -> int:
-        status = self.mstatus
-        if self.privilege < SUPERVISOR or (self.privilege == SUPERVISOR and status & Status.TSR):
-            raise IllegalInstruction
-        self.privilege = SUPERVISOR if status & Status.SPP else USER
-        status = status & ~(Status.SIE | Status.SPP | Status.MPRV) | (
-            Status.SIE if status & Status.SPIE else 0
-        )
-        self.mstatus = status | Status.SPIE
+        target = privileged.sret(self)
         self.refresh()
-        return self.sepc
+        return target
 
     def wfi(self) -> None:
-        if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TW):
-            raise IllegalInstruction
+        privileged.check_wfi(self)
         self.waiting = True
         self.limit = 0
 
+    # The caches are coherent with the tables in memory (see Memory), so a fence only has to be legal.
     def sfence_vma(self, *_operands: int) -> None:
-        """The caches are coherent with the tables in memory (see Memory), so the fence only has to be
-        legal."""
-        if self.privilege == USER or (self.privilege == SUPERVISOR and self.mstatus & Status.TVM):
-            raise IllegalInstruction
+        privileged.check_fence(self)
+
+    def hfence_vvma(self, *_operands: int) -> None:
+        privileged.check_guest_fence(self, False)
+
+    def hfence_gvma(self, *_operands: int) -> None:
+        privileged.check_guest_fence(self, True)
 
     def fence_i(self) -> None:
         """Decoded instructions are coherent with memory (see Memory)."""
 
     # -- traps ---------------------------------------------------------------------------------------
-    def pending_interrupt(self) -> int | None:
-        """The interrupt to take now, if any: first those destined for M mode, then by priority (section
-        3.1.9)."""
-        pending = csrfile.pending(self) & self.mie
-        if not pending:
-            return None
-        status, delegated = self.mstatus, self.mideleg
-        enabled = 0
-        if self.privilege < MACHINE or status & Status.MIE:
-            enabled = pending & ~delegated
-        supervisor_enabled = self.privilege == SUPERVISOR and status & Status.SIE
-        if not enabled and (self.privilege < SUPERVISOR or supervisor_enabled):
-            enabled = pending & delegated
-        return next((code for code in _PRIORITY if enabled >> code & 1), None) if enabled else None
+    def pending_interrupt(self) -> int:
+        """The code of the interrupt to take now, or NO_INTERRUPT."""
+        return privileged.pending_interrupt(self)
 
     def trap_target(self, cause: int, interrupt: bool) -> int:
-        """The privilege that a trap taken now goes to."""
-        delegated = self.mideleg if interrupt else self.medeleg
-        return SUPERVISOR if self.privilege < MACHINE and delegated >> cause & 1 else MACHINE
+        return privileged.trap_target(self, cause, interrupt)
 
     def trap(self, cause: int, value: int, interrupt: bool = False) -> None:
         """Take a trap at self.pc."""
-        target = self.trap_target(cause, interrupt)
+        target = privileged.trap_target(self, cause, interrupt)
         if target == MACHINE and self.monitor is not None:
             self.monitor.trap(self, cause, value, interrupt)
             return
@@ -379,25 +447,45 @@ class Hart(HartState):
                 self.pc = handler
 
     def enter_trap(self, target: int, cause: int, value: int, interrupt: bool) -> None:
-        """Trap entry of the architecture into S or M mode (sections 3.1.6.1, 3.1.7)."""
-        status = self.mstatus
-        code = cause | (interrupt << 63)
-        if target == SUPERVISOR:
-            self.sepc, self.scause, self.stval = self.pc & ~3, code, value
-            status = status & ~(Status.SPIE | Status.SPP | Status.SIE)
-            status |= (Status.SPIE if self.mstatus & Status.SIE else 0) | (
-                Status.SPP if self.privilege else 0
-            )
-            vector = self.stvec
-        else:
-            self.mepc, self.mcause, self.mtval = self.pc & ~3, code, value
-            status = status & ~(Status.MPIE | Status.MPP | Status.MIE)
-            status |= (Status.MPIE if self.mstatus & Status.MIE else 0) | self.privilege << Status.MPP_SHIFT
-            vector = self.mtvec
-        self.mstatus = status
-        self.privilege = target
-        self.pc = (vector & ~3) + (4 * cause if interrupt and vector & 1 else 0)
+        """Trap entry of the architecture."""
+        privileged.enter_trap(self, target, cause, value, interrupt)
         self.refresh()
+
+    # -- supervisor timers (Sstc) --------------------------------------------------------------------
+    def timer_changed(self) -> None:
+        """stimecmp, vstimecmp or what decides about them was written."""
+        if self.menvcfg & EnvironmentBits.STCE:
+            self.mip &= ~(1 << Interrupt.SUPERVISOR_TIMER)  # the bit is the comparator's now
+        self.update_timers()
+        self.on_timer()
+
+    def update_timers(self) -> None:
+        """Bring STIP and VSTIP in line with their comparators."""
+        for interrupt, enabled, now, compare in self._comparators():
+            self.set_line(interrupt, enabled and now >= compare)
+
+    def timer_due(self) -> int:
+        """mtime at which the next comparator is reached; NEVER if none will be."""
+        ticks = self.ticks()
+        return min(
+            (
+                ticks + compare - now
+                for interrupt, enabled, now, compare in self._comparators()
+                if enabled and not self.lines >> interrupt & 1
+            ),
+            default=NEVER,
+        )
+
+    def _comparators(self) -> tuple[tuple[Interrupt, bool, int, int], ...]:
+        """(interrupt, is its comparator on, the time that it sees, the time that it waits for)."""
+        on = self.menvcfg & EnvironmentBits.STCE
+        ticks = self.ticks()
+        supervisor = (Interrupt.SUPERVISOR_TIMER, bool(on), ticks, self.stimecmp)
+        if not self.hypervisor:
+            return (supervisor,)
+        guest_ticks = (ticks + self.htimedelta) & MASK64
+        guest_on = bool(on & self.henvcfg)
+        return supervisor, (Interrupt.VIRTUAL_SUPERVISOR_TIMER, guest_on, guest_ticks, self.vstimecmp)
 
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         """Drive an interrupt line into mip."""
@@ -435,7 +523,7 @@ class Hart(HartState):
             if self.waiting or self.stopped:
                 break
             interrupt = self.pending_interrupt()
-            if interrupt is not None:
+            if interrupt != NO_INTERRUPT:
                 self.steps += 1
                 self.unretired += 1
                 self.trap(interrupt, 0, interrupt=True)
@@ -450,13 +538,16 @@ class Hart(HartState):
     def _execute(self) -> None:
         """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit
         to 0)."""
+        if self._native is not None and self.probe is None:
+            self._execute_native(self._native)
+            return
         pc = self.pc
         try:
             while self.steps < self.limit:
                 page = pc >> 12
                 ops = self.fetch_tlb.get(page) or self.fetch_page(pc)
                 while True:
-                    pc = ops[pc >> 2 & 1023](self, pc)
+                    pc = ops[pc >> 1 & LAST_SLOT](self, pc)
                     self.steps += 1
                     if self.steps >= self.limit or pc >> 12 != page:
                         break
@@ -468,6 +559,50 @@ class Hart(HartState):
         except IllegalInstruction:
             pc &= MASK64
             self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+        except VirtualInstruction:
+            pc &= MASK64
+            self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
+
+    def _execute_native(self, native: Native) -> None:
+        """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
+        state = ctypes.addressof(self)
+        while self.steps < self.limit:
+            reason = native.run(state)
+            if reason == LIMIT or self.steps >= self.limit:
+                return
+            pc = self.pc
+            try:
+                if reason == FETCH:
+                    self._fetch_native(pc, native)
+                    continue
+                self.pc = operation(self._native_word(pc))(self, pc) & MASK64
+                self.steps += 1
+            except Trap as trap:
+                self._trapped(pc, trap.cause, trap.value)
+                return
+            except IllegalInstruction:
+                self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+                return
+            except VirtualInstruction:
+                self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
+                return
+
+    def _native_word(self, pc: int) -> int:
+        """The instruction at pc, in the page that native code was executing."""
+        offset = pc & 0xFFF
+        return self.fetch(pc) if offset > _LAST_WORD else word_at(self.ops, offset)
+
+    def _fetch_native(self, pc: int, native: Native) -> None:
+        """Let native code execute pc's page."""
+        offset = self.bus.offset(self.translate(pc, Access.FETCH))
+        if offset is None:
+            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+        memory, page = self.bus.memory, offset >> 12
+        code = memory.native_code.get(page)
+        if code is None:
+            code = native.pages.of(memory.read_bytes(page << 12, PAGE))
+            memory.use_as_native_code(page, code)
+        fill_fetch(self.tlb_at, pc, code)
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc
@@ -483,6 +618,7 @@ class Hart(HartState):
             "x": list(self.x),
             "pc": self.pc,
             "privilege": self.privilege,
+            "virtual": self.virtual,
             "f": list(self.f),
             "csrs": csrfile.words(self),
             "lines": self.lines,
@@ -500,8 +636,8 @@ class Hart(HartState):
     def power_on(self, ticks: Callable[[], int]) -> None:
         """Reset of the architectural state. Steps and clock go on."""
         self.clear_registers()
-        self.pc, self.privilege = 0, MACHINE
-        csrfile.set_words(self, STORAGE)
+        self.pc, self.privilege, self.virtual = 0, MACHINE, 0
+        csrfile.reset(self)
         self.lines = 0
         self.reservation = NO_RESERVATION
         self.waiting = self.stopped = False
@@ -524,7 +660,7 @@ class Hart(HartState):
 
     def load(self, state: dict[str, Any]) -> None:
         self.x[:], self.f[:] = _words(state["x"]), _words(state["f"])
-        self.pc, self.privilege = state["pc"], state["privilege"]
+        self.pc, self.privilege, self.virtual = state["pc"], state["privilege"], state["virtual"]
         csrfile.set_words(self, state["csrs"])
         self.lines = state["lines"]
         self.reservation, self.waiting, self.stopped = (
@@ -539,11 +675,22 @@ class Hart(HartState):
         self.refresh()
 
 
-class IllegalInstruction(Exception):  # noqa: N818 (the architecture's name)
-    """The instruction being executed is illegal here; its encoding becomes tval."""
+_CONTEXT_WORDS = frozenset(
+    {"mstatus", "satp", "mie", "mip", "mideleg", "hideleg", "hgatp", "vsatp", "vsstatus", "menvcfg", "henvcfg"}
+)
+_TIMER_WORDS = frozenset({"stimecmp", "vstimecmp", "htimedelta", "menvcfg", "henvcfg"})
+_PBMTE_BITS = EnvironmentBits.PBMTE | EnvironmentBits.PBMTE >> 1
+_TRAPPED_BY_TVM = (0x180, 0x680)  # satp, hgatp
+_TIME, _ALL_COUNTERS = 1, MASK64
+_HS = 2  # the level of HS mode in CSR numbers
 
 
-_CONTEXT_WORDS = frozenset({"mstatus", "satp", "mie", "mip", "mideleg"})
+def _within_pages(address: int, size: int) -> list[tuple[int, int]]:
+    """(address, length) of the parts of an access that lie in one page each."""
+    room = 4096 - (address & 0xFFF)
+    if size <= room:
+        return [(address, size)]
+    return [(address, room), ((address + room) & MASK64, size - room)]
 
 
 def _words(values: Sequence[int]) -> memoryview:
@@ -562,16 +709,26 @@ def _nothing() -> None:
     """No event is due."""
 
 
-def _undecoded(words: memoryview, page: int) -> list[Operation]:
-    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed."""
+def _undecoded(halves: memoryview, page: int) -> list[Operation]:
+    """A page of operations none of which is decoded yet: each decodes its slot when it is first executed.
+
+    An instruction that begins in the page's last halfword and ends in the next page is fetched each time: what follows
+    depends on the address space.
+    """
 
     def decode_slot(hart: Hart, pc: int) -> int:
-        slot = pc >> 2 & 1023
-        op = operation(words[page << 10 | slot])
+        slot = pc >> 1 & LAST_SLOT
+        at = page << 11 | slot
+        word = halves[at]
+        if length_of(word) == 4:
+            if slot == LAST_SLOT:
+                return operation(hart.fetch(pc))(hart, pc)
+            word |= halves[at + 1] << 16
+        op = operation(word)
         ops[slot] = op
         return op(hart, pc)
 
-    ops: list[Operation] = [decode_slot] * 1025
+    ops: list[Operation] = [decode_slot] * (LAST_SLOT + 2)
     return ops
 
 

@@ -216,10 +216,10 @@ def _segment(name: str, address: int, data: bytes, memory_size: int, *, executab
 
 
 def _check_entry_alignment(name: str, entry: int) -> None:
-    if entry % 4:
+    if entry % 2:
         raise LabError(
             "image-entry-misaligned",
-            f"{name} starts at {entry:#x}, which is not a multiple of 4 as instructions here are.",
+            f"{name} starts at {entry:#x}, which is odd, and instructions stand at multiples of 2.",
             image=name,
             entry=f"{entry:#x}",
         )
@@ -241,7 +241,7 @@ _ELF_TYPES = {0: "ET_NONE", 1: "ET_REL", _DYN: "ET_DYN", 4: "ET_CORE"}
 _MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "Arm", 62: "x86-64",
              183: "AArch64", 258: "LoongArch"}  # fmt: skip
 #: e_flags (psABI, chapter 8.1) of code that this machine cannot execute, by the extension's letters.
-_UNSUPPORTED_FLAGS = ((0x1, "C"), (0x6, "F/D"), (0x8, "E"))
+_UNSUPPORTED_FLAGS = ((0x6, "F/D"), (0x8, "E"))
 
 
 class _Elf:
@@ -331,7 +331,7 @@ class _Elf:
             raise self._error(
                 "extensions",
                 f"it was compiled for RISC-V extensions that this machine lacks: {needs}. "
-                "Compile it with -march=rv64ima_zicsr_zifencei -mabi=lp64.",
+                "Compile it with -march=rv64imac_zicsr_zifencei -mabi=lp64.",
                 needs=needs,
             )
 

@@ -34,6 +34,10 @@ class Cache(Protocol):
         """Forget which pages may be stored to without asking."""
         ...
 
+    def flush_fetch(self) -> None:
+        """Forget which decoded page stands for which address."""
+        ...
+
 
 class Memory(MemoryState):
     """`size` bytes of RAM at physical address `base`; both are multiples of 4096.
@@ -51,6 +55,7 @@ class Memory(MemoryState):
         self.dirty = bytearray(size // PAGE)
         self.ram_at, self.flags_at, self.dirty_at = _address(self.ram), _address(self.flags), _address(self.dirty)
         self.code: dict[int, list[Any]] = {}  # page number -> decoded instructions
+        self.native_code: dict[int, int] = {}  # page number -> its decoded page
         self.caches: list[Cache] = []
         self.watchers: dict[int, Callable[[], None]] = {}  # page number -> told after each store to it
         self._tables: set[int] = set()
@@ -74,8 +79,11 @@ class Memory(MemoryState):
         self.dirty[page] = 1
         self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
         if flags & CODE:
+            self._forget_native(page)
+        if page in self.code:
             ops = self.code[page]
-            for slot in range((offset & 0xFFF) >> 2, ((offset + size - 1) & 0xFFF) // 4 + 1):
+            first = (offset & 0xFFF) >> 1  # a 32-bit instruction may begin a halfword before
+            for slot in range(max(0, first - 1), (((offset + size - 1) & 0xFFF) >> 1) + 1):
                 ops[slot] = ops[-1]
         if flags & WATCHED:
             self.watchers[page]()
@@ -121,15 +129,38 @@ class Memory(MemoryState):
             self._flush_writable()
 
     def use_as_code(self, page: int, ops: list[Any]) -> None:
-        """Instructions of this page are decoded into `ops` (1024 of them; the last item decodes)."""
+        """Instructions of this page are decoded into `ops` (one a halfword; the last item decodes)."""
         self.code[page] = ops
+        self._flag_code(page)
+
+    def use_as_native_code(self, page: int, address: int) -> None:
+        """Native code executes this page by the decoded page at `address`."""
+        self.native_code[page] = address
+        self._flag_code(page)
+
+    def _flag_code(self, page: int) -> None:
         if not self.flags[page] & CODE:
             self.flags[page] |= CODE
             self._flush_writable()
 
     def forget_code(self, page: int) -> None:
-        ops = self.code[page]
-        ops[:1024] = [ops[-1]] * 1024
+        """The content of a page with code has changed."""
+        self._forget_native(page)
+        if page in self.code:
+            ops = self.code[page]
+            ops[:] = [ops[-1]] * len(ops)
+
+    def _forget_native(self, page: int) -> None:
+        if self.native_code.pop(page, None) is not None:
+            for cache in self.caches:
+                cache.flush_fetch()
+        if page not in self.code:
+            self.flags[page] &= ~CODE
+
+    def forget_native(self) -> None:
+        """No decoded page exists any more."""
+        for page in list(self.native_code):
+            self._forget_native(page)
 
     def use_as_data(self, page: int) -> bool:
         """May a hart store to this page without asking again until the next flush?"""

@@ -14,15 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.bits import MASK64, SIGN64, sign_extend, signed
-from engine.isa.decoder import decode
+from engine.isa.decoder import decode, encoding_of
 from engine.isa.formats import Row
-from engine.machine.mmu import Trap
+from engine.machine.traps import Trap
 from engine.trace.record import Cause
 
 Operation = Callable[[Any, int], int]
 _CACHE_LIMIT = 1 << 16
 _REGISTERS = ("rs1", "rs2")
-#: Primitives that end the instruction elsewhere than at pc + 4: they return the next pc.
+#: Primitives that end the instruction elsewhere than at pc + ilen: they return the next pc.
 _CONTROL = ("mret", "sret")
 _SIZED = ("load", "store")
 
@@ -74,13 +74,16 @@ def remu(a: int, b: int, bits: int) -> int:
 class _Lowering(ast.NodeTransformer):
     """Rewrites semantics into the body of an operation. `writes`: whether rd is a real register."""
 
-    def __init__(self, writes: bool) -> None:
+    def __init__(self, row: Row, writes: bool) -> None:
+        self.row = row
         self.writes = writes
         self.jumps = False
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in _REGISTERS:
-            return _expression(f"x[{node.id}]")
+            return _expression("0" if self.row.implied.get(node.id) == 0 else f"x[{node.id}]")
+        if node.id == "ilen":
+            return ast.Constant(self.row.length)
         if node.id.endswith("_index"):
             return _expression(node.id.removesuffix("_index"))
         return node
@@ -103,10 +106,7 @@ class _Lowering(ast.NodeTransformer):
         if name == "jump":
             self.jumps = True
             target = self.visit(call.args[0])
-            return [
-                _statement("next_pc = V & M", V=target),
-                _statement("if next_pc & 3: raise Trap(MISALIGNED, next_pc)"),
-            ]
+            return _statement("next_pc = V & M", V=target)
         if name in _CONTROL:
             self.jumps = True
             return _statement(f"next_pc = h.{name}()")
@@ -167,17 +167,17 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
     key = (row.mnemonic, writes)
     factory = _factories.get(key)
     if factory is None:
-        lowering = _Lowering(writes)
+        lowering = _Lowering(row, writes)
         body = [lowering.visit(statement) for statement in ast.parse(row.semantics).body]
-        flat = [s for item in body for s in (item if isinstance(item, list) else [item])]
         module = ast.parse(_TEMPLATE)
         operation = module.body[0].body[0]  # type: ignore[attr-defined]
         if lowering.jumps:
-            operation.body += [_statement("next_pc = pc + 4"), *flat, ast.Return(_expression("next_pc"))]
+            following = _statement(f"next_pc = pc + {row.length}")
+            operation.body += [following, *body, ast.Return(_expression("next_pc"))]
         else:
-            operation.body += [*flat, ast.Return(_expression("pc + 4"))]
+            operation.body += [*body, ast.Return(_expression(f"pc + {row.length}"))]
         names: dict[str, Any] = {
-            "M": MASK64, "S": SIGN64, "Trap": Trap, "MISALIGNED": Cause.INSTRUCTION_MISALIGNED,
+            "M": MASK64, "S": SIGN64,
             **{f.__name__: f for f in (mulh, mulhsu, mulhu, div, rem, divu, remu)},
         }  # fmt: skip
         exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)  # noqa: S102
@@ -186,7 +186,9 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
 
 
 def operation(word: int) -> Operation:
-    """The operation of an encoding. An illegal one raises an illegal-instruction trap when it is executed."""
+    """The operation of the instruction at the begin of `word`. An illegal one raises an illegal-instruction trap when it
+    is executed."""
+    word = encoding_of(word)
     found = _operations.get(word)
     if found is None:
         if len(_operations) >= _CACHE_LIMIT:

@@ -158,7 +158,7 @@ FAILURES: tuple[str, ...] = (
 
 
 class Cause(enum.IntEnum):
-    """Synchronous exception codes of mcause and scause (privileged specification 1.12, table 3.6)."""
+    """Synchronous exception codes of mcause and scause (privileged specification 1.12, tables 3.6 and 8.8)."""
 
     INSTRUCTION_MISALIGNED = 0
     INSTRUCTION_ACCESS_FAULT = 1
@@ -170,20 +170,28 @@ class Cause(enum.IntEnum):
     STORE_ACCESS_FAULT = 7
     ECALL_U = 8
     ECALL_S = 9
+    ECALL_VS = 10
     ECALL_M = 11
     INSTRUCTION_PAGE_FAULT = 12
     LOAD_PAGE_FAULT = 13
     STORE_PAGE_FAULT = 15
+    INSTRUCTION_GUEST_PAGE_FAULT = 20
+    LOAD_GUEST_PAGE_FAULT = 21
+    VIRTUAL_INSTRUCTION = 22
+    STORE_GUEST_PAGE_FAULT = 23
 
 
 class Interrupt(enum.IntEnum):
     """Interrupt codes: mcause without its interrupt bit, and bit numbers in mip and mie."""
 
     SUPERVISOR_SOFTWARE = 1
+    VIRTUAL_SUPERVISOR_SOFTWARE = 2
     MACHINE_SOFTWARE = 3
     SUPERVISOR_TIMER = 5
+    VIRTUAL_SUPERVISOR_TIMER = 6
     MACHINE_TIMER = 7
     SUPERVISOR_EXTERNAL = 9
+    VIRTUAL_SUPERVISOR_EXTERNAL = 10
     MACHINE_EXTERNAL = 11
 
 
@@ -198,10 +206,15 @@ CAUSE_TEXTS: dict[int, str] = {
     Cause.STORE_ACCESS_FAULT: "store/AMO access fault",
     Cause.ECALL_U: "environment call from U-mode",
     Cause.ECALL_S: "environment call from S-mode",
+    Cause.ECALL_VS: "environment call from VS-mode",
     Cause.ECALL_M: "environment call from M-mode",
     Cause.INSTRUCTION_PAGE_FAULT: "instruction page fault",
     Cause.LOAD_PAGE_FAULT: "load page fault",
     Cause.STORE_PAGE_FAULT: "store/AMO page fault",
+    Cause.INSTRUCTION_GUEST_PAGE_FAULT: "instruction guest-page fault",
+    Cause.LOAD_GUEST_PAGE_FAULT: "load guest-page fault",
+    Cause.VIRTUAL_INSTRUCTION: "virtual instruction",
+    Cause.STORE_GUEST_PAGE_FAULT: "store/AMO guest-page fault",
     **{INTERRUPT_BIT | i: f"{i.name.lower().replace('_', ' ')} interrupt" for i in Interrupt},
 }
 

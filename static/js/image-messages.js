@@ -22,8 +22,8 @@ export const IMAGE_MESSAGES = {
     '{image}의 세그먼트 {address}..{end}는 0x80000000에서 시작하는 RAM 밖에 있습니다. 0x80000000(M 모드)이나 0x80200000(S 모드)에 링크하세요.',
   ],
   'error.image-entry-misaligned': [
-    '{image} starts at {entry}, which is not a multiple of 4 as instructions here are.',
-    '{image}의 시작 주소 {entry:은} 4의 배수가 아닙니다. 여기서 명령어는 4바이트에 정렬됩니다.',
+    '{image} starts at {entry}, which is odd, and instructions stand at multiples of 2.',
+    '{image}의 시작 주소 {entry:은} 홀수입니다. 명령어는 2의 배수 주소에 있습니다.',
   ],
   'error.image-too-large': [
     '{image} reaches to {end} and needs {need_mib} MiB of memory; the machine has {have_mib} MiB.',
@@ -46,8 +46,8 @@ export const IMAGE_MESSAGES = {
     '{image}: RISC-V가 아니라 {found}용입니다(오프셋 18). riscv64 컴파일러를 쓰세요.',
   ],
   'error.elf-extensions': [
-    '{image}: it was compiled for RISC-V extensions that this machine lacks: {needs}. Compile it with -march=rv64ima_zicsr_zifencei -mabi=lp64.',
-    '{image}: 이 기계에 없는 RISC-V 확장 {needs}용으로 컴파일되었습니다. -march=rv64ima_zicsr_zifencei -mabi=lp64로 컴파일하세요.',
+    '{image}: it was compiled for RISC-V extensions that this machine lacks: {needs}. Compile it with -march=rv64imac_zicsr_zifencei -mabi=lp64.',
+    '{image}: 이 기계에 없는 RISC-V 확장 {needs}용으로 컴파일되었습니다. -march=rv64imac_zicsr_zifencei -mabi=lp64로 컴파일하세요.',
   ],
   'error.elf-type': [
     '{image}: it is not an executable for fixed addresses but {found} (offset 16). Link it with -static -no-pie.',

@@ -10,16 +10,20 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
+from engine.isa.decoder import length_of
 from engine.isa.table import ISA_STRING
 
 PREFIX = "riscv64-linux-gnu-"
 
 
 def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
-    """Assemble and link `source` with GNU as and ld, each section at its address: the sections' bytes."""
+    """Assemble and link `source` with GNU as and ld, each section at its address: the sections' bytes.
+
+    As ours does, it compresses only where the source says `c.` (between `.option rvc` and `.option norvc`).
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: str(Path(folder) / name) for name in ("in.s", "out.o", "out.elf")}
-        Path(paths["in.s"]).write_text(source + "\n")
+        Path(paths["in.s"]).write_text(f".option norvc\n{source}\n")
         _run("as", f"-march={ISA_STRING}", "-mno-relax", "-o", paths["out.o"], paths["in.s"])
         places = [f"--section-start={name}={address:#x}" for name, address in addresses.items()]
         _run(
@@ -44,13 +48,13 @@ def sections(source: str, addresses: dict[str, int]) -> dict[str, bytes]:
 
 
 def disassembly(words: Sequence[int], *options: str, address: int = 0) -> list[str]:
-    """objdump's text for each word, blanks made single, comments and symbols gone.
+    """objdump's text for each encoding, blanks made single, comments and symbols gone.
 
-    The words are in an object file for our extensions and without symbols: objdump takes them for code.
+    They are in an object file for our extensions and without symbols: objdump takes them for code.
     """
     with tempfile.TemporaryDirectory() as folder:
         content, source, objects = (str(Path(folder) / name) for name in ("words", "in.s", "out.o"))
-        Path(content).write_bytes(b"".join(word.to_bytes(4, "little") for word in words))
+        Path(content).write_bytes(b"".join(word.to_bytes(length_of(word), "little") for word in words))
         Path(source).write_text(f'.incbin "{content}"\n')
         _run("as", f"-march={ISA_STRING}", "-o", objects, source)
         _run("strip", objects)

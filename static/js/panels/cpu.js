@@ -150,7 +150,7 @@ export function mountCpu(root, app) {
       const row = h('div.code-row', { role: 'row', class: here ? 'code-row current' : 'code-row' },
         h('span.code-mark', { role: 'cell' }, here ? '▶' : '', here && h('span.visually-hidden', {}, app.t('cpu.current'))),
         h('span.code-address', { role: 'cell' }, hex(each.address)),
-        h('span.code-encoding', { role: 'cell' }, each.encoding.toString(16).padStart(8, '0')),
+        h('span.code-encoding', { role: 'cell' }, each.encoding.toString(16).padStart((each.encoding & 3) === 3 ? 8 : 4, '0')),
         h('span.code-text', { role: 'cell' }, each.text),
         h('span.code-line', { role: 'cell' }, each.line === null ? '' : `${each.file?.split('/').at(-1) ?? ''}:${each.line}`));
       rows.push(row);

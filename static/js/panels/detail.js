@@ -99,7 +99,7 @@ export function trapDetail(app, close) {
     return [
       ...(detail.symbol ? [facts([[app.t('detail.symbol'), detail.symbol]])] : []),
       section(app.t('detail.instruction'), h('code.detail-instruction', {}, detail.instruction || '—'),
-        trap.instruction !== 0 && h('span.dim', {}, ` ${app.t('detail.encoding')} ${hex(trap.instruction, 8)}`)),
+        trap.instruction !== 0 && h('span.dim', {}, ` ${app.t('detail.encoding')} ${hex(trap.instruction, (trap.instruction & 3) === 3 ? 8 : 4)}`)),
       section(app.t('detail.source'), source
         ? h('div.source-line', {}, h('span.dim', {}, `${source.file}:${source.line}`), h('code', {}, source.text))
         : h('p.dim', {}, app.t('detail.nosource'))),

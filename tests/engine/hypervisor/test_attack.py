@@ -28,7 +28,8 @@ from engine.isa.program import Program
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE, inspect
 from engine.machine.memory import PAGE
-from engine.machine.mmu import Access, Trap
+from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.traps import Trap
 from engine.trace.rings import Trace
 from tests.conformance.compare import differences
 from tests.conformance.programs import BASE, Body, Scenario, Step, build
@@ -161,12 +162,12 @@ def check_permissions(
         physical = address
         if satp:
             try:
-                leaf = mmu.walk(virtual.bus, satp, address, access, privilege, status, update=False)
+                walk = RecordedWalk(virtual.bus)
+                physical = mmu.walk(walk, satp, 0, address, access, privilege, status | mmu.LOOK)
             except (Trap, AccessFault) as error:
                 raise AssertionError(
                     f"{address:#x}: {access.name} is permitted, but the guest says {error}"
                 ) from error
-            physical = leaf.physical
         assert guest.vm.ram.map[physical >> 12] == frame, (
             f"{address:#x} leads to another page than the guest says"
         )

@@ -15,7 +15,8 @@ from engine.isa.assembler import assemble
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE, inspect
 from engine.machine.memory import PAGE
-from engine.machine.mmu import Access, Trap
+from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.traps import Trap
 from engine.trace.record import PATHS, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 from tests.support.qemu import run_qemu
@@ -153,7 +154,7 @@ def _translate(guest: VmGuest, satp: int, address: int, access: Access, privileg
     bus = guest.vm.vcpus[0].virtual.bus
     address |= -(address >> 38) << 39 & (1 << 64) - 1
     try:
-        return mmu.walk(bus, satp, address, access, privilege, bits, update=False).physical
+        return mmu.walk(RecordedWalk(bus), satp, 0, address, access, privilege, bits | mmu.LOOK)
     except Trap as trap:
         raise AssertionError(f"the guest's tables do not allow {access.name} at {address:#x}") from trap
 

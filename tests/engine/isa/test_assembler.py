@@ -25,11 +25,14 @@ from engine.isa.assembler import (
 from engine.isa.csrs import CSRS
 from engine.isa.diagnostics import MESSAGES
 from engine.isa.disassembler import disassemble
+from engine.isa.formats import Row
 from engine.isa.pseudo import PSEUDOS
 from engine.isa.table import REGISTERS, ROWS
+from tests.engine.isa.test_table import random_word
 from tests.support import binutils
 
 CALLER = "engine.guests"
+OPERAND = r"[a-z]+\d?"
 EDGES = (
     *(0, 1, -1, 2, 5, -5, 0x7FF, -0x800, 0x800, 0x801, 0xFFF, 0x1000, -0x801, 0x7FFFF7FF, 0x7FFFF800),
     *(0x7FFFFFFF, 0x80000000, -0x80000000, -0x80000001, 0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF),
@@ -94,15 +97,41 @@ NOT_GNU = {"call rd, symbol", "jalr rs, value"}
 
 def test_every_row_with_random_operands() -> None:
     rng = random.Random(1)
-    lines = ["here:"]
-    for row in ROWS:
+    lines = []
+    for row in (row for row in ROWS if row.length == 4):
         for order in ("", ".aq", ".rl", ".aqrl") if "aq" in row.fields else ("",):
             for _ in range(12):
                 operands = [operand(pattern, rng) for pattern in row.syntax.split(", ") if pattern]
                 lines.append(f"    {row.mnemonic}{order} {', '.join(operands)}")
     for begin in range(0, len(lines), 400):
-        body = "\n".join(line for line in lines[begin : begin + 400] if line != "here:")
+        body = "\n".join(lines[begin : begin + 400])
         assert_same(f"here:\n{body}\nthere: .word 0, 0, 0\n.data\nvariable: .dword 1\n")
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.length == 2], ids=lambda row: row.mnemonic)
+def test_every_compressed_row_with_every_register_and_value(row: Row) -> None:
+    rng = random.Random(row.mnemonic)
+    lines = ["here: .option rvc"]
+    for _ in range(60):
+        word = random_word(row, rng)
+        texts = {name: str(value) for name, value in row.operands(word).items()}
+        texts |= {name: rng.choice((REGISTERS[int(texts[name])], f"x{texts[name]}")) for name in texts if name[0] == "r"}
+        if row.operands(word).get("shamt") == 0:
+            continue  # a HINT that GNU as spells otherwise
+        texts |= {"target": rng.choice(("here", "there"))}
+        if "upper" in row.syntax:
+            texts["upper"] = str(int(texts["imm"]) >> 12 & 0xF_FFFF)
+        lines.append(f"{row.mnemonic} {re.sub(OPERAND, lambda match: texts.get(match[0], 'sp'), row.syntax)}")
+    assert_same("\n".join(lines) + "\nthere: .word 0\n")
+
+
+def test_a_program_with_compressed_instructions_says_so() -> None:
+    program = assemble("_start: c.li a0, 1\nadd a0, a0, a0\nc.j _start\n")
+    assert [line for _, line in program.lines] == [1, 2, 3]
+    assert "80200000: 4505          1" in program.listing()
+    assert "80200002: 00a50533      2" in program.listing()
+    assert "RVC" in binutils.readelf(program.elf(), "-h")
+    assert "RVC" not in binutils.readelf(assemble("nop").elf(), "-h")
 
 
 def test_every_pseudo_instruction() -> None:
@@ -287,7 +316,20 @@ def test_words_of_one_statement() -> None:
         ("sp: nop", 1, 1, "register-name", "sp"),
         ("far: .space 5000\nbeqz a0, far", 2, 10, "branch-far", "-4096 to 4094"),
         (".space 2000000\nj 0x80200000", 2, 3, "jump-far", "call"),
-        ("j 0x80200002", 1, 3, "target-odd", "80200002"),
+        ("j 0x80200001", 1, 3, "target-odd", "80200001"),
+        ("c.j . + 2048", 1, 5, "jump-far", "-2048 to 2046"),
+        ("c.lw a0, 2(a1)", 1, 10, "immediate-step", "multiple of 4"),
+        ("c.lw a0, 128(a1)", 1, 10, "immediate", "0 to 124"),
+        ("c.lw a0, 4(t0)", 1, 10, "register-range", "s0 to a5"),
+        ("c.sub a0, sp", 1, 11, "register-range", "s0 to a5"),
+        ("c.lwsp a0, 4(a1)", 1, 12, "register-other", "`sp`"),
+        ("c.addi16sp a0, 16", 1, 12, "register-other", "`sp`"),
+        ("c.addi16sp sp, 0", 1, 12, "reserved", "imm = 0"),
+        ("c.addi4spn a0, sp, 0", 1, 12, "reserved", "imm = 0"),
+        ("c.lui sp, 1", 1, 7, "reserved", "rd = 2"),
+        ("c.lui a0, 32", 1, 11, "immediate", "0 to 31"),
+        ("c.mv a0, zero", 1, 6, "reserved", "rs2 = 0"),
+        ("c.jr zero", 1, 6, "reserved", "rs1 = 0"),
         ("la a0, 0x12345678ab", 1, 8, "pcrel-far", "2 GiB"),
         ("x: lui a0, %hi(x)", 1, 16, "high-far", "`la`"),
         ("x: addi a0, a0, %pcrel_lo(x)", 1, 17, "pcrel-label", "%pcrel_hi"),

@@ -1,0 +1,1 @@
+"""The native tiers: table rows and procedures as LLVM code."""

@@ -1,0 +1,330 @@
+"""The interpreter tier: one native function for each row, and the decoder that chooses among them.
+
+Every handler has the type `i64 (state, operation, budget)` and ends in a tail call of the next operation's
+handler, so the processor's branch predictor sees one indirect jump for each handler and nothing is spilled in
+between. `budget` is the number of steps left before `limit`: it is exact after every instruction. Whatever
+a handler cannot do by itself (a TLB miss, a device, a trap) it leaves undone: it stores the pc and returns
+SLOW.
+
+The registers are read and written in the hart's state. Nothing else in this process is touched but RAM
+through the TLB and the code page that is being executed.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+
+from engine.isa.formats import Row
+from engine.isa.table import ROWS
+from engine.machine.native import layout
+from engine.machine.native.decoder import decoder
+from engine.machine.native.layout import field
+from engine.machine.native.lowering import (
+    METADATA,
+    SIGNED,
+    UNSIGNED,
+    Code,
+    NotLowerable,
+    Scope,
+    Value,
+    statements,
+)
+from engine.machine.state import NO_RESERVATION
+
+TYPE = "i64 (ptr, ptr, i64)"
+ARGUMENTS = "ptr noalias nonnull %s, ptr nonnull %op, i64 %budget"
+
+
+def load_field(code: Code, name: str, kind: str = "i64") -> str:
+    return code.op(f"load {kind}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}")
+
+
+def store_field(code: Code, name: str, value: str, kind: str = "i64") -> None:
+    code.do(f"store {kind} {value}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}")
+
+
+def tail(code: Code, function: str, operation: str, budget: str) -> None:
+    """End the block by going on in another function of TYPE."""
+    result = code.op(f"musttail call i64 {function}(ptr %s, ptr {operation}, i64 {budget})")
+    code.end(f"ret i64 {result}")
+
+
+class MachineScope(Scope):
+    """Loads, stores and atomics through the TLB: common to handlers and compiled regions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.primitives |= {
+            "load": self._load, "store": self._store, "amo_load": self._amo_load,
+            "load_reserved": self._load_reserved, "store_conditional": self._store_conditional,
+            "fence_i": lambda _args: None,
+        }  # fmt: skip
+
+    def bail(self) -> str:
+        """Label of a block that leaves this instruction, of which nothing was done yet, to the reference."""
+        raise NotImplementedError
+
+    def probe(self, address: str, size: int, tag: int) -> str:
+        """Host address of `size` aligned bytes that the TLB holds; otherwise control goes to `bail`."""
+        code = self.code
+        key = code.op(f"and i64 {address}, {-4096 | size - 1}")
+        index = code.op(f"lshr i64 {address}, 7")
+        index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << 5}")
+        tlb = load_field(code, "tlb_at", "ptr")
+        entry = code.op(f"getelementptr i8, ptr {tlb}, i64 {index}")
+        at = code.op(f"getelementptr i8, ptr {entry}, i64 {tag}") if tag else entry
+        found = code.op(f"load i64, ptr {at}")
+        hit = code.name("hit")
+        same = code.op(f"icmp eq i64 {found}, {key}")
+        code.end(f"br i1 {same}, label %{hit}, label %{self.bail()}, !prof !0")
+        code.label(hit)
+        addend = code.op(f"load i64, ptr {code.op(f'getelementptr i8, ptr {entry}, i64 {layout.ADDEND}')}")
+        return code.op(f"add i64 {address}, {addend}")
+
+    def _size(self, node: ast.expr) -> int:
+        size: int = ast.literal_eval(node)
+        return size
+
+    def _read(self, host: str, size: int) -> Value:
+        code = self.code
+        value = code.op(f"load i{8 * size}, ptr {code.op(f'inttoptr i64 {host} to ptr')}")
+        return Value(value if size == 8 else code.op(f"zext i{8 * size} {value} to i64"), UNSIGNED)
+
+    def _write(self, host: str, size: int, value: str) -> None:
+        code = self.code
+        if size < 8:
+            value = code.op(f"trunc i64 {value} to i{8 * size}")
+        code.do(f"store i{8 * size} {value}, ptr {code.op(f'inttoptr i64 {host} to ptr')}")
+
+    def _load(self, args: list[ast.expr]) -> Value:
+        size = self._size(args[1])
+        return self._read(self.probe(self.number(args[0]).text, size, layout.READ_TAG), size)
+
+    def _store(self, args: list[ast.expr]) -> None:
+        size = self._size(args[1])
+        address, value = self.number(args[0]).text, self.number(args[2]).text
+        self._write(self.probe(address, size, layout.WRITE_TAG), size, value)
+
+    def _amo_load(self, args: list[ast.expr]) -> Value:
+        size = self._size(args[1])
+        return self._read(self.probe(self.number(args[0]).text, size, layout.WRITE_TAG), size)
+
+    def _physical(self, host: str) -> str:
+        """Any one-to-one image of the physical address does, but the reference tier shares the field."""
+        code = self.code
+        memory = load_field(code, "memory_at", "ptr")
+        ram = code.op(f"load i64, ptr {memory}")
+        base = code.op(f"load i64, ptr {code.op(f'getelementptr i8, ptr {memory}, i64 8')}")
+        return code.op(f"add i64 {code.op(f'sub i64 {host}, {ram}')}, {base}")
+
+    def _load_reserved(self, args: list[ast.expr]) -> Value:
+        size = self._size(args[1])
+        host = self.probe(self.number(args[0]).text, size, layout.READ_TAG)
+        store_field(self.code, "reservation", self._physical(host))
+        return self._read(host, size)
+
+    def _store_conditional(self, args: list[ast.expr]) -> Value:
+        code, size = self.code, self._size(args[1])
+        value = self.number(args[2]).text
+        host = self.probe(self.number(args[0]).text, size, layout.WRITE_TAG)
+        held = code.op(f"icmp eq i64 {load_field(code, 'reservation')}, {self._physical(host)}")
+        store_field(code, "reservation", str(NO_RESERVATION - (1 << 64)))
+        yes, no = code.branch(held)
+        code.label(yes)
+        self._write(host, size, value)
+        code.label(no)
+        return Value(code.op(f"select i1 {held}, i64 0, i64 1"), UNSIGNED)
+
+
+class HandlerScope(MachineScope):
+    """A handler: operands come from the operation, registers from the state."""
+
+    def __init__(self, row: Row, code: Code) -> None:
+        super().__init__(code)
+        self.row = row
+        self.places = layout.places(row)
+        self.pending: Callable[[], None] | None = None
+        self.bailed = False
+        self.primitives |= {"jump": self._jump}
+
+    def bail(self) -> str:
+        self.bailed = True
+        return "bail"
+
+    def _byte(self, place: int) -> str:
+        code = self.code
+        value = code.op(f"load i8, ptr {code.op(f'getelementptr i8, ptr %op, i64 {place}')}")
+        return code.op(f"zext i8 {value} to i64")
+
+    def read(self, name: str) -> Value:
+        code = self.code
+        if name == "pc":
+            return Value(program_counter(code, "%op"), UNSIGNED)
+        if name == "ilen":
+            return Value(str(self.row.length), UNSIGNED)
+        if name in ("rs1", "rs2") and name in self.places:
+            return Value(code.op(f"load i64, ptr {self._register(self._byte(self.places[name]))}"), UNSIGNED)
+        if name in self.places and self.places[name] == layout.IMM:
+            value = code.op(f"load i32, ptr {code.op(f'getelementptr i8, ptr %op, i64 {layout.IMM}')}")
+            return Value(code.op(f"sext i32 {value} to i64"), SIGNED if name == "imm" else UNSIGNED)
+        raise NotLowerable(name)
+
+    def _register(self, index: str) -> str:
+        return self.code.op(f"getelementptr i64, ptr %s, i64 {index}")
+
+    def write(self, name: str, value: Value) -> bool:
+        if name == "rd":
+            self.code.do(f"store i64 {value.text}, ptr {self._register(self._byte(layout.RD))}")
+            return True
+        return False
+
+    def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
+        super().run(body)
+        if self.pending is not None and self.code.open:
+            finish, self.pending = self.pending, None
+            finish()
+
+    def _jump(self, args: list[ast.expr]) -> None:
+        code = self.code
+        if ast.unparse(args[0]) == "pc + imm":
+            distance = code.op(f"shl i64 {self.read('imm').text}, 3")
+            target = code.op(f"getelementptr i8, ptr %op, i64 {distance}")
+
+            def finish() -> None:
+                begin = load_field(code, "ops")
+                offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {target} to i64')}, {begin}")
+                near, far = code.branch(code.op(f"icmp ult i64 {offset}, {layout.OPS_BYTES}"), likely=True)
+                code.label(near)
+                follow(code, target)
+                code.label(far)
+                store_field(code, "pc", program_counter(code, target))
+                self._far()
+        else:
+            address = self.number(args[0]).text
+
+            def finish() -> None:
+                distance = code.op(f"xor i64 {address}, {load_field(code, 'page_pc')}")
+                near, far = code.branch(code.op(f"icmp ult i64 {distance}, 4096"))
+                code.label(near)
+                begin = load_field(code, "ops", "ptr")
+                follow(code, code.op(f"getelementptr i8, ptr {begin}, i64 {code.op(f'shl i64 {distance}, 3')}"))
+                code.label(far)
+                store_field(code, "pc", address)
+                self._far()
+
+        self.pending = finish
+
+    def _far(self) -> None:
+        left = self.code.op("sub i64 %budget, 1")
+        tail(self.code, "@far", "%op", left)
+
+
+def program_counter(code: Code, operation: str) -> str:
+    """The virtual address of an operation of the current page."""
+    offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {operation} to i64')}, {load_field(code, 'ops')}")
+    return code.op(f"add i64 {load_field(code, 'page_pc')}, {code.op(f'ashr i64 {offset}, 3')}")
+
+
+def follow(code: Code, operation: str) -> None:
+    """This instruction is done: go on with `operation` unless the budget is used up."""
+    left = code.op("sub i64 %budget, 1")
+    over, on = code.branch(code.op(f"icmp eq i64 {left}, 0"), likely=False)
+    code.label(on)
+    tail(code, code.op(f"load ptr, ptr {operation}"), operation, left)
+    code.label(over)
+    tail(code, "@over", operation, left)
+
+
+def handler(row: Row) -> str | None:
+    """The native function of a row; None: the reference tier executes it."""
+    code = Code()
+    try:
+        scope = HandlerScope(row, code)
+        scope.run(statements(row.semantics))
+    except NotLowerable:
+        return None
+    if code.open:
+        follow(code, code.op(f"getelementptr i8, ptr %op, i64 {row.length * 8}"))
+    if scope.bailed:
+        code.label("bail")
+        tail(code, "@slow", "%op", "%budget")
+    return code.text(f"define internal i64 {symbol(row)}({ARGUMENTS}) #0")
+
+
+_NAMES: dict[tuple[str, int], str] = {}
+
+
+def symbol(row: Row) -> str:
+    """Rows that do the same in the same length share a handler: many compressed ones do."""
+    key = (row.semantics, row.length)
+    return f'@"op.{_NAMES.setdefault(key, row.mnemonic)}"'
+
+
+def _leave(name: str, reason: int) -> str:
+    """Come back to Python at `operation`."""
+    code = Code()
+    store_field(code, "pc", program_counter(code, "%op"))
+    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    code.end(f"ret i64 {reason}")
+    return code.text(f"define i64 @{name}({ARGUMENTS}) #1")
+
+
+def _far() -> str:
+    """Go on at `pc`, which may be in any page."""
+    code = Code()
+    target = load_field(code, "pc")
+    page = code.op(f"and i64 {target}, -4096")
+    index = code.op(f"lshr i64 {target}, 8")
+    index = code.op(f"and i64 {index}, {(layout.FETCH_ENTRIES - 1) << 4}")
+    entry = code.op(f"getelementptr i8, ptr {load_field(code, 'tlb_at', 'ptr')}, i64 {index}")
+    entry = code.op(f"getelementptr i8, ptr {entry}, i64 {layout.DATA_BYTES}")
+    found = code.op(f"icmp eq i64 {code.op(f'load i64, ptr {entry}')}, {page}")
+    hit, miss = code.branch(found, likely=True)
+    code.label(hit)
+    ops = code.op(f"load ptr, ptr {code.op(f'getelementptr i8, ptr {entry}, i64 8')}")
+    store_field(code, "ops", ops, "ptr")
+    store_field(code, "page_pc", page)
+    offset = code.op(f"shl i64 {code.op(f'and i64 {target}, 4094')}, 3")
+    operation = code.op(f"getelementptr i8, ptr {ops}, i64 {offset}")
+    over, on = code.branch(code.op("icmp eq i64 %budget, 0"), likely=False)
+    code.label(on)
+    tail(code, code.op(f"load ptr, ptr {operation}"), operation, "%budget")
+    code.label(over)
+    tail(code, "@over", operation, "%budget")
+    code.label(miss)
+    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    code.end(f"ret i64 {layout.FETCH}")
+    return code.text(f"define i64 @far({ARGUMENTS}) #1")
+
+
+def _next_page() -> str:
+    """The operation behind a page's last: it is no instruction and costs no step."""
+    code = Code()
+    store_field(code, "pc", program_counter(code, "%op"))
+    tail(code, "@far", "%op", "%budget")
+    return code.text(f"define i64 @next_page({ARGUMENTS}) #1")
+
+
+def _run() -> str:
+    """i64 run(state): from `pc` until `limit` or something that Python has to do."""
+    code = Code()
+    left = code.op(f"sub i64 {load_field(code, 'limit')}, {load_field(code, 'steps')}")
+    code.end(f"ret i64 {code.op(f'call i64 @far(ptr %s, ptr null, i64 {left})')}")
+    return code.text("define i64 @run(ptr noalias nonnull %s)")
+
+
+def module() -> str:
+    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `next_page`, and a handler
+    for each row."""
+    native: dict[str, str | None] = {}
+    for row in ROWS:
+        native.setdefault(symbol(row), handler(row))
+    handlers = [symbol(row) if native[symbol(row)] else "@slow" for row in ROWS]
+    table = ", ".join(f"ptr {name}" for name in handlers)
+    return "\n".join([
+        f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
+        *filter(None, native.values()),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(), decoder(ROWS),
+        "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
+    ])  # fmt: skip

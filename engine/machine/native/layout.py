@@ -1,0 +1,66 @@
+"""Where things are for native code: the fields of a hart's state, the TLBs, and a page of decoded operations.
+
+An *operation* is 16 bytes: the address of its handler, then its operands as far as the row has them.
+
+    0 handler   8 imm (32 bits: imm, shamt, csr or rm)   12 rd   13 rs1 or uimm   14 rs2   15 rs3
+
+rd of a row that writes an integer register is SINK instead of 0, so that no handler asks about x0.
+
+A *code page* holds an operation for each halfword of a page's content, one more that goes on to the next
+page, the content itself, for each halfword its handler while a compiled region stands in its place, and how
+often it was reached by a jump backwards.
+
+A *context* is what a hart may use without walking tables while privilege, satp and their like stay as they
+are: a data TLB (read tag, write tag, what to add for a host address) and a fetch TLB (tag, code page). A tag
+is the page's virtual address; no address matches EMPTY. Both are direct-mapped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.isa.formats import Row
+from engine.machine.state import HartState
+
+OPERATION_BYTES = 16
+IMM, RD, RS1, RS2, RS3 = 8, 12, 13, 14, 15
+SINK = 32
+PLACES = {
+    "imm": IMM, "shamt": IMM, "csr": IMM, "rm": IMM, "rd": RD, "rs1": RS1, "uimm": RS1, "rs2": RS2,
+    "rs3": RS3,
+}  # fmt: skip
+
+SLOTS = 2048
+OPS_BYTES = SLOTS * OPERATION_BYTES
+CONTENT_AT = OPS_BYTES + 64
+PLAIN_AT = CONTENT_AT + 4096
+HEAT_AT = PLAIN_AT + SLOTS * 8
+CODE_PAGE_BYTES = HEAT_AT + SLOTS * 2 + 960
+
+EMPTY = (1 << 64) - 1
+DATA_ENTRIES, DATA_ENTRY_BYTES = 256, 32
+READ_TAG, WRITE_TAG, ADDEND = 0, 8, 16
+FETCH_ENTRIES, FETCH_ENTRY_BYTES = 128, 16
+DATA_BYTES = DATA_ENTRIES * DATA_ENTRY_BYTES
+CONTEXT_BYTES = DATA_BYTES + FETCH_ENTRIES * FETCH_ENTRY_BYTES
+CONTEXTS = 16
+
+#: Why native code came back. LIMIT: `limit` is reached. SLOW: the instruction at pc is for the reference
+#: tier. FETCH: pc's page has no entry in the fetch TLB.
+LIMIT, SLOW, FETCH = range(3)
+
+
+def field(name: str) -> int:
+    """Byte offset of a field of HartState."""
+    descriptor: Any = getattr(HartState, name)
+    offset: int = descriptor.offset
+    return offset
+
+
+def places(row: Row) -> dict[str, int]:
+    """Byte offset in an operation of each operand that the row's semantics can use."""
+    names = dict.fromkeys([*(piece.field for piece in row.pieces), *row.implied])
+    found = {name: PLACES[name] for name in names if name in PLACES}
+    if len(set(found.values())) != len(found):
+        raise ValueError(f"{row.mnemonic}: two operands have one place")
+    return found

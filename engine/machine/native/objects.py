@@ -1,0 +1,113 @@
+"""From LLVM IR to code in this process, by way of object files that are kept on disk.
+
+An object is named by what it is made of: the IR, the compiler's version, the processor. A second start reads
+it instead of compiling. A file that is damaged or cannot be written costs a compilation and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding as llvm
+
+_DIGEST_BYTES = 20
+_folder: Path | None = None
+
+
+def keep_in(folder: Path | None) -> None:
+    """Where objects are kept from now on; None: nowhere."""
+    global _folder  # noqa: PLW0603
+    _folder = folder
+
+
+@cache
+def _machine() -> Any:
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(),
+        features=llvm.get_host_cpu_features().flatten(),
+        opt=2,
+        reloc="pic",
+        codemodel="jitdefault",
+        jit=True,
+    )
+
+
+@cache
+def _linker() -> Any:
+    _machine()
+    return llvm.create_lljit_compiler(_machine())
+
+
+def _compile(ir: str, level: int) -> bytes:
+    machine = _machine()
+    module = llvm.parse_assembly(ir)
+    options = llvm.create_pipeline_tuning_options(speed_level=level)
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    image: bytes = machine.emit_object(module)
+    return image
+
+
+def _path(ir: str, level: int) -> Path | None:
+    if _folder is None:
+        return None
+    what = f"{llvmlite.__version__} {llvm.llvm_version_info} {llvm.get_host_cpu_name()} {level}\n{ir}"
+    return _folder / f"{blake2b(what.encode(), digest_size=_DIGEST_BYTES).hexdigest()}.o"
+
+
+def _read(path: Path) -> bytes | None:
+    """A kept object; None if there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    digest, image = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    return image if blake2b(image, digest_size=_DIGEST_BYTES).digest() == digest else None
+
+
+def _keep(path: Path, image: bytes) -> None:
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(blake2b(image, digest_size=_DIGEST_BYTES).digest() + image)
+        Path(name).replace(path)
+
+
+def image_of(ir: str, level: int) -> bytes:
+    """The object file of a module, from disk where it is there. May be called from any thread."""
+    path = _path(ir, level)
+    image = _read(path) if path else None
+    if image is None:
+        image = _compile(ir, level)
+        if path:
+            _keep(path, image)
+    return image
+
+
+class Linked:
+    """Code of one module in this process: addresses by symbol. It lives as long as this object."""
+
+    def __init__(self, name: str, image: bytes, exported: list[str], imported: Mapping[str, int]) -> None:
+        builder = llvm.JITLibraryBuilder().add_object_img(image).add_current_process()
+        for symbol in exported:
+            builder.export_symbol(symbol)
+        for symbol, address in imported.items():
+            builder.import_symbol(symbol, address)
+        self._tracker = builder.link(_linker(), name)
+        self.addresses: dict[str, int] = {symbol: self._tracker[symbol] for symbol in exported}
+
+    def function(self, symbol: str, *types: Any) -> Any:
+        """A symbol as a function of Python; `types`: the result's, then the arguments'."""
+        return ctypes.CFUNCTYPE(*types)(self.addresses[symbol])

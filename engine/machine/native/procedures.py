@@ -1,0 +1,325 @@
+"""Whole functions of the machine as native code: page walks, trap entry, returns, CSR access.
+
+They are written once, in a plain part of Python (engine.machine.mmu and the privileged half of
+engine.machine.hart say so in their docstrings), and mean here what they mean there:
+
+    parameters, locals    64-bit words; the first parameter is the hart
+    h.field               a field of HartState         h.name(...)    another such function, or a primitive
+    NAME, Class.NAME      constants, read once from the function's module
+    raise Trap(c, v)      the caller returns at once; cause and value stand in `trap_cause`, `trap_value`
+    raise anything else   REFUSED: nothing may have been changed before it; the reference tier does it again
+
+A native procedure returns its result and how it ended: DONE, TRAPPED or REFUSED.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from engine.machine.native.layout import field
+from engine.machine.native.lowering import (
+    EITHER,
+    SIGNED,
+    TRUTH,
+    UNSIGNED,
+    Code,
+    NotLowerable,
+    Scope,
+    Value,
+    constant,
+)
+from engine.machine.state import HartState
+
+DONE, TRAPPED, REFUSED = range(3)
+RESULT = "{ i64, i64 }"
+_FIELDS: dict[str, str] = {
+    name: f"i{8 * size}" for name, *_ in HartState._fields_ if (size := getattr(HartState, name).size) <= 8
+}
+#: A primitive of procedures: writes its code and returns its value, if it has one.
+Primitive = Callable[["ProcedureScope", list[str]], Value | None]
+
+
+class Procedures:
+    """The native form of some functions and of all that they call.
+
+    `owner` is the class whose methods `h.name(...)` means; `primitives` replace methods by code of their own.
+    """
+
+    def __init__(self, owner: type, primitives: dict[str, Primitive]) -> None:
+        self.owner = owner
+        self.primitives = primitives
+        self.texts: dict[str, str] = {}
+
+    def need(self, function: FunctionType) -> str:
+        """The symbol of a function, which is compiled unless it was before."""
+        symbol = f'@"{function.__module__}.{function.__qualname__}"'
+        if symbol not in self.texts:
+            self.texts[symbol] = ""  # it may call itself
+            self.texts[symbol] = self._text(symbol, function)
+        return symbol
+
+    def method(self, name: str) -> str:
+        """The symbol of a method of `owner`."""
+        function = inspect.getattr_static(self.owner, name)
+        if isinstance(function, property):
+            function = function.fget
+        if not isinstance(function, FunctionType):
+            raise NotLowerable(f"{name} is no function of {self.owner.__name__}")
+        return self.need(function)
+
+    def _text(self, symbol: str, function: FunctionType) -> str:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+        assert isinstance(tree, ast.FunctionDef)
+        code = Code()
+        scope = ProcedureScope(code, self, function, [argument.arg for argument in tree.args.args])
+        try:
+            scope.run(tree.body)
+        except NotLowerable as problem:
+            raise NotLowerable(f"{function.__qualname__}: {problem}") from None
+        code.end(f"ret {RESULT} zeroinitializer")
+        arguments = "".join(f", i64 %p{index}" for index in range(1, len(tree.args.args)))
+        return code.text(f"define internal {RESULT} {symbol}(ptr nonnull %s{arguments}) #0")
+
+
+class ProcedureScope(Scope):
+    """One function. Every local is a variable; what Python keeps in a `for` is one too."""
+
+    def __init__(self, code: Code, procedures: Procedures, function: FunctionType, parameters: list[str]) -> None:
+        super().__init__(code)
+        self.procedures = procedures
+        self.names = function.__globals__
+        self.hart = parameters[0]
+        self.loops: list[tuple[str, str]] = []
+        for index, name in enumerate(parameters[1:], 1):
+            self._store_local(name, Value(f"%p{index}", UNSIGNED))
+        self.primitives |= {"min": self._extreme("ult"), "max": self._extreme("ugt"), "bool": self._bool,
+                            "int": self._int}  # fmt: skip
+
+    # -- names ---------------------------------------------------------------------------------------
+    def read(self, name: str) -> Value:
+        return self._global(ast.Name(name, ast.Load()))
+
+    def write(self, name: str, value: Value) -> bool:  # noqa: ARG002
+        return False
+
+    def _global(self, node: ast.expr) -> Value:
+        """A constant of the function's module, whatever it is called there."""
+        try:
+            found = eval(compile(ast.Expression(node), "constant", "eval"), self.names)  # noqa: S307
+        except NameError as problem:
+            raise NotLowerable(str(problem)) from None
+        if isinstance(found, bool) or not isinstance(found, int):
+            raise NotLowerable(f"{ast.unparse(node)} is not a number")
+        return constant(int(found))
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """Address and type of a field of the hart."""
+        if name not in _FIELDS:
+            raise NotLowerable(f"the hart's state has no field {name}")
+        return self.code.op(f"getelementptr i8, ptr %s, i64 {field(name)}"), _FIELDS[name]
+
+    def _is_hart(self, node: ast.expr) -> bool:
+        return isinstance(node, ast.Name) and node.id == self.hart
+
+    # -- statements ----------------------------------------------------------------------------------
+    def statement(self, node: ast.stmt) -> None:
+        code = self.code
+        match node:
+            case ast.Expr(value=ast.Constant()):
+                pass
+            case ast.Expr(value=ast.Call() as call):
+                self.value(call)
+            case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
+                results = [self.number(value) for value in values]
+                for target, result in zip(targets, results, strict=True):
+                    self._assign(target, result)
+            case ast.Assign(targets=targets, value=value):
+                result = self.number(value)
+                for target in targets:
+                    self._assign(target, result)
+            case ast.AnnAssign(target=target, value=ast.expr() as value):
+                self._assign(target, self.number(value))
+            case ast.AugAssign(target=target, op=op, value=value):
+                read = ast.parse(ast.unparse(target), mode="eval").body
+                self._assign(target, self.number(ast.BinOp(read, op, value)))
+            case ast.Return(value=None):
+                self._return("0", DONE)
+            case ast.Return(value=ast.expr() as value):
+                self._return_value(value)
+            case ast.Raise(exc=ast.Call(func=ast.Name(id="Trap"), args=[cause, value])):
+                for name, part in (("trap_cause", cause), ("trap_value", value)):
+                    self._assign(ast.Attribute(ast.Name(self.hart, ast.Load()), name, ast.Store()), self.number(part))
+                self._return("0", TRAPPED)
+            case ast.Raise():
+                self._return("0", REFUSED)
+            case ast.While(test=test, body=body, orelse=[]):
+                again, done = code.name("again"), code.name("done")
+                code.label(again)
+                on = code.name("on")
+                code.end(f"br i1 {self.truth(test)}, label %{on}, label %{done}")
+                code.label(on)
+                self._loop(body, again, done)
+                code.end(f"br label %{again}")
+                code.label(done)
+            case ast.For(target=ast.Name(id=name), iter=ast.Call(func=ast.Name(id="range"), args=bounds), body=body):
+                # Unrolled: the level of a page walk is a constant in each round.
+                done = code.name("done")
+                for number in range(*(self._constant(bound) for bound in bounds)):
+                    following = code.name("next")
+                    self._store_local(name, constant(number))
+                    self._loop(body, following, done)
+                    code.label(following)
+                code.label(done)
+            case ast.Break():
+                code.end(f"br label %{self.loops[-1][1]}")
+            case ast.Continue():
+                code.end(f"br label %{self.loops[-1][0]}")
+            case _:
+                super().statement(node)
+
+    def _constant(self, node: ast.expr) -> int:
+        number: int = eval(compile(ast.Expression(node), "constant", "eval"), self.names)  # noqa: S307
+        return number
+
+    def _loop(self, body: list[ast.stmt], again: str, done: str) -> None:
+        self.loops.append((again, done))
+        self.run(body)
+        self.loops.pop()
+
+    def _assign(self, target: ast.expr, value: Value) -> None:
+        match target:
+            case ast.Name(id=name):
+                self._store_local(name, value)
+            case ast.Attribute(value=hart, attr=name) if self._is_hart(hart):
+                place, kind = self._place(name)
+                text = value.text if kind == "i64" else self.code.op(f"trunc i64 {value.text} to {kind}")
+                self.code.do(f"store {kind} {text}, ptr {place}")
+            case _:
+                raise NotLowerable(ast.unparse(target))
+
+    def _store_local(self, name: str, value: Value) -> None:
+        # Locals are words; a signed constant is one modulo 2**64.
+        super()._store_local(name, Value(value.text, UNSIGNED))
+
+    def _return(self, value: str, status: int) -> None:
+        code = self.code
+        result = code.op(f"insertvalue {RESULT} undef, i64 {value}, 0")
+        result = code.op(f"insertvalue {RESULT} {result}, i64 {status}, 1")
+        code.end(f"ret {RESULT} {result}")
+
+    def _return_value(self, node: ast.expr) -> None:
+        self._return(self.number(node).text if not _is_nothing(node) else "0", DONE)
+
+    # -- expressions ---------------------------------------------------------------------------------
+    def value(self, node: ast.expr) -> Value | None:
+        code = self.code
+        match node:
+            case ast.Attribute(value=hart, attr=name) if self._is_hart(hart):
+                if name not in _FIELDS:
+                    return self._call(self.procedures.method(name), [])
+                place, kind = self._place(name)
+                loaded = code.op(f"load {kind}, ptr {place}")
+                return Value(loaded if kind == "i64" else code.op(f"zext {kind} {loaded} to i64"), UNSIGNED)
+            case ast.Attribute():
+                return self._global(node)
+            case ast.Call(func=ast.Attribute(value=hart, attr=name), args=args) if self._is_hart(hart):
+                numbers = [self.number(arg).text for arg in args]
+                primitive = self.procedures.primitives.get(name)
+                if primitive is not None:
+                    return primitive(self, numbers)
+                return self._call(self.procedures.method(name), numbers)
+            case ast.Call(func=ast.Name() | ast.Attribute() as name, args=args) if isinstance(
+                found := self._function(name), FunctionType
+            ):
+                if args and self._is_hart(args[0]):
+                    return self._call(self.procedures.need(found), [self.number(arg).text for arg in args[1:]])
+                numbers = ["0", *(self.number(arg).text for arg in args)]
+                return self._call(self._pure(found), numbers[1:])
+            case ast.BoolOp(op=op, values=[first, *rest]):
+                return self._short_circuit(isinstance(op, ast.And), first, rest)
+            case _:
+                return super().value(node)
+
+    def _function(self, node: ast.expr) -> Any:
+        try:
+            return eval(compile(ast.Expression(node), "function", "eval"), self.names)  # noqa: S307
+        except (NameError, AttributeError):
+            return None
+
+    def _pure(self, function: FunctionType) -> str:
+        """The symbol of a function that does not get the hart: it gets it all the same."""
+        symbol = f'@"{function.__module__}.{function.__qualname__}"'
+        texts = self.procedures.texts
+        if symbol not in texts:
+            texts[symbol] = ""
+            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+            assert isinstance(tree, ast.FunctionDef)
+            parameters = [argument.arg for argument in tree.args.args]
+            code = Code()
+            scope = ProcedureScope(code, self.procedures, function, ["", *parameters])
+            scope.run(tree.body)
+            code.end(f"ret {RESULT} zeroinitializer")
+            listed = "".join(f", i64 %p{index}" for index in range(1, len(parameters) + 1))
+            texts[symbol] = code.text(f"define internal {RESULT} {symbol}(ptr nonnull %s{listed}) #0")
+        return symbol
+
+    def _short_circuit(self, conjunction: bool, first: ast.expr, rest: list[ast.expr]) -> Value:
+        """Later parts are evaluated only if they decide: they may raise, or ask what has no answer otherwise."""
+        code = self.code
+        place = code.allocate("i1")
+        done = code.name("decided")
+        for part in (first, *rest):
+            held = self.truth(part)
+            code.do(f"store i1 {held}, ptr {place}")
+            on = code.name("and" if conjunction else "or")
+            code.end(f"br i1 {held}, label %{on if conjunction else done}, label %{done if conjunction else on}")
+            code.label(on)
+        code.label(done)
+        return Value(code.op(f"load i1, ptr {place}"), TRUTH)
+
+    def _call(self, symbol: str, arguments: list[str]) -> Value:
+        """A call; if it does not end as DONE, this function ends likewise."""
+        code = self.code
+        listed = "".join(f", i64 {argument}" for argument in arguments)
+        result = code.op(f"call {RESULT} {symbol}(ptr %s{listed})")
+        status = code.op(f"extractvalue {RESULT} {result}, 1")
+        done, other = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
+        code.label(other)
+        code.end(f"ret {RESULT} {result}")
+        code.label(done)
+        return Value(code.op(f"extractvalue {RESULT} {result}, 0"), UNSIGNED)
+
+    def refuse_unless(self, condition: str) -> None:
+        """For primitives: the reference tier has to do it where the condition does not hold."""
+        holds, fails = self.code.branch(condition, likely=True)
+        self.code.label(fails)
+        self._return("0", REFUSED)
+        self.code.label(holds)
+
+    def _extreme(self, comparison: str) -> Callable[[list[ast.expr]], Value]:
+        def lower(args: list[ast.expr]) -> Value:
+            found = self.number(args[0])
+            for arg in args[1:]:
+                other = self.number(arg)
+                if SIGNED in (found.kind, other.kind):
+                    raise NotLowerable("min and max are of unsigned words")
+                first = self.code.op(f"icmp {comparison} i64 {found.text}, {other.text}")
+                found = Value(self.code.op(f"select i1 {first}, i64 {found.text}, i64 {other.text}"), EITHER)
+            return found
+
+        return lower
+
+    def _bool(self, args: list[ast.expr]) -> Value:
+        return Value(self.truth(args[0]), TRUTH)
+
+    def _int(self, args: list[ast.expr]) -> Value:
+        return self.number(args[0])
+
+
+def _is_nothing(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None

@@ -1,0 +1,153 @@
+"""The native tiers of this process: the linked interpreter, the pages that it has decoded, and each hart's
+contexts.
+
+Decoded pages are found by content: the same bytes give the same operations wherever they are mapped and
+whoever executes them, so guests from one image share them. They hold no address of a guest.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Callable, Hashable
+from functools import cache
+from weakref import WeakSet
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.machine.memory import PAGE, Memory
+from engine.machine.native import handlers, layout, objects
+
+_OPTIMIZATION = 2
+_PAGES_A_CHUNK = 64
+#: Decoded pages kept in a process; then all are forgotten and found again as they are executed.
+MAX_PAGES = 2048
+
+
+class Interpreter:
+    """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH)."""
+
+    def __init__(self) -> None:
+        image = objects.image_of(handlers.module(), _OPTIMIZATION)
+        symbols = ["run", "decode", "next_page", "slow", "over", "far"]
+        self.code = objects.Linked("interpreter", image, symbols, {})
+        self.addresses = self.code.addresses
+        self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
+
+
+class CodePages:
+    """Decoded pages by content. An address is that of the page's operations (see engine.machine.native.layout)."""
+
+    def __init__(self, interpreter: Interpreter) -> None:
+        decode, beyond = (interpreter.addresses[name] for name in ("decode", "next_page"))
+        empty = np.zeros((layout.CONTENT_AT // 8, 1), "<u8")
+        empty[: layout.SLOTS * 2 : 2] = decode
+        empty[layout.SLOTS * 2 :: 2] = beyond
+        self._empty = empty.tobytes()
+        self._by_content: dict[bytes, int] = {}
+        self._chunks: list[mmap.mmap] = []
+        self._free: list[int] = []
+        self.users: WeakSet[Memory] = WeakSet()
+
+    def of(self, content: bytes) -> int:
+        """The decoded page of 4096 bytes of code; nothing is decoded in a new one."""
+        found = self._by_content.get(content)
+        if found is None:
+            if len(self._by_content) >= MAX_PAGES:
+                self.forget()
+            if not self._free:
+                self._grow()
+            found = self._by_content[content] = self._free.pop()
+            ctypes.memmove(found, self._empty, len(self._empty))
+            ctypes.memmove(found + layout.CONTENT_AT, content, PAGE)
+            ctypes.memset(found + layout.PLAIN_AT, 0, layout.CODE_PAGE_BYTES - layout.PLAIN_AT)
+        return found
+
+    def forget(self) -> None:
+        """Drop all decoded pages, wherever they are in use."""
+        for memory in self.users:
+            memory.forget_native()
+        self._free += self._by_content.values()
+        self._by_content.clear()
+
+    def _grow(self) -> None:
+        chunk = mmap.mmap(-1, _PAGES_A_CHUNK * layout.CODE_PAGE_BYTES)
+        self._chunks.append(chunk)
+        begin = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
+        self._free += [begin + index * layout.CODE_PAGE_BYTES for index in range(_PAGES_A_CHUNK)]
+
+
+class Native:
+    """Everything native that a process has once."""
+
+    def __init__(self) -> None:
+        self.interpreter = Interpreter()
+        self.run = self.interpreter.run
+        self.pages = CodePages(self.interpreter)
+
+
+@cache
+def native() -> Native:
+    """Made on first use: that compiles the interpreter, or reads what was compiled before."""
+    return Native()
+
+
+class Contexts:
+    """A hart's TLBs, one pair for each of up to CONTEXTS situations that translate alike."""
+
+    def __init__(self) -> None:
+        self._map = mmap.mmap(-1, layout.CONTEXTS * layout.CONTEXT_BYTES)
+        words: npt.NDArray[np.uint64] = np.frombuffer(self._map, np.uint64)
+        self._words = words.reshape(layout.CONTEXTS, -1)
+        entries = words.reshape(layout.CONTEXTS, -1, layout.DATA_ENTRY_BYTES // 8)
+        self._write_tags = entries[:, : layout.DATA_ENTRIES, layout.WRITE_TAG // 8]
+        self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        self._slots: dict[Hashable, int] = {}
+        self._next = 0
+
+    def select(self, key: Hashable) -> int:
+        """The address of the context for a situation; the one made first gives way when there are too many."""
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._next
+            self._next = (slot + 1) % layout.CONTEXTS
+            if len(self._slots) >= layout.CONTEXTS:
+                del self._slots[next(iter(self._slots))]
+            self._slots[key] = slot
+            self._words[slot] = layout.EMPTY
+        return self._begin + slot * layout.CONTEXT_BYTES
+
+    def flush(self) -> None:
+        self._words[: len(self._slots)] = layout.EMPTY
+
+    def flush_writable(self) -> None:
+        self._write_tags[: len(self._slots)] = layout.EMPTY
+
+    def flush_fetch(self) -> None:
+        self._words[: len(self._slots), layout.DATA_BYTES // 8 :] = layout.EMPTY
+
+
+def fill_data(context: int, address: int, tag: int, host_page: int) -> None:
+    """Let a page be read (tag READ_TAG) or written (WRITE_TAG). `host_page`: its address in this process."""
+    page = address & ~0xFFF
+    entry = context + (address >> 12 & layout.DATA_ENTRIES - 1) * layout.DATA_ENTRY_BYTES
+    words = (ctypes.c_uint64 * 3).from_address(entry)
+    addend = (host_page - page) & layout.EMPTY
+    if words[2] != addend or words[0] not in (page, layout.EMPTY) or words[1] not in (page, layout.EMPTY):
+        words[0] = words[1] = layout.EMPTY
+        words[2] = addend
+    words[tag // 8] = page
+
+
+def fill_fetch(context: int, address: int, code_page: int) -> None:
+    """Let a page be executed."""
+    slot = address >> 12 & layout.FETCH_ENTRIES - 1
+    entry = context + layout.DATA_BYTES + slot * layout.FETCH_ENTRY_BYTES
+    words = (ctypes.c_uint64 * 2).from_address(entry)
+    words[0], words[1] = address & ~0xFFF, code_page
+
+
+def word_at(code_page: int, offset: int) -> int:
+    """The four bytes at an offset of a code page's content, below 4093."""
+    return ctypes.c_uint32.from_address(code_page + layout.CONTENT_AT + offset).value
