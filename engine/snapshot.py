@@ -40,9 +40,10 @@ from engine.hypervisor.host import Host
 from engine.images import Images, builtin_rows
 from engine.isa.csrs import CSRS
 from engine.machine import csrfile
-from engine.machine.hart import MACHINE, NEVER, SUPERVISOR, USER, Hart
+from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import HartState
 from engine.trace.rings import Trace
 from engine.world import World
@@ -400,11 +401,12 @@ def _check_hart(hart: Hart) -> None:
     """A privilege that exists, and CSRs that a write could have left."""
     if hart.privilege not in (USER, SUPERVISOR, MACHINE):
         raise damaged("state", f"hart {hart.number} is in mode {hart.privilege}, which does not exist")
-    clean = HartState()
+    clean = HartState(hypervisor=hart.hypervisor)
     for row in CSRS.values():
-        if row.rule and row.storage and row.rule != "delegated":
+        if row.rule in {"mstatus", "satp", "tvec"}:
             csrfile.write(clean, row, getattr(hart, row.storage))
             mask = row.writable & row.view
+            mask &= ~0 if hart.hypervisor else ~row.guest_bits
             if (getattr(clean, row.storage) ^ getattr(hart, row.storage)) & mask:
                 raise damaged("state", f"hart {hart.number} has a value in {row.name} that it cannot hold")
 

@@ -268,7 +268,7 @@ def test_a_run_goes_on_from_its_snapshot_exactly(on: str, ringside: Ringside, tm
     assert len(traces[2].read_bytes().splitlines()) > 20
 
 
-def test_a_damaged_snapshot_is_refused_and_options_that_it_decides(ringside: Ringside, tmp_path: Path) -> None:
+def test_a_damaged_snapshot_is_refused_and_what_it_decides(ringside: Ringside, tmp_path: Path) -> None:
     file = tmp_path / "hello.ringside"
     assert ringside("run", "hello", "--snapshot-out", file).status == 0
     for more, words in (

@@ -2,8 +2,8 @@
 
     python -m tests.fuzz.snapshot --count 2000 --seed 1
 
-Every input is either refused with a LabError of a snapshot's or taken; a guest that was taken runs on. Nothing
-else may happen: no other exception, no guest whose host cannot go on. The last input is named when one does.
+Every input is either refused with a LabError of a snapshot's or taken; a guest that was taken runs on.
+Nothing else may happen: no other exception, no guest whose host cannot go on. The error names its input.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ KEYS = {
 }
 RUN_STEPS = 3_000
 _ODD: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 4095, 2**31, 2**63 - 1, 2**64 - 1, -(2**63), "", "x", b"", b"x", bytes(4096),
-    [], [0], {}, {"a": 1}, 1.5, float("nan"),
+    None, True, False, 0, 1, -1, 2, 4095, 2**31, 2**63 - 1, 2**64 - 1, -(2**63), "", "x", b"", b"x",
+    bytes(4096), [], [0], {}, {"a": 1}, 1.5, float("nan"),
 ]  # fmt: skip
 
 
