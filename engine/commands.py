@@ -86,6 +86,15 @@ class GuestMove(Command, tag="guest.move", frozen=True):
     host: Identifier
 
 
+class GuestClone(Command, tag="guest.clone", frozen=True):
+    """A second guest that goes on from where this one is. Result: {"guest": id}. On the same hypervisor both
+    share their memory until one of them stores to it; another host (None: the same) gets a copy."""
+
+    guest: Identifier
+    host: Identifier | None = None
+    name: Name | None = None
+
+
 class GuestRemove(Command, tag="guest.remove", frozen=True):
     guest: Identifier
 
@@ -179,7 +188,7 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestRemove | LabRename
+    | GuestCreate | GuestRename | GuestMove | GuestClone | GuestRemove | LabRename
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
 )  # fmt: skip

@@ -94,6 +94,13 @@ class GuestAdd(Struct, tag="guest.add", tag_field="edit", frozen=True):
     state: dict[str, Any] | None = None
 
 
+class GuestFork(Struct, tag="guest.fork", tag_field="edit", frozen=True):
+    """A clone of the guest `original`."""
+
+    row: GuestRow
+    original: int
+
+
 class GuestDrop(Struct, tag="guest.drop", tag_field="edit", frozen=True):
     guest: int
 
@@ -113,7 +120,7 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestDrop | GuestRelabel | GuestTransfer |
+    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer |
 LabRelabel )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.

@@ -32,6 +32,7 @@ from engine.commands import (
     AnyQuery,
     ConsoleInput,
     FitsQuery,
+    GuestClone,
     GuestCreate,
     GuestMove,
     GuestPower,
@@ -64,6 +65,7 @@ from engine.document import (
     Edit,
     GuestAdd,
     GuestDrop,
+    GuestFork,
     GuestRelabel,
     GuestRow,
     GuestTransfer,
@@ -84,7 +86,7 @@ from engine.images import Images, builtin_rows, digest
 from engine.report import Report, host_columns, status
 from engine.structure import perform
 from engine.vocabulary import vocabulary
-from engine.world import Ran, World
+from engine.world import Ran, World, anew
 
 #: A step that meets no trap gives up after this many steps.
 STEP_BUDGET = 5_000_000
@@ -222,12 +224,7 @@ class Lab:
         return {}
 
     def _guest_create(self, command: GuestCreate) -> dict[str, Any]:
-        if len(self._document.guests) >= self.limits.guests:
-            raise LabError(
-                "lab-limit-guests",
-                f"A lab can have {self.limits.guests} guests; remove one first.",
-                limit=self.limits.guests,
-            )
+        self._check_guest_room()
         host = self._document.host_of(command.host)
         image = self._image_row(command.image)
         name = self._document.free_name(command.name, "vm")
@@ -235,7 +232,7 @@ class Lab:
             self._refuse(self._snapshot_problem(image.snapshot, image.default_memory_mib, host))
             found = snapshot.read(self._images.contents[image.id])
             row = msgspec.structs.replace(found.about.guest, id=self._new_id(), name=name, host=host.id)
-            self._edit(command, GuestAdd(row, snapshot.anew(found.state)))
+            self._edit(command, GuestAdd(row, anew(found.state)))
         else:
             memory = command.memory_mib or image.default_memory_mib
             arguments = (
@@ -244,6 +241,20 @@ class Lab:
             self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
             row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
             self._edit(command, GuestAdd(row))
+        self._next_id = row.id + 1
+        return {"guest": row.id}
+
+    def _guest_clone(self, command: GuestClone) -> dict[str, Any]:
+        original = self._document.guest_of(command.guest)
+        self._check_guest_room()
+        host = self._document.host_of(command.host or original.host)
+        if host.id == original.host:
+            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib))
+        else:
+            self._refuse(self._move_problem(original, host.id))
+        name = self._document.free_name(command.name, "vm")
+        row = msgspec.structs.replace(original, id=self._new_id(), name=name, host=host.id)
+        self._edit(command, GuestFork(row, original.id))
         self._next_id = row.id + 1
         return {"guest": row.id}
 
@@ -286,7 +297,7 @@ class Lab:
         row = self._document.guest_of(command.guest)
         stack = self._document.hosts[row.host].stack
         about = snapshot.About(row, stack, self._image_row(row.image))
-        state = snapshot.anew(self._world.export_guest(row.id))
+        state = anew(self._world.export_guest(row.id))
         content = snapshot.write(snapshot.Snapshot(about, state, self._images.contents.get(row.image)))
         self._check_image_room(len(content))
         return self._keep_snapshot(command.name or f"{row.name[:31]} snapshot", about, content)
@@ -575,6 +586,14 @@ class Lab:
             raise LabError("no-such-image", f"This lab has no image {image}.", image=image)
         return row
 
+    def _check_guest_room(self) -> None:
+        if len(self._document.guests) >= self.limits.guests:
+            raise LabError(
+                "lab-limit-guests",
+                f"A lab can have {self.limits.guests} guests; remove one first.",
+                limit=self.limits.guests,
+            )
+
     def _check_image_room(self, size: int) -> None:
         limits = self.limits
         if (
@@ -702,6 +721,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostStack: Lab._host_stack,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
+    GuestClone: Lab._guest_clone,
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
     GuestRemove: Lab._guest_remove,
@@ -720,6 +740,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestRemove,
+    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
     LabRename, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -46,7 +46,7 @@ from engine.machine.memory import PAGE
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import HartState
 from engine.trace.rings import Trace
-from engine.world import World
+from engine.world import World, anew
 
 MAGIC = b"RINGSNAP"
 VERSION = 1
@@ -139,12 +139,6 @@ def identity(content: bytes) -> str:
     for part in manifest.contents:
         whole.update(part.plain_digest)
     return "snapshot:" + whole.hexdigest()
-
-
-def anew(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A guest's state for a guest that begins with it: what was recorded of the other one is not its own."""
-    kept = {**state["kept"], "trace": Trace().save_guest(0)}
-    return {"machine": {**state["machine"], "exits": 0, "started": 0}, "kept": kept}
 
 
 # -- reading -----------------------------------------------------------------------------------------

@@ -155,6 +155,17 @@ class Host:
         self._admit(guest)  # first, so that its timers are set on this host's harts
         guest.take_over(state)
 
+    def clone_guest(self, guest_id: int, clone_id: int) -> None:
+        """Another VM that goes on from where this one is. Raises LabError if it does not fit."""
+        original = self._concrete(guest_id)
+        clone = self._new(
+            clone_id, original.image, original.vcpu_count, original.memory_mib, original.arguments
+        )
+        assert isinstance(original, VmGuest)
+        assert isinstance(clone, VmGuest)
+        self._admit(clone)
+        clone.become_clone(original)
+
     def _concrete(self, guest_id: int) -> BareMetalGuest | VmGuest:
         guest = self.guests[guest_id]
         assert isinstance(guest, BareMetalGuest | VmGuest)

@@ -114,6 +114,7 @@ class Action(enum.IntEnum):
     ADDRESS_SPACE = 18  # satp written. a: new satp, b: 1 when its shadow tables were still there
     DIRTY = 19  # first write to a clean page: a: guest physical address, b: host physical address
     EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
+    COPY_ON_WRITE = 21  # first write to a page shared with a clone: a: guest physical address, b: host physical
 
 
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.
