@@ -30,10 +30,11 @@ from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.csrs import Csr
+from engine.machine import csrfile
 from engine.machine.hart import Hart
-from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.loader import LoadedImage
 from engine.machine.memory import PAGE
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.world import World
 
 SLICE_STEPS = 20_000
@@ -139,7 +140,7 @@ class Debugger:
         """Write what may be written (WARL). False for a read-only register."""
         if row.read_only:
             return False
-        self._taken_off(vcpu).csr_store(row, value)
+        csrfile.store(self._taken_off(vcpu), row, value)
         self._rewritten()
         return True
 

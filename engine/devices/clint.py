@@ -52,6 +52,11 @@ class Clint:
         """mtime, in ticks."""
         return (self._now() + self._offset) & MASK64
 
+    @property
+    def offset(self) -> int:
+        """What mtime is ahead of `now()`, modulo 2**64."""
+        return self._offset & MASK64
+
     def software(self, hart: int) -> bool:
         """Is the hart's machine software interrupt pending?"""
         return self._msip[hart] != 0

@@ -14,6 +14,7 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import Memory
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
+from engine.machine.state import NO_STREAK
 from engine.trace.record import (
     INTERRUPT_BIT,
     PATH_IDS,
@@ -37,9 +38,7 @@ class BareMetalGuest(Guest):
         self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> None:
         super().__init__(host, guest_id, image, vcpus, memory_mib, arguments)
-        self._reported = [0] * vcpus
         self._began = [0] * vcpus
-        self._streaks: list[tuple[int, int, int, int]] = [(0, -1, 0, 0)] * vcpus
         self._make()
 
     def _make(self) -> None:
@@ -54,7 +53,9 @@ class BareMetalGuest(Guest):
             hart.power_on(self.board.clint.time)
         self.board.load_image(self.image, self.arguments)
         self._began = [hart.retired for hart in self.harts]
-        self._reported = list(self._began)
+        for hart in self.harts:
+            hart.reported = hart.retired
+            hart.streak_length, hart.streak_at = 0, NO_STREAK
         self._connect()
         self.begin()
 
@@ -62,7 +63,10 @@ class BareMetalGuest(Guest):
         for hart in self.harts:
             hart.monitor = self if self.board.firmware else None
             hart.observe = self.observe
+            hart.monitored = hart.monitor is not None
             hart.ticks = self.board.clint.time
+            hart.time_offset = self.board.clint.offset
+            self.host.record_natively(hart, self.id, hart.number, self.started)
         if self.board.tohost is not None:
             self.host.memory.watch((self.board.tohost - RAM_BASE) >> 12, self.board.look_at_tohost)
 
@@ -76,6 +80,7 @@ class BareMetalGuest(Guest):
             self.host.memory.watch((self.board.tohost - RAM_BASE) >> 12, None)
         for hart in self.harts:
             hart.monitor = hart.observe = None
+            self.host.record_in_python(hart)
         self.host.clear_memory()
 
     def wake(self, hart: int) -> None:
@@ -89,8 +94,10 @@ class BareMetalGuest(Guest):
             hart, kind, cause, value, interrupt, origin, hart.pc, Level.HARDWARE, Action.DELIVER, handler, 0
         )
         if not interrupt:
-            index = hart.number
-            self._streaks[index] = self.follow_trap(self._streaks[index], cause, hart.pc, hart.retired)
+            streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
+            hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = self.follow_trap(
+                streak, cause, hart.pc, hart.retired
+            )
 
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
         """A trap to the built-in firmware."""
@@ -123,12 +130,11 @@ class BareMetalGuest(Guest):
         path: tuple[Level, ...] = (begin, through, end)
         if self.ended:
             path, action, a, b = (begin, through), Action.SHUTDOWN, self.exit_status or 0, 0
-        index = hart.number
-        executed, self._reported[index] = hart.retired - self._reported[index], hart.retired
+        executed, hart.reported = hart.retired - hart.reported, hart.retired
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
         self.host.record(
             self.id,
-            index,
+            hart.number,
             kind,
             cause | (INTERRUPT_BIT if interrupt else 0),
             PATH_IDS[path],
@@ -172,15 +178,19 @@ class BareMetalGuest(Guest):
 
     def save(self) -> dict[str, Any]:
         return super().save() | {
-            "reported": list(self._reported),
+            "reported": [hart.reported for hart in self.harts],
             "began": list(self._began),
-            "streaks": [list(streak) for streak in self._streaks],
+            "streaks": [
+                [hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc] for hart in self.harts
+            ],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         super().load(state)
-        self._reported, self._began = list(state["reported"]), list(state["began"])
-        self._streaks = [(a, b, c, d) for a, b, c, d in state["streaks"]]
+        self._began = list(state["began"])
+        for hart, reported, streak in zip(self.harts, state["reported"], state["streaks"], strict=True):
+            hart.reported = reported
+            hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = streak
         self._connect()
 
     def export(self) -> dict[str, Any]:
@@ -199,7 +209,9 @@ class BareMetalGuest(Guest):
         self.load(state)
         self.started = self.host.active.clock - state["elapsed"]
         self._began = [began + shift for began, shift in zip(self._began, shifts, strict=True)]
-        self._reported = [reported + shift for reported, shift in zip(self._reported, shifts, strict=True)]
+        for hart, shift in zip(self.harts, shifts, strict=True):
+            hart.reported += shift
+            hart.time_started = self.started
         for hart in self.harts:
             self.host.retime(hart)
 

@@ -16,7 +16,7 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.mmu import Access, RecordedWalk
 from engine.machine.privileged import MACHINE, SUPERVISOR, walk_options
-from engine.machine.traps import Trap
+from engine.machine.traps import TRAP_LOOP, Trap
 from engine.trace.record import (
     FAILURES,
     Cause,
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 OFF, RUNNING, IDLE, STOPPED, FAILED = range(5)
-#: So many traps of a vCPU in a row without one instruction retired between them: nothing can come of it any
-#: more.
-TRAP_LOOP = 16
 _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, Cause.INSTRUCTION_PAGE_FAULT)
 
 

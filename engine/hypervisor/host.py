@@ -8,6 +8,7 @@ into calls: a call ends right after a step, and clocks of resting harts move onl
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -23,10 +24,12 @@ from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.native.runtime import native
-from engine.trace.record import Action, Disposition, Kind, Level
+from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
 QUANTUM_NS = 10_000
+#: Records that native code writes before somebody has to fetch them.
+NATIVE_RECORDS = 256
 SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
@@ -67,6 +70,7 @@ class Host:
         self._turn = 0
         self._quantum_end = QUANTUM_NS
         self._traps_left = _UNLIMITED
+        self._records = [(ctypes.c_char * (NATIVE_RECORDS * RECORD.itemsize))() for _ in self.harts]
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.use_native(native())
@@ -240,9 +244,36 @@ class Host:
         self._traps_left = _UNLIMITED
         return self.position - begin
 
+    # -- records of traps that native code took ------------------------------------------------------
+    def record_natively(self, hart: Hart, guest: int, vcpu: int, started: int) -> None:
+        """From now on traps that stay inside this guest need not leave native code; its board's time began at
+        `started`."""
+        hart.record_ids = self.id | guest << 16 | vcpu << 32
+        hart.record_at = ctypes.addressof(self._records[hart.number])
+        hart.on_records = lambda: self._fetch_records(hart, guest)
+        hart.time_started = started
+
+    def record_in_python(self, hart: Hart) -> None:
+        """No guest: nothing is recorded natively."""
+        hart.record_at = hart.record_limit = 0
+
+    def _fetch_records(self, hart: Hart, guest: int) -> None:
+        data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
+        self.trace.extend(guest, data)
+        self._traps_left -= hart.record_count
+        hart.record_count = 0
+        self._limit_records(hart)
+        if self._traps_left <= 0:
+            self.interrupt_all()
+
+    def _limit_records(self, hart: Hart) -> None:
+        hart.record_limit = max(0, min(NATIVE_RECORDS, self._traps_left)) if hart.record_at else 0
+
     def _advance_hart(self, hart: Hart, steps: int, end_of_turn: int) -> None:
         began = hart.clock
         hart.leave = False
+        hart.position_base = self.position_offset + self.position - hart.steps
+        self._limit_records(hart)
         vcpu = self.loaded[hart.number]
         if vcpu is None or not self._technique(vcpu).inject_pending(vcpu):
             hart.run(steps, end_of_turn)

@@ -121,6 +121,7 @@ class Board:
     # -- interrupt lines -----------------------------------------------------------------------------
     def _clint_changed(self, number: int) -> None:
         hart = self.harts[number]
+        hart.time_offset = self.clint.offset
         hart.set_line(Interrupt.MACHINE_SOFTWARE, self.clint.software(number))
         self.update_timer(number)
         self.owner.wake(number)

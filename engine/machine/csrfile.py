@@ -15,15 +15,39 @@ What a row's `rule` means:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from engine.bits import MASK64
-from engine.isa.csrs import CSR_NUMBERS, CSRS, GUEST_INTERRUPTS, STORAGE, Csr, EnvironmentBits, Status
+from engine.isa.csrs import (
+    CSR_NUMBERS,
+    CSRS,
+    GUEST_INTERRUPTS,
+    MISA_H,
+    STORAGE,
+    Csr,
+    EnvironmentBits,
+    GuestStatus,
+    Status,
+)
 from engine.machine.state import HartState
+from engine.machine.traps import IllegalInstruction, VirtualInstruction
 from engine.trace.record import Interrupt
 
+if TYPE_CHECKING:
+    from engine.machine.hart import Hart
+
+SUPERVISOR, MACHINE = 1, 3
 #: bit of mcounteren and scounteren by CSR number, for 0xC00..0xC1F
 COUNTERS = range(0xC00, 0xC20)
 _SATP_MODES = (0, 8)
+_COMPUTED = ("hartid", "misa", "counter")
+_CONTEXT_WORDS = frozenset(
+    {"mstatus", "satp", "mie", "mip", "mideleg", "hideleg", "hgatp", "vsatp", "vsstatus", "menvcfg", "henvcfg"}
+)
+TIMER_WORDS = frozenset({"stimecmp", "vstimecmp", "htimedelta", "menvcfg", "henvcfg"})
+_TRAPPED_BY_TVM = (0x180, 0x680)  # satp, hgatp
+_TIME = 1  # the bit of time in counteren
+_HS = 2  # the level of HS mode in CSR numbers
 
 
 def pending(state: HartState) -> int:
@@ -47,17 +71,18 @@ def read(state: HartState, row: Csr, stored_only: bool = False) -> int:
     (3.1.9)."""
     if not row.storage:
         return row.constant
-    value: int = getattr(state, row.storage)
+    value = getattr(state, row.storage)
     if row.storage == "mip" and not stored_only and row.rule != "injected":
         value |= state.lines
-    return (value & _shown(state, row)) >> (row.rule == "lowered")
+    shown: int = value & _shown(state, row)
+    return shown >> 1 if row.rule == "lowered" else shown
 
 
 def write(state: HartState, row: Csr, value: int) -> None:
     """Write what the row lets be written."""
     if not row.storage:
         return
-    old: int = getattr(state, row.storage)
+    old = getattr(state, row.storage)
     mask = row.writable & _shown(state, row)
     if not state.hypervisor:
         mask &= ~row.guest_bits
@@ -72,6 +97,109 @@ def write(state: HartState, row: Csr, value: int) -> None:
     setattr(state, row.storage, (old & ~mask | value & mask) & MASK64)
 
 
+# -- access by an instruction ------------------------------------------------------------------------
+# Procedures that native tiers compile, once for each row: `row` is a constant there.
+def check(h: Hart, row: Csr, write: bool) -> None:
+    """Raises what an access through the number of `row` raises (sections 2.1 and 8.6.1)."""
+    if (write and row.read_only) or (row.of_hypervisor and not h.hypervisor):
+        raise IllegalInstruction
+    # What the nearest mode with V=0 could access is at most a virtual instruction while V=1.
+    reach = _HS if h.virtual or h.privilege == SUPERVISOR else h.privilege
+    if row.privilege > reach:
+        raise IllegalInstruction
+    if h.privilege < MACHINE:
+        if row.rule == "timer":
+            check_gates(h, _TIME, h.menvcfg & EnvironmentBits.STCE != 0, h.henvcfg & EnvironmentBits.STCE != 0, True)
+        elif row.number in COUNTERS:
+            check_gates(h, row.number & 31, True, True, h.privilege != 0)
+    if h.virtual:
+        if row.privilege > h.privilege or (row.rule == "satp" and h.hstatus & GuestStatus.VTVM):
+            raise VirtualInstruction
+    elif row.number in _TRAPPED_BY_TVM and h.privilege == SUPERVISOR and h.mstatus & Status.TVM:
+        raise IllegalInstruction
+
+
+def check_gates(h: Hart, bit: int, machine: bool, guest: bool, user: bool) -> None:
+    """Registers that a higher mode opens to a lower one by a bit of its counteren. The flags: may M mode open it at
+    all, may HS mode open it to a guest, and does nobody ask scounteren?"""
+    if not (machine and h.mcounteren >> bit & 1):
+        raise IllegalInstruction
+    opened = user or h.scounteren >> bit & 1
+    if h.virtual and not (guest and h.hcounteren >> bit & 1 and opened):
+        raise VirtualInstruction
+    if not opened:
+        raise IllegalInstruction
+
+
+def value(h: Hart, row: Csr) -> int:
+    """A CSR as machine mode reads it."""
+    if row.rule == "hartid":
+        return h.number
+    if row.rule == "misa":
+        return row.constant | (MISA_H if h.hypervisor else 0)
+    if row.name == "time":
+        return (h.time_ticks() + (h.htimedelta if h.virtual else 0)) & MASK64
+    if row.rule == "counter" and row.name.endswith("cycle"):
+        return (h.clock + h.cycle_offset) & MASK64
+    if row.rule == "counter":
+        return (h.retired + h.instret_offset) & MASK64
+    return read(h, row)
+
+
+def stored(h: Hart, row: Csr) -> int:
+    """What csrrs and csrrc change the bits of: interrupt lines are left out (section 3.1.9)."""
+    return value(h, row) if row.rule in _COMPUTED else read(h, row, True)
+
+
+def store(h: Hart, row: Csr, value: int) -> None:
+    """Write what the row lets be written, whoever asks."""
+    if row.rule == "counter":
+        # The write takes effect after the instruction: the next one reads `value` (section 3.1.10).
+        if row.name == "mcycle":
+            h.cycle_offset = value - h.clock - 1
+        else:
+            h.instret_offset = value - h.retired - 1
+    else:
+        write(h, row, value)
+        if row.storage in _CONTEXT_WORDS:
+            h.refresh()
+        if row.storage in TIMER_WORDS:
+            h.timer_changed()
+
+
+def access_read(h: Hart, row: Csr) -> int:
+    """The value that an instruction gets; while V=1, of the register that the guest has in its place."""
+    check(h, row, False)
+    if row.twin and h.virtual:
+        return value(h, CSRS[row.twin])
+    return value(h, row)
+
+
+def access_write(h: Hart, row: Csr, word: int) -> None:
+    check(h, row, True)
+    if row.twin and h.virtual:
+        store(h, CSRS[row.twin], word)
+    else:
+        store(h, row, word)
+
+
+def access_set(h: Hart, row: Csr, bits: int) -> None:
+    check(h, row, True)
+    if row.twin and h.virtual:
+        store(h, CSRS[row.twin], stored(h, CSRS[row.twin]) | bits)
+    else:
+        store(h, row, stored(h, row) | bits)
+
+
+def access_clear(h: Hart, row: Csr, bits: int) -> None:
+    check(h, row, True)
+    if row.twin and h.virtual:
+        store(h, CSRS[row.twin], stored(h, CSRS[row.twin]) & ~bits)
+    else:
+        store(h, row, stored(h, row) & ~bits)
+
+
+# -- whole files -------------------------------------------------------------------------------------
 def reset(state: HartState) -> None:
     """The words as they are at power on. What VS mode gets is always delegated (section 8.2.2)."""
     set_words(state, STORAGE)

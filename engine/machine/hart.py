@@ -24,18 +24,17 @@ from typing import Any, Protocol
 
 from engine.bits import MASK64
 from engine.devices import AccessFault
-from engine.isa.csrs import CSRS, MISA_H, Csr, EnvironmentBits, GuestStatus, Status
+from engine.isa.csrs import CSRS, Csr, EnvironmentBits
 from engine.isa.decoder import length_of
 from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
-from engine.machine.csrfile import COUNTERS
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
-from engine.machine.native.layout import FETCH, LIMIT, READ_TAG, WRITE_TAG
-from engine.machine.native.runtime import Contexts, Native, fill_data, fill_fetch, word_at
-from engine.machine.privileged import MACHINE, NO_INTERRUPT, SUPERVISOR
+from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW
+from engine.machine.native.runtime import Contexts, Native, word_at
+from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
-from engine.machine.state import NO_RESERVATION, HartState
+from engine.machine.state import NO_RESERVATION, NO_STREAK, NO_TIME, HartState
 from engine.machine.traps import IllegalInstruction, Trap, VirtualInstruction
 from engine.trace.record import Cause, Interrupt
 
@@ -77,8 +76,11 @@ class Hart(HartState):
         self.hypervisor = int(hypervisor_extension)
         csrfile.reset(self)
         self.reservation = NO_RESERVATION
+        self.time_started = NO_TIME
+        self.streak_at = NO_STREAK
         self.next_event = NEVER  # clock at which `on_event` is due
         self.on_event: Callable[[], None] = _nothing
+        self.on_records: Callable[[], None] = _nothing  # native code wrote `record_count` records
         self.on_timer: Callable[[], None] = _nothing  # `timer_due` may have changed
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
@@ -116,51 +118,51 @@ class Hart(HartState):
         for caches in self._contexts.values():
             for cache in caches:
                 cache.clear()
-        if self._native_contexts is not None:
-            self._native_contexts.flush()
+        self.stale = EMPTY
         self.limit = 0
 
     def flush_writable(self) -> None:
         for caches in self._contexts.values():
             caches[1].clear()
-        if self._native_contexts is not None:
-            self._native_contexts.flush_writable()
+        self.stale = EMPTY
 
     def flush_fetch(self) -> None:
-        if self._native_contexts is not None:
-            self._native_contexts.flush_fetch()
+        self.stale = EMPTY
 
     def use_native(self, native: Native | None) -> None:
         """Execute in the native tiers from now on; None: in the reference tier. No guest can tell."""
         self._native = native
+        memory = self.bus.memory
         if native is not None and self._native_contexts is None:
-            self._native_contexts = Contexts()
-            self.memory_at = ctypes.addressof(self.bus.memory)
-            native.pages.users.add(self.bus.memory)
+            self._native_contexts = Contexts(self)
+            self.memory_at = ctypes.addressof(memory)
+            memory.harts_at[memory.hart_count] = ctypes.addressof(self)
+            memory.hart_count += 1
+            native.pages.users.add(memory)
+        self._contexts.clear()
+        self.read_tlb, self.write_tlb, self.fetch_tlb = {}, {}, {}
         self.refresh()
 
     def data_privilege(self) -> int:
         return privileged.data_privilege(self)
 
     def refresh(self) -> None:
-        """What decides about translation changed: choose the caches that hold, and look at interrupts before the
-        next step."""
-        data, data_virtual = privileged.data_privilege(self), privileged.data_virtual(self)
-        key: tuple[int, ...] = (
-            self.privilege | self.virtual << 2 | data << 3 | data_virtual << 5,
-            self.satp if not (self.virtual and data_virtual) else 0,
-            self.mstatus & (Status.SUM | Status.MXR) | (self.menvcfg | self.henvcfg >> 1) & _PBMTE_BITS,
-        )
-        if self.virtual or data_virtual:
-            key += (self.vsatp, self.hgatp, self.vsstatus & (Status.SUM | Status.MXR))
-        caches = self._contexts.get(key)
-        if caches is None:
-            if len(self._contexts) >= _CONTEXTS:
-                self._contexts.clear()
-            caches = self._contexts[key] = ({}, {}, {})
-        self.read_tlb, self.write_tlb, self.fetch_tlb = caches
-        if self._native_contexts is not None:
-            self.tlb_at = self._native_contexts.select(key)
+        privileged.choose_context(self)
+
+    def use_context(self, *key: int) -> None:
+        """Use the caches of the situation that `key` stands for: six words, which decide about all translations."""
+        if self._native is not None:
+            self._native.interpreter.use_context(ctypes.addressof(self), *key)
+        else:
+            caches = self._contexts.get(key)
+            if caches is None:
+                if len(self._contexts) >= _CONTEXTS:
+                    self._contexts.clear()
+                caches = self._contexts[key] = ({}, {}, {})
+            self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+
+    def look_at_interrupts(self) -> None:
+        """Before the next step: what they depend on may have changed."""
         self.limit = 0
 
     def translate(self, address: int, access: Access) -> int:
@@ -217,16 +219,12 @@ class Hart(HartState):
         ]
         for virtual, _, physical in parts:
             offset = self.bus.offset(physical)
-            if offset is not None:
+            if offset is not None and self._native is None:
                 page = offset & ~0xFFF
                 if access == Access.LOAD:
                     self.read_tlb[virtual >> 12] = page
-                    if self.tlb_at:
-                        fill_data(self.tlb_at, virtual, READ_TAG, self.bus.memory.ram_at + page)
                 elif self.bus.memory.use_as_data(page >> 12):
                     self.write_tlb[virtual >> 12] = page
-                    if self.tlb_at:
-                        fill_data(self.tlb_at, virtual, WRITE_TAG, self.bus.memory.ram_at + page)
         return self._transfer(parts, access, value)
 
     def _transfer(self, parts: list[tuple[int, int, int]], access: Access, value: int | None) -> int:
@@ -290,106 +288,29 @@ class Hart(HartState):
         return 0 if held else 1
 
     # -- CSRs ----------------------------------------------------------------------------------------
-    def _row(self, number: int, write: bool) -> Csr:
-        """The row that a CSR number reaches here, or what an access of it raises (sections 2.1 and 8.6.1)."""
-        row = CSRS.get(number)
-        if row is None or (write and row.read_only) or (row.of_hypervisor and not self.hypervisor):
-            raise IllegalInstruction
-        # What the nearest mode with V=0 could access is at most a virtual instruction while V=1.
-        reach = _HS if self.virtual or self.privilege == SUPERVISOR else self.privilege
-        if row.privilege > reach:
-            raise IllegalInstruction
-        if self.privilege < MACHINE:
-            self._check_gates(row)
-        if self.virtual:
-            if row.privilege > self.privilege or (row.rule == "satp" and self.hstatus & GuestStatus.VTVM):
-                raise VirtualInstruction
-            if row.twin:
-                return CSRS[row.twin]
-        elif row.number in _TRAPPED_BY_TVM and self.privilege == SUPERVISOR and self.mstatus & Status.TVM:
-            raise IllegalInstruction
-        return row
-
-    def _check_gates(self, row: Csr) -> None:
-        """Registers that a higher mode opens to a lower one: the counters and the supervisor's timer."""
-        if row.rule == "timer":
-            bit, gates = _TIME, (
-                self.mcounteren if self.menvcfg & EnvironmentBits.STCE else 0,
-                self.hcounteren if self.henvcfg & EnvironmentBits.STCE else 0,
-                _ALL_COUNTERS,
-            )  # fmt: skip
-        elif row.number in COUNTERS:
-            bit, gates = row.number & 31, (
-                self.mcounteren, self.hcounteren,
-                _ALL_COUNTERS if self.privilege else self.scounteren,
-            )  # fmt: skip
-        else:
-            return
-        machine, guest, user = gates
-        if not machine >> bit & 1:
-            raise IllegalInstruction
-        if self.virtual and not guest & user >> bit & 1:
-            raise VirtualInstruction
-        if not user >> bit & 1:
-            raise IllegalInstruction
-
-    def _computed(self, row: Csr) -> int | None:
-        if row.rule == "hartid":
-            return self.number
-        if row.rule == "misa":
-            return row.constant | (MISA_H if self.hypervisor else 0)
-        if row.rule != "counter":
-            return None
-        if row.name == "time":
-            return (self.ticks() + (self.htimedelta if self.virtual else 0)) & MASK64
-        if row.name.endswith("cycle"):
-            return (self.clock + self.cycle_offset) & MASK64
-        return (self.retired + self.instret_offset) & MASK64
-
     def csr_value(self, row: Csr) -> int:
         """A CSR as machine mode reads it."""
-        computed = self._computed(row)
-        return csrfile.read(self, row) if computed is None else computed
+        return csrfile.value(self, row)
 
     def csr_read(self, number: int) -> int:
-        return self.csr_value(self._row(number, write=False))
+        return csrfile.access_read(self, _csr(number))
 
     def csr_write(self, number: int, value: int) -> None:
-        self.csr_store(self._row(number, write=True), value)
+        csrfile.access_write(self, _csr(number), value)
 
     def csr_set(self, number: int, bits: int) -> None:
-        row = self._row(number, write=True)
-        computed = self._computed(row)
-        self.csr_store(
-            row, (csrfile.read(self, row, stored_only=True) if computed is None else computed) | bits
-        )
+        csrfile.access_set(self, _csr(number), bits)
 
     def csr_clear(self, number: int, bits: int) -> None:
-        row = self._row(number, write=True)
-        computed = self._computed(row)
-        self.csr_store(
-            row, (csrfile.read(self, row, stored_only=True) if computed is None else computed) & ~bits
-        )
+        csrfile.access_clear(self, _csr(number), bits)
 
-    def csr_store(self, row: Csr, value: int) -> None:
-        """Write what the row lets be written, whoever asks."""
-        value &= MASK64
-        if row.rule == "counter":
-            # The write takes effect after the instruction: the next one reads `value` (section 3.1.10).
-            if row.name == "mcycle":
-                self.cycle_offset = value - self.clock - 1
-            else:
-                self.instret_offset = value - self.retired - 1
-            return
-        csrfile.write(self, row, value)
-        if row.storage in _CONTEXT_WORDS:
-            self.refresh()
-        if row.storage in _TIMER_WORDS:
-            self.timer_changed()
+    def time_ticks(self) -> int:
+        """mtime."""
+        return self.ticks() & MASK64
 
     # -- system instructions -------------------------------------------------------------------------
     def ecall(self) -> None:
-        raise Trap(Cause.ECALL_VS if self.virtual and self.privilege else Cause.ECALL_U + self.privilege, 0)
+        privileged.ecall(self)
 
     def ebreak(self) -> None:
         raise Trap(Cause.BREAKPOINT, 0)  # tval becomes the instruction's address in `_trapped`
@@ -538,7 +459,7 @@ class Hart(HartState):
     def _execute(self) -> None:
         """Instructions until `limit`, a trap, or something that needs a look at interrupts (which sets limit
         to 0)."""
-        if self._native is not None and self.probe is None:
+        if self._native is not None:
             self._execute_native(self._native)
             return
         pc = self.pc
@@ -567,7 +488,9 @@ class Hart(HartState):
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
         state = ctypes.addressof(self)
         while self.steps < self.limit:
-            reason = native.run(state)
+            reason = SLOW if self.probe is not None else native.run(state)
+            if self.record_count:
+                self.on_records()
             if reason == LIMIT or self.steps >= self.limit:
                 return
             pc = self.pc
@@ -575,7 +498,8 @@ class Hart(HartState):
                 if reason == FETCH:
                     self._fetch_native(pc, native)
                     continue
-                self.pc = operation(self._native_word(pc))(self, pc) & MASK64
+                word = self._native_word(pc) if self.probe is None else self.fetch(pc)
+                self.pc = operation(word)(self, pc) & MASK64
                 self.steps += 1
             except Trap as trap:
                 self._trapped(pc, trap.cause, trap.value)
@@ -598,11 +522,8 @@ class Hart(HartState):
         if offset is None:
             raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
         memory, page = self.bus.memory, offset >> 12
-        code = memory.native_code.get(page)
-        if code is None:
-            code = native.pages.of(memory.read_bytes(page << 12, PAGE))
-            memory.use_as_native_code(page, code)
-        fill_fetch(self.tlb_at, pc, code)
+        if not memory.native_code[page]:
+            memory.use_as_native_code(page, native.pages.of(memory.read_bytes(page << 12, PAGE)))
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc
@@ -644,6 +565,7 @@ class Hart(HartState):
         self.cycle_offset, self.instret_offset = -self.clock, -self.retired
         self.next_event = NEVER
         self.ticks = ticks
+        self.time_started = NO_TIME
         self.refresh()
 
     def adopt(self, state: dict[str, Any]) -> int:
@@ -675,14 +597,13 @@ class Hart(HartState):
         self.refresh()
 
 
-_CONTEXT_WORDS = frozenset(
-    {"mstatus", "satp", "mie", "mip", "mideleg", "hideleg", "hgatp", "vsatp", "vsstatus", "menvcfg", "henvcfg"}
-)
-_TIMER_WORDS = frozenset({"stimecmp", "vstimecmp", "htimedelta", "menvcfg", "henvcfg"})
-_PBMTE_BITS = EnvironmentBits.PBMTE | EnvironmentBits.PBMTE >> 1
-_TRAPPED_BY_TVM = (0x180, 0x680)  # satp, hgatp
-_TIME, _ALL_COUNTERS = 1, MASK64
-_HS = 2  # the level of HS mode in CSR numbers
+
+
+def _csr(number: int) -> Csr:
+    row = CSRS.get(number)
+    if row is None:
+        raise IllegalInstruction
+    return row
 
 
 def _within_pages(address: int, size: int) -> list[tuple[int, int]]:

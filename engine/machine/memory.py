@@ -53,12 +53,14 @@ class Memory(MemoryState):
         self.views = (view, view.cast("H"), view.cast("I"), view.cast("Q"))
         self.flags = bytearray(size // PAGE)
         self.dirty = bytearray(size // PAGE)
+        code, tables = mmap.mmap(-1, 8 * size // PAGE), mmap.mmap(-1, 4 * size // PAGE)
+        self.native_code = memoryview(code).cast("Q")  # for each page its decoded page, or 0
+        self._tables = memoryview(tables).cast("I")
         self.ram_at, self.flags_at, self.dirty_at = _address(self.ram), _address(self.flags), _address(self.dirty)
+        self.code_at, self.tables_at = _address(code), _address(tables)
         self.code: dict[int, list[Any]] = {}  # page number -> decoded instructions
-        self.native_code: dict[int, int] = {}  # page number -> its decoded page
         self.caches: list[Cache] = []
         self.watchers: dict[int, Callable[[], None]] = {}  # page number -> told after each store to it
-        self._tables: set[int] = set()
         self._saved: dict[int, bytes] = {}
 
     def holds(self, address: int, length: int) -> bool:
@@ -125,7 +127,8 @@ class Memory(MemoryState):
         page = offset >> 12
         if not self.flags[page] & TABLE:
             self.flags[page] |= TABLE
-            self._tables.add(page)
+            self._tables[self.table_count] = page
+            self.table_count += 1
             self._flush_writable()
 
     def use_as_code(self, page: int, ops: list[Any]) -> None:
@@ -151,7 +154,8 @@ class Memory(MemoryState):
             ops[:] = [ops[-1]] * len(ops)
 
     def _forget_native(self, page: int) -> None:
-        if self.native_code.pop(page, None) is not None:
+        if self.native_code[page]:
+            self.native_code[page] = 0
             for cache in self.caches:
                 cache.flush_fetch()
         if page not in self.code:
@@ -159,7 +163,7 @@ class Memory(MemoryState):
 
     def forget_native(self) -> None:
         """No decoded page exists any more."""
-        for page in list(self.native_code):
+        for page in np.flatnonzero(np.frombuffer(self.native_code, np.uint64)).tolist():
             self._forget_native(page)
 
     def use_as_data(self, page: int) -> bool:
@@ -173,9 +177,9 @@ class Memory(MemoryState):
         """Drop all cached translations; then no page is a page table in use."""
         for cache in self.caches:
             cache.flush()
-        for page in self._tables:
+        for page in self._tables[: self.table_count]:
             self.flags[page] &= ~TABLE
-        self._tables.clear()
+        self.table_count = 0
 
     def _flush_writable(self) -> None:
         for cache in self.caches:

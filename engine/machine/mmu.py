@@ -123,7 +123,7 @@ def permitted(entry: int, access: int, privilege: int, status: int) -> bool:
             return False
     elif privilege == 0:
         return False
-    if access == Access.FETCH or access == Access.LOAD_EXECUTABLE:  # noqa: PLR1714 (no containers)
+    if access == Access.FETCH or access == Access.LOAD_EXECUTABLE:
         return entry & X != 0
     if access == Access.STORE:
         return entry & W != 0
@@ -183,7 +183,7 @@ def first_stage(
     """Where satp's tables lead from `address`. They are read through the second stage where hgatp has one."""
     high = address >> 38
     table = (satp & ROOT_PAGES) << 12
-    if high == 0 or high == HIGH_HALF:  # noqa: PLR1714 (no containers)
+    if high == 0 or high == HIGH_HALF:
         for level in range(LEVELS - 1, -1, -1):
             place = table + 8 * (address >> (12 + 9 * level) & 0x1FF)
             at = place

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from engine.isa.csrs import EnvironmentBits, GuestStatus, Status
 from engine.machine import mmu
 from engine.machine.mmu import Access
-from engine.machine.traps import IllegalInstruction, VirtualInstruction
+from engine.machine.traps import IllegalInstruction, Trap, VirtualInstruction
 from engine.trace.record import Cause, Interrupt
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 #: A trap's target besides SUPERVISOR (HS mode where there is an H extension) and MACHINE.
 VIRTUAL_SUPERVISOR = 2
 NO_INTERRUPT = 0
+_PBMTE_BITS = EnvironmentBits.PBMTE | EnvironmentBits.PBMTE >> 1
 
 
 # -- interrupts --------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def trap_target(h: Hart, cause: int, interrupt: bool) -> int:
 
 def _guest_address(h: Hart, cause: int) -> int:
     """Is the tval of this exception a guest virtual address (hstatus.GVA)?"""
-    if cause == Cause.LOAD_MISALIGNED or cause == Cause.STORE_MISALIGNED:  # noqa: PLR1714 (no containers)
+    if cause == Cause.LOAD_MISALIGNED or cause == Cause.STORE_MISALIGNED:
         return data_virtual(h)
     if (
         cause == Cause.LOAD_ACCESS_FAULT
@@ -214,6 +215,10 @@ def sret(h: Hart) -> int:
     return h.sepc
 
 
+def ecall(h: Hart) -> None:
+    raise Trap(Cause.ECALL_VS if h.virtual and h.privilege else Cause.ECALL_U + h.privilege, 0)
+
+
 # -- what may be executed where ----------------------------------------------------------------------
 def check_wfi(h: Hart) -> None:
     """Raises unless this mode may wait for an interrupt (sections 3.3.3 and 8.6.1)."""
@@ -262,6 +267,24 @@ def check_guest_access(h: Hart) -> None:
         raise VirtualInstruction
     if h.privilege == USER and not h.hstatus & GuestStatus.HU:
         raise IllegalInstruction
+
+
+# -- which caches hold -------------------------------------------------------------------------------
+def choose_context(h: Hart) -> None:
+    """Privilege, an address space or an option of translation changed: the hart's caches are those of the situation
+    that holds now, and interrupts are looked at before the next step."""
+    data = data_privilege(h)
+    of_guest = data_virtual(h)
+    guest = h.virtual or of_guest
+    h.use_context(
+        h.privilege | h.virtual << 2 | data << 3 | of_guest << 5,
+        0 if h.virtual and of_guest else h.satp,
+        h.mstatus & (Status.SUM | Status.MXR) | (h.menvcfg | h.henvcfg >> 1) & _PBMTE_BITS,
+        h.vsatp if guest else 0,
+        h.hgatp if guest else 0,
+        h.vsstatus & (Status.SUM | Status.MXR) if guest else 0,
+    )
+    h.look_at_interrupts()
 
 
 # -- translation -------------------------------------------------------------------------------------

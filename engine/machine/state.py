@@ -14,6 +14,9 @@ from engine.isa.csrs import STORAGE
 MAX_HARTS = 64
 #: No address: what `reservation` holds when there is none.
 NO_RESERVATION = (1 << 64) - 1
+NO_TIME = (1 << 64) - 1
+#: `streak_at` before the first trap.
+NO_STREAK = (1 << 64) - 1
 _WORD, _BYTE = ctypes.c_uint64, ctypes.c_uint8
 
 
@@ -27,8 +30,15 @@ class HartState(ctypes.Structure):
     lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? fault_gpa,
     fault_instruction, access_virtual: of the access being made, for the trap that it may become; nothing reads them
     later. One field besides for each word of STORAGE, by its name.
-    memory_at: the MemoryState. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
-    engine.machine.native.layout).
+    memory_at: the MemoryState. contexts_at, context, next_context, stale: the hart's contexts, the number of the
+    present one and of the one to give up next, and a bit for each that has to be emptied. tlb_at, ops, page_pc: the
+    present context, code page and its virtual address (see engine.machine.native.layout).
+    record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
+    limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
+    be added to for a record's position. reported: `retired` at the latest record. streak_*: traps without a retired
+    instruction between them (see engine.machine.native.traps).
+    time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
+    trap_cause, trap_value: of a trap that a native procedure raises.
     """
 
     _fields_ = (
@@ -53,12 +63,31 @@ class HartState(ctypes.Structure):
         ("access_virtual", _WORD),
         *((name, _WORD) for name in STORAGE),
         ("memory_at", _WORD),
+        ("contexts_at", _WORD),
+        ("context", _WORD),
+        ("next_context", _WORD),
+        ("stale", _WORD),
         ("tlb_at", _WORD),
         ("ops", _WORD),
+        ("record_at", _WORD),
+        ("record_count", _WORD),
+        ("record_limit", _WORD),
+        ("record_ids", _WORD),
+        ("position_base", _WORD),
+        ("reported", _WORD),
+        ("streak_length", _WORD),
+        ("streak_at", _WORD),
+        ("streak_cause", _WORD),
+        ("streak_pc", _WORD),
+        ("time_started", _WORD),
+        ("time_offset", _WORD),
+        ("trap_cause", _WORD),
+        ("trap_value", _WORD),
         ("page_pc", _WORD),
         ("waiting", _BYTE),
         ("stopped", _BYTE),
         ("leave", _BYTE),
+        ("monitored", _BYTE),
     )
 
     pc: int
@@ -78,9 +107,28 @@ class HartState(ctypes.Structure):
     fault_instruction: int
     access_virtual: int
     memory_at: int
+    contexts_at: int
+    context: int
+    next_context: int
+    stale: int
     tlb_at: int
     ops: int
     page_pc: int
+    record_at: int
+    record_count: int
+    record_limit: int
+    record_ids: int
+    position_base: int
+    reported: int
+    streak_length: int
+    streak_at: int
+    streak_cause: int
+    streak_pc: int
+    time_started: int
+    time_offset: int
+    trap_cause: int
+    trap_value: int
+    monitored: int
     waiting: int
     stopped: int
     leave: int
@@ -126,7 +174,9 @@ class HartState(ctypes.Structure):
 class MemoryState(ctypes.Structure):
     """RAM, by address: `ram` is its first byte in this process, `base` and `size` are physical.
 
-    flags, dirty: one byte for each page.
+    flags, dirty: one byte for each page. code: a word for each page, the address of its decoded page or 0.
+    tables: numbers of the pages flagged as page tables, 32 bits each, `table_count` of them. harts: the states of
+    the `hart_count` harts that execute here natively.
     """
 
     _fields_ = (
@@ -135,6 +185,11 @@ class MemoryState(ctypes.Structure):
         ("size", _WORD),
         ("flags_at", _WORD),
         ("dirty_at", _WORD),
+        ("code_at", _WORD),
+        ("tables_at", _WORD),
+        ("table_count", _WORD),
+        ("hart_count", _WORD),
+        ("harts_at", _WORD * MAX_HARTS),
     )
 
     __hash__ = object.__hash__
@@ -144,3 +199,7 @@ class MemoryState(ctypes.Structure):
     size: int
     flags_at: int
     dirty_at: int
+    code_at: int
+    tables_at: int
+    table_count: int
+    hart_count: int

@@ -6,6 +6,9 @@ instruction has changed anything that the architecture says must not be changed.
 
 from __future__ import annotations
 
+#: So many traps of a hart in a row without one instruction retired between them: nothing can come of it any more.
+TRAP_LOOP = 16
+
 
 class Trap(Exception):  # noqa: N818 (the architecture's name)
     """A synchronous trap: the architecture's cause and tval."""

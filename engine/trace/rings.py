@@ -202,6 +202,30 @@ class Trace:
             ring.seal()
         return sequence
 
+    def extend(self, guest: int, data: bytearray) -> None:
+        """Write the records of one guest that `data` holds, which lack their sequence."""
+        ring = self._rings.get(guest)
+        if ring is None:
+            ring = self._rings[guest] = _Ring(self._blocks)
+        records = np.frombuffer(data, RECORD)
+        records["sequence"] = np.arange(ring.sequence + 1, ring.sequence + 1 + len(records), dtype=np.uint64)
+        ring.sequence += len(records)
+        columns = [records[name].astype(np.uint32) for name in ("kind", "cause", "path", "disposition")]
+        keys = columns[0] << 24 | columns[1] << 16 | columns[2] << 8 | columns[3]
+        for key, count in zip(*(column.tolist() for column in np.unique(keys, return_counts=True)), strict=True):
+            ring.tick[key] = ring.tick.get(key, 0) + count
+        at = 0
+        while at < len(data):
+            chunk = data[at : at + BLOCK_BYTES - ring.filled]
+            ring.block[ring.filled : ring.filled + len(chunk)] = chunk
+            ring.filled += len(chunk)
+            at += len(chunk)
+            if ring.filled == BLOCK_BYTES:
+                ring.seal()
+        if self.sink is not None:
+            for begin in range(0, len(data), LAYOUT.size):
+                self.sink(bytes(data[begin : begin + LAYOUT.size]))
+
     def guests(self) -> list[int]:
         """The guests that have records, by id."""
         return sorted(self._rings)

@@ -2,9 +2,9 @@
 
 Every handler has the type `i64 (state, operation, budget)` and ends in a tail call of the next operation's
 handler, so the processor's branch predictor sees one indirect jump for each handler and nothing is spilled in
-between. `budget` is the number of steps left before `limit`: it is exact after every instruction. Whatever
-a handler cannot do by itself (a TLB miss, a device, a trap) it leaves undone: it stores the pc and returns
-SLOW.
+between. `budget` is the number of steps left before `limit`: it is exact after every instruction. A TLB miss, a
+trap or a CSR is a call of a native procedure (engine.machine.native.procedures); what even that refuses (a device,
+a trap for a monitor) the handler leaves undone: it stores the pc and returns SLOW.
 
 The registers are read and written in the hart's state. Nothing else in this process is touched but RAM
 through the TLB and the code page that is being executed.
@@ -13,11 +13,15 @@ through the TLB and the code page that is being executed.
 from __future__ import annotations
 
 import ast
+import contextlib
 from collections.abc import Callable
+from typing import Any
 
+from engine.isa.csrs import CSRS
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
-from engine.machine.native import layout
+from engine.machine import csrfile, privileged
+from engine.machine.native import access, layout, traps
 from engine.machine.native.decoder import decoder
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
@@ -30,10 +34,21 @@ from engine.machine.native.lowering import (
     Value,
     statements,
 )
+from engine.machine.native.procedures import DONE, RESULT, TRAPPED, Procedures
+from engine.machine.privileged import SUPERVISOR
 from engine.machine.state import NO_RESERVATION
 
+Primitive = Callable[[list[ast.expr]], Value | None]
+#: Registers of machine mode that firmware uses at every trap.
+_OFTEN = ("mstatus", "mepc", "mcause", "mtval", "mscratch", "mie", "mip")
+PROCEDURES = Procedures({
+    "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
+    "use_context": access.use_context, "refresh": privileged.choose_context, "clock": traps.clock,
+    "retired": traps.retired, "time_ticks": traps.time_ticks,
+})  # fmt: skip
+
 TYPE = "i64 (ptr, ptr, i64)"
-ARGUMENTS = "ptr noalias nonnull %s, ptr nonnull %op, i64 %budget"
+ARGUMENTS = "ptr nonnull %s, ptr nonnull %op, i64 %budget"
 
 
 def load_field(code: Code, name: str, kind: str = "i64") -> str:
@@ -68,19 +83,28 @@ class MachineScope(Scope):
     def probe(self, address: str, size: int, tag: int) -> str:
         """Host address of `size` aligned bytes that the TLB holds; otherwise control goes to `bail`."""
         code = self.code
+        found, entry = self.lookup(address, size, tag)
+        hit = code.name("hit")
+        code.end(f"br i1 {found}, label %{hit}, label %{self.bail()}, !prof !0")
+        code.label(hit)
+        return self.translated(address, entry)
+
+    def translated(self, address: str, entry: str) -> str:
+        """Host address of what a TLB entry holds."""
+        code = self.code
+        addend = code.op(f"load i64, ptr {code.op(f'getelementptr i8, ptr {entry}, i64 {layout.ADDEND}')}")
+        return code.op(f"add i64 {address}, {addend}")
+
+    def lookup(self, address: str, size: int, tag: int) -> tuple[str, str]:
+        """Does the TLB hold `size` aligned bytes at an address, and in which entry?"""
+        code = self.code
         key = code.op(f"and i64 {address}, {-4096 | size - 1}")
         index = code.op(f"lshr i64 {address}, 7")
         index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << 5}")
         tlb = load_field(code, "tlb_at", "ptr")
         entry = code.op(f"getelementptr i8, ptr {tlb}, i64 {index}")
         at = code.op(f"getelementptr i8, ptr {entry}, i64 {tag}") if tag else entry
-        found = code.op(f"load i64, ptr {at}")
-        hit = code.name("hit")
-        same = code.op(f"icmp eq i64 {found}, {key}")
-        code.end(f"br i1 {same}, label %{hit}, label %{self.bail()}, !prof !0")
-        code.label(hit)
-        addend = code.op(f"load i64, ptr {code.op(f'getelementptr i8, ptr {entry}, i64 {layout.ADDEND}')}")
-        return code.op(f"add i64 {address}, {addend}")
+        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {at}')}, {key}"), entry
 
     def _size(self, node: ast.expr) -> int:
         size: int = ast.literal_eval(node)
@@ -145,12 +169,149 @@ class HandlerScope(MachineScope):
         self.row = row
         self.places = layout.places(row)
         self.pending: Callable[[], None] | None = None
-        self.bailed = False
-        self.primitives |= {"jump": self._jump}
+        self.bailed = self.traps = False
+        self.attention: str | None = None
+        self.primitives |= {
+            "jump": self._jump,
+            "ecall": self._checked(privileged.ecall, steps=True),
+            "sfence_vma": self._checked(privileged.check_fence),
+            "hfence_vvma": self._checked(privileged.check_guest_fence, "0"),
+            "hfence_gvma": self._checked(privileged.check_guest_fence, "1"),
+            "csr_read": self._csr_read,
+            "csr_write": self._csr_change("write"), "csr_set": self._csr_change("set"),
+            "csr_clear": self._csr_change("clear"),
+            "sret": self._return(privileged.sret), "mret": self._return(privileged.mret), "wfi": self._wait,
+        }  # fmt: skip
 
     def bail(self) -> str:
         self.bailed = True
         return "bail"
+
+    # -- calls of procedures -------------------------------------------------------------------------
+    def procedure(self, symbol: str, *arguments: str) -> str:
+        """Call one and go on with its result; a trap of it is this instruction's."""
+        code = self.code
+        listed = "".join(f", i64 {argument}" for argument in arguments)
+        result = code.op(f"call {RESULT} {symbol}(ptr %s{listed})")
+        status = code.op(f"extractvalue {RESULT} {result}, 1")
+        done = code.name("done")
+        self.bailed = self.traps = True
+        cases = f"i64 {DONE}, label %{done} i64 {TRAPPED}, label %trapped"
+        code.end(f"switch i64 {status}, label %bail [ {cases} ]")
+        code.label(done)
+        return code.op(f"extractvalue {RESULT} {result}, 0")
+
+    def _know_steps(self) -> None:
+        """For procedures that look at the clock."""
+        store_field(self.code, "steps", self.code.op(f"sub i64 {load_field(self.code, 'limit')}, %budget"))
+
+    def _attend(self, condition: str = "true") -> None:
+        """Where the condition holds, interrupts and the place of the next instruction are looked at after this one."""
+        if self.attention is None:
+            self.attention = self.code.allocate("i1")
+            self.code.allocations.append(f"  store i1 false, ptr {self.attention}")
+        self.code.do(f"store i1 {condition}, ptr {self.attention}")
+
+    def _checked(self, function: Callable[..., Any], *arguments: str, steps: bool = False) -> Primitive:
+        def lower(_args: list[ast.expr]) -> None:
+            if steps:
+                self._know_steps()
+            self.procedure(PROCEDURES.need(function), *arguments)
+
+        return lower
+
+    def _csr_read(self, args: list[ast.expr]) -> Value:
+        return Value(self._csr_call("read", self.number(args[0]).text), UNSIGNED)
+
+    def _csr_change(self, how: str) -> Primitive:
+        def lower(args: list[ast.expr]) -> None:
+            number, value = (self.number(arg).text for arg in args)
+            self._csr_call(how, number, value)
+            self._attend()
+
+        return lower
+
+    def _csr_call(self, how: str, number: str, *arguments: str) -> str:
+        code = self.code
+        self._know_steps()
+        at = code.op(f"getelementptr ptr, ptr @csr_{how}, i64 {number}")
+        function = code.op(f"load ptr, ptr {at}")
+        there, none = code.branch(code.op(f"icmp ne ptr {function}, null"), likely=True)
+        code.label(none)
+        code.end(f"br label %{self.bail()}")
+        code.label(there)
+        return self.procedure(function, *arguments)
+
+    def _return(self, function: Callable[..., Any]) -> Primitive:
+        def lower(_args: list[ast.expr]) -> None:
+            code = self.code
+            store_field(code, "pc", self.procedure(PROCEDURES.need(function)))
+            self.procedure(PROCEDURES.need(privileged.choose_context))
+            tail(code, "@attend_far", "%op", code.op("sub i64 %budget, 1"))
+
+        return lower
+
+    def _wait(self, _args: list[ast.expr]) -> None:
+        code = self.code
+        self.procedure(PROCEDURES.need(privileged.check_wfi))
+        store_field(code, "waiting", "1", "i8")
+        following = code.op(f"getelementptr i8, ptr %op, i64 {self.row.length * 8}")
+        tail(code, "@over", following, code.op("sub i64 %budget, 1"))
+
+    # -- what the TLB does not hold ------------------------------------------------------------------
+    def _load(self, args: list[ast.expr]) -> Value:
+        code, size = self.code, self._size(args[1])
+        address = self.number(args[0]).text
+        place = code.allocate()
+        found, entry = self.lookup(address, size, layout.READ_TAG)
+        hit, miss = code.branch(found, likely=True)
+        done = code.name("loaded")
+        code.label(miss)
+        slow = self.procedure(PROCEDURES.need(access.load_slow), address, str(size))
+        code.do(f"store i64 {slow}, ptr {place}")
+        code.end(f"br label %{done}")
+        code.label(hit)
+        code.do(f"store i64 {self._read(self.translated(address, entry), size).text}, ptr {place}")
+        code.label(done)
+        return Value(code.op(f"load i64, ptr {place}"), UNSIGNED)
+
+    def _store(self, args: list[ast.expr]) -> None:
+        code, size = self.code, self._size(args[1])
+        address, value = self.number(args[0]).text, self.number(args[2]).text
+        found, entry = self.lookup(address, size, layout.WRITE_TAG)
+        hit, miss = code.branch(found, likely=True)
+        done = code.name("stored")
+        code.label(miss)
+        self.procedure(PROCEDURES.need(access.store_slow), address, str(size), value)
+        self._attend()
+        code.end(f"br label %{done}")
+        code.label(hit)
+        self._write(self.translated(address, entry), size, value)
+        code.label(done)
+
+    def probe(self, address: str, size: int, tag: int) -> str:
+        """As a region's, for atomics; but a miss is looked up here."""
+        code = self.code
+        place = code.allocate()
+        found, entry = self.lookup(address, size, tag)
+        hit, miss = code.branch(found, likely=True)
+        done = code.name("found")
+        code.label(miss)
+        misaligned, aligned = code.branch(
+            code.op(f"icmp ne i64 {code.op(f'and i64 {address}, {size - 1}')}, 0"), likely=False
+        )
+        code.label(misaligned)
+        code.end(f"br label %{self.bail()}")
+        code.label(aligned)
+        function = access.readable if tag == layout.READ_TAG else access.writable
+        code.do(f"store i64 {self.procedure(PROCEDURES.need(function), address, str(size))}, ptr {place}")
+        if tag == layout.WRITE_TAG:
+            self._attend()
+        code.end(f"br label %{done}")
+        code.label(hit)
+        code.do(f"store i64 {self.translated(address, entry)}, ptr {place}")
+        code.label(done)
+        return code.op(f"load i64, ptr {place}")
 
     def _byte(self, place: int) -> str:
         code = self.code
@@ -163,6 +324,13 @@ class HandlerScope(MachineScope):
             return Value(program_counter(code, "%op"), UNSIGNED)
         if name == "ilen":
             return Value(str(self.row.length), UNSIGNED)
+        if name.endswith("_index") and (place := self.places.get(name.removesuffix("_index"))):
+            number = self._byte(place)
+            if name == "rd_index":
+                number = code.op(f"select i1 {code.op(f'icmp eq i64 {number}, {layout.SINK}')}, i64 0, i64 {number}")
+            return Value(number, UNSIGNED)
+        if name == "uimm" and name in self.places:
+            return Value(self._byte(self.places[name]), UNSIGNED)
         if name in ("rs1", "rs2") and name in self.places:
             return Value(code.op(f"load i64, ptr {self._register(self._byte(self.places[name]))}"), UNSIGNED)
         if name in self.places and self.places[name] == layout.IMM:
@@ -245,7 +413,16 @@ def handler(row: Row) -> str | None:
     except NotLowerable:
         return None
     if code.open:
-        follow(code, code.op(f"getelementptr i8, ptr %op, i64 {row.length * 8}"))
+        following = code.op(f"getelementptr i8, ptr %op, i64 {row.length * 8}")
+        if scope.attention is not None:
+            look, on = code.branch(code.op(f"load i1, ptr {scope.attention}"), likely=False)
+            code.label(look)
+            tail(code, "@attend", following, code.op("sub i64 %budget, 1"))
+            code.label(on)
+        follow(code, following)
+    if scope.traps:
+        code.label("trapped")
+        tail(code, "@trap", "%op", "%budget")
     if scope.bailed:
         code.label("bail")
         tail(code, "@slow", "%op", "%budget")
@@ -293,6 +470,13 @@ def _far() -> str:
     code.label(over)
     tail(code, "@over", operation, "%budget")
     code.label(miss)
+    result = code.op(f"call {RESULT} {PROCEDURES.need(access.fetch_slow)}(ptr %s, i64 {target})")
+    status = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
+    known = code.op(f"icmp ne i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 0")
+    again, unknown = code.branch(code.op(f"and i1 {status}, {known}"), likely=True)
+    code.label(again)
+    tail(code, "@far", "%op", "%budget")
+    code.label(unknown)
     store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
@@ -306,12 +490,90 @@ def _next_page() -> str:
     return code.text(f"define i64 @next_page({ARGUMENTS}) #1")
 
 
+def _attend() -> str:
+    """Go on at `operation`, but by way of what its page is now, and only if no interrupt is to be taken."""
+    code = Code()
+    store_field(code, "pc", program_counter(code, "%op"))
+    tail(code, "@attend_far", "%op", "%budget")
+    return code.text(f"define i64 @attend({ARGUMENTS}) #1")
+
+
+def _attend_far() -> str:
+    code = Code()
+    result = code.op(f"call {RESULT} {PROCEDURES.need(privileged.pending_interrupt)}(ptr %s)")
+    pending = code.op(f"icmp ne i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 0")
+    leave, on = code.branch(pending, likely=False)
+    code.label(on)
+    tail(code, "@far", "%op", "%budget")
+    code.label(leave)
+    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    code.end(f"ret i64 {layout.LIMIT}")
+    return code.text(f"define i64 @attend_far({ARGUMENTS}) #1")
+
+
+def _trap() -> str:
+    """Take the trap in `trap_cause` and `trap_value` at `operation`; leave it to Python where that has to do it."""
+    code = Code()
+    store_field(code, "pc", program_counter(code, "%op"))
+    before, unretired = code.op(f"sub i64 {load_field(code, 'limit')}, %budget"), load_field(code, "unretired")
+    store_field(code, "steps", code.op(f"add i64 {before}, 1"))
+    store_field(code, "unretired", code.op(f"add i64 {unretired}, 1"))
+    cause, value = load_field(code, "trap_cause"), load_field(code, "trap_value")
+    symbol = PROCEDURES.need(traps.take_trap)
+    result = code.op(f"call {RESULT} {symbol}(ptr %s, i64 {cause}, i64 {value}, i64 0)")
+    done = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
+    taken, refused = code.branch(done, likely=True)
+    code.label(taken)
+    full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
+    leave, on = code.branch(full, likely=False)
+    code.label(on)
+    tail(code, "@far", "%op", code.op("sub i64 %budget, 1"))
+    code.label(leave)
+    code.end(f"ret i64 {layout.LIMIT}")
+    code.label(refused)
+    store_field(code, "steps", before)
+    store_field(code, "unretired", unretired)
+    code.end(f"ret i64 {layout.SLOW}")
+    return code.text(f"define i64 @trap({ARGUMENTS}) #1")
+
+
+def _csr_tables() -> str:
+    """For each way of access a function for each CSR number: null where the reference tier does it."""
+    lines = []
+    for how, function in (
+        ("read", csrfile.access_read), ("write", csrfile.access_write), ("set", csrfile.access_set),
+        ("clear", csrfile.access_clear),
+    ):  # fmt: skip
+        found = ["ptr null"] * 4096
+        for row in CSRS.values():
+            often = row.privilege <= SUPERVISOR or row.name in _OFTEN
+            if often and (row.storage or row.rule == "counter") and not (row.read_only and how != "read"):
+                with contextlib.suppress(NotLowerable):
+                    found[row.number] = f"ptr {PROCEDURES.need(function, (row,))}"
+        lines.append(f"@csr_{how} = internal constant [4096 x ptr] [{', '.join(found)}]")
+    return "\n".join(lines)
+
+
+def _use_context() -> str:
+    """void use_context(state, six words): for Python."""
+    words = [f"i64 %k{index}" for index in range(layout.KEY_WORDS)]
+    code = Code()
+    code.op(f"call {RESULT} {PROCEDURES.need(access.use_context)}(ptr %s, {', '.join(words)})")
+    code.end("ret void")
+    return code.text(f"define void @use_context(ptr nonnull %s, {', '.join(words)})")
+
+
 def _run() -> str:
     """i64 run(state): from `pc` until `limit` or something that Python has to do."""
     code = Code()
+    stale = code.op(f"lshr i64 {load_field(code, 'stale')}, {load_field(code, 'context')}")
+    dirty, clean = code.branch(code.op(f"trunc i64 {stale} to i1"), likely=False)
+    code.label(dirty)
+    code.op(f"call {RESULT} {PROCEDURES.need(access.clean)}(ptr %s)")
+    code.label(clean)
     left = code.op(f"sub i64 {load_field(code, 'limit')}, {load_field(code, 'steps')}")
     code.end(f"ret i64 {code.op(f'call i64 @far(ptr %s, ptr null, i64 {left})')}")
-    return code.text("define i64 @run(ptr noalias nonnull %s)")
+    return code.text("define i64 @run(ptr nonnull %s)")
 
 
 def module() -> str:
@@ -324,7 +586,8 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()),
+        *filter(None, native.values()), _trap(), _attend(), _attend_far(), _csr_tables(), _use_context(),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(), decoder(ROWS),
+        *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
     ])  # fmt: skip

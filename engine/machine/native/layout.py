@@ -11,8 +11,9 @@ page, the content itself, for each halfword its handler while a compiled region 
 often it was reached by a jump backwards.
 
 A *context* is what a hart may use without walking tables while privilege, satp and their like stay as they
-are: a data TLB (read tag, write tag, what to add for a host address) and a fetch TLB (tag, code page). A tag
-is the page's virtual address; no address matches EMPTY. Both are direct-mapped.
+are: a data TLB (read tag, write tag, what to add for a host address), a fetch TLB (tag, code page), and the six
+words that name the situation. A tag is the page's virtual address; no address matches EMPTY. Both TLBs are
+direct-mapped. A context whose bit in the hart's `stale` is set has to be emptied before it is used.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.isa.formats import Row
-from engine.machine.state import HartState
+from engine.machine.state import HartState, MemoryState
 
 OPERATION_BYTES = 16
 IMM, RD, RS1, RS2, RS3 = 8, 12, 13, 14, 15
@@ -42,17 +43,26 @@ DATA_ENTRIES, DATA_ENTRY_BYTES = 256, 32
 READ_TAG, WRITE_TAG, ADDEND = 0, 8, 16
 FETCH_ENTRIES, FETCH_ENTRY_BYTES = 128, 16
 DATA_BYTES = DATA_ENTRIES * DATA_ENTRY_BYTES
-CONTEXT_BYTES = DATA_BYTES + FETCH_ENTRIES * FETCH_ENTRY_BYTES
+KEY_AT = DATA_BYTES + FETCH_ENTRIES * FETCH_ENTRY_BYTES
+KEY_WORDS = 6
+CONTEXT_BYTES = KEY_AT + 64
 CONTEXTS = 16
 
-#: Why native code came back. LIMIT: `limit` is reached. SLOW: the instruction at pc is for the reference
-#: tier. FETCH: pc's page has no entry in the fetch TLB.
+#: Why native code came back. LIMIT: `limit` is reached, or somebody has to look at interrupts. SLOW: the
+#: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet.
 LIMIT, SLOW, FETCH = range(3)
 
 
 def field(name: str) -> int:
     """Byte offset of a field of HartState."""
     descriptor: Any = getattr(HartState, name)
+    offset: int = descriptor.offset
+    return offset
+
+
+def memory_field(name: str) -> int:
+    """Byte offset of a field of MemoryState."""
+    descriptor: Any = getattr(MemoryState, name)
     offset: int = descriptor.offset
     return offset
 

@@ -103,7 +103,7 @@ class Code:
 METADATA = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
 
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
-           ast.BitXor: "xor", ast.LShift: "shl"}  # fmt: skip
+           ast.BitXor: "xor", ast.LShift: "shl", ast.FloorDiv: "udiv"}  # fmt: skip
 _COMPARE: dict[type[ast.cmpop], tuple[str, str]] = {
     ast.Eq: ("eq", "eq"), ast.NotEq: ("ne", "ne"), ast.Lt: ("ult", "slt"), ast.LtE: ("ule", "sle"),
     ast.Gt: ("ugt", "sgt"), ast.GtE: ("uge", "sge"),

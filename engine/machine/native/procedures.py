@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from engine.machine.native.layout import field
+from engine.machine.native.layout import KEY_AT, field
 from engine.machine.native.lowering import (
     EITHER,
     SIGNED,
@@ -47,62 +47,87 @@ Primitive = Callable[["ProcedureScope", list[str]], Value | None]
 class Procedures:
     """The native form of some functions and of all that they call.
 
-    `owner` is the class whose methods `h.name(...)` means; `primitives` replace methods by code of their own.
+    `h.name(...)` means the function `methods[name]`, or a primitive of the machine's words.
     """
 
-    def __init__(self, owner: type, primitives: dict[str, Primitive]) -> None:
-        self.owner = owner
-        self.primitives = primitives
+    def __init__(self, methods: dict[str, Callable[..., Any]]) -> None:
+        self.methods = methods
         self.texts: dict[str, str] = {}
+        self._failed: set[str] = set()
 
-    def need(self, function: FunctionType) -> str:
-        """The symbol of a function, which is compiled unless it was before."""
-        symbol = f'@"{function.__module__}.{function.__qualname__}"'
+    def need(self, function: Callable[..., Any], constants: tuple[Any, ...] = ()) -> str:
+        """The symbol of a function, which is compiled unless it was before. `constants` are the objects that stand
+        for its parameters after the hart, if they do: None for one that stays a parameter."""
+        assert isinstance(function, FunctionType)
+        names = "".join(f":{constant}" for constant in map(_name, constants)).rstrip(":")
+        symbol = f'@"{function.__module__}.{function.__qualname__}{names}"'
+        if symbol in self._failed:
+            raise NotLowerable(symbol)
         if symbol not in self.texts:
             self.texts[symbol] = ""  # it may call itself
-            self.texts[symbol] = self._text(symbol, function)
+            try:
+                self.texts[symbol] = self._text(symbol, function, constants)
+            except NotLowerable:
+                self._failed.add(symbol)
+                raise
         return symbol
 
-    def method(self, name: str) -> str:
-        """The symbol of a method of `owner`."""
-        function = inspect.getattr_static(self.owner, name)
-        if isinstance(function, property):
-            function = function.fget
-        if not isinstance(function, FunctionType):
-            raise NotLowerable(f"{name} is no function of {self.owner.__name__}")
-        return self.need(function)
-
-    def _text(self, symbol: str, function: FunctionType) -> str:
+    def _text(self, symbol: str, function: FunctionType, constants: tuple[Any, ...]) -> str:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
         assert isinstance(tree, ast.FunctionDef)
+        parameters = [argument.arg for argument in tree.args.args]
+        if parameters[0] not in _HARTS:
+            parameters.insert(0, "")
+        fixed = {
+            name: constant
+            for name, constant in zip(parameters[1:], constants, strict=False)
+            if constant is not None
+        }
+        for argument, default in zip(reversed(tree.args.args), reversed(tree.args.defaults), strict=False):
+            if parameters.index(argument.arg) > len(constants):
+                fixed[argument.arg] = ast.literal_eval(default)
         code = Code()
-        scope = ProcedureScope(code, self, function, [argument.arg for argument in tree.args.args])
+        scope = ProcedureScope(code, self, function, parameters, fixed)
         try:
             scope.run(tree.body)
         except NotLowerable as problem:
             raise NotLowerable(f"{function.__qualname__}: {problem}") from None
         code.end(f"ret {RESULT} zeroinitializer")
-        arguments = "".join(f", i64 %p{index}" for index in range(1, len(tree.args.args)))
+        free = [index for index, name in enumerate(parameters) if index and name not in fixed]
+        arguments = "".join(f", i64 %p{index}" for index in free)
         return code.text(f"define internal {RESULT} {symbol}(ptr nonnull %s{arguments}) #0")
+
+
+def _name(constant: Any) -> str:
+    return "" if constant is None else str(getattr(constant, "name", constant))
 
 
 class ProcedureScope(Scope):
     """One function. Every local is a variable; what Python keeps in a `for` is one too."""
 
-    def __init__(self, code: Code, procedures: Procedures, function: FunctionType, parameters: list[str]) -> None:
+    def __init__(
+        self,
+        code: Code,
+        procedures: Procedures,
+        function: FunctionType,
+        parameters: list[str],
+        fixed: dict[str, Any],
+    ) -> None:
         super().__init__(code)
         self.procedures = procedures
-        self.names = function.__globals__
+        self.fixed = fixed
+        self.names = {**function.__globals__, **fixed}
         self.hart = parameters[0]
         self.loops: list[tuple[str, str]] = []
         for index, name in enumerate(parameters[1:], 1):
-            self._store_local(name, Value(f"%p{index}", UNSIGNED))
+            if name not in fixed:
+                self._store_local(name, Value(f"%p{index}", UNSIGNED))
         self.primitives |= {"min": self._extreme("ult"), "max": self._extreme("ugt"), "bool": self._bool,
                             "int": self._int}  # fmt: skip
 
     # -- names ---------------------------------------------------------------------------------------
     def read(self, name: str) -> Value:
-        return self._global(ast.Name(name, ast.Load()))
+        return self._global(ast.parse(name, mode="eval").body)
 
     def write(self, name: str, value: Value) -> bool:  # noqa: ARG002
         return False
@@ -113,9 +138,16 @@ class ProcedureScope(Scope):
             found = eval(compile(ast.Expression(node), "constant", "eval"), self.names)  # noqa: S307
         except NameError as problem:
             raise NotLowerable(str(problem)) from None
-        if isinstance(found, bool) or not isinstance(found, int):
+        if isinstance(found, bool):
+            return Value("true" if found else "false", TRUTH)
+        if not isinstance(found, int):
             raise NotLowerable(f"{ast.unparse(node)} is not a number")
         return constant(int(found))
+
+    def _known(self, node: ast.expr) -> bool:
+        """Is the expression's value known now: does it name only constants, one of them a fixed parameter?"""
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        return bool(names & self.fixed.keys()) and not names & self.locals.keys() and self.hart not in names
 
     def _place(self, name: str) -> tuple[str, str]:
         """Address and type of a field of the hart."""
@@ -132,6 +164,17 @@ class ProcedureScope(Scope):
         match node:
             case ast.Expr(value=ast.Constant()):
                 pass
+            case ast.If(test=test, body=body, orelse=orelse) if self._known(test):
+                self.run(body if self._eval(test) else orelse)
+            case ast.If(test=ast.BoolOp(op=ast.And(), values=[first, *_]), orelse=orelse) if (
+                self._known(first) and not self._eval(first)
+            ):
+                self.run(orelse)
+            case ast.Expr(value=ast.Call(func=ast.Name(id="setattr"), args=[hart, name, value])) if (
+                self._is_hart(hart) and self._known(name)
+            ):
+                field_name = ast.Attribute(hart, self._eval(name), ast.Store())
+                self._assign(field_name, self.number(value))
             case ast.Expr(value=ast.Call() as call):
                 self.value(call)
             case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=values)):
@@ -169,7 +212,7 @@ class ProcedureScope(Scope):
             case ast.For(target=ast.Name(id=name), iter=ast.Call(func=ast.Name(id="range"), args=bounds), body=body):
                 # Unrolled: the level of a page walk is a constant in each round.
                 done = code.name("done")
-                for number in range(*(self._constant(bound) for bound in bounds)):
+                for number in range(*(self._eval(bound) for bound in bounds)):
                     following = code.name("next")
                     self._store_local(name, constant(number))
                     self._loop(body, following, done)
@@ -182,9 +225,8 @@ class ProcedureScope(Scope):
             case _:
                 super().statement(node)
 
-    def _constant(self, node: ast.expr) -> int:
-        number: int = eval(compile(ast.Expression(node), "constant", "eval"), self.names)  # noqa: S307
-        return number
+    def _eval(self, node: ast.expr) -> Any:
+        return eval(compile(ast.Expression(node), "constant", "eval"), self.names)  # noqa: S307
 
     def _loop(self, body: list[ast.stmt], again: str, done: str) -> None:
         self.loops.append((again, done))
@@ -218,28 +260,35 @@ class ProcedureScope(Scope):
     # -- expressions ---------------------------------------------------------------------------------
     def value(self, node: ast.expr) -> Value | None:
         code = self.code
+        if self._known(node) and not isinstance(node, ast.Call):
+            return self._global(node)
         match node:
+            case ast.Call(func=ast.Name(id="getattr"), args=[hart, name]) if self._is_hart(hart):
+                return self.value(ast.Attribute(hart, self._eval(name), ast.Load()))
             case ast.Attribute(value=hart, attr=name) if self._is_hart(hart):
                 if name not in _FIELDS:
-                    return self._call(self.procedures.method(name), [])
+                    return self._method(name, [])
                 place, kind = self._place(name)
                 loaded = code.op(f"load {kind}, ptr {place}")
                 return Value(loaded if kind == "i64" else code.op(f"zext {kind} {loaded} to i64"), UNSIGNED)
             case ast.Attribute():
                 return self._global(node)
             case ast.Call(func=ast.Attribute(value=hart, attr=name), args=args) if self._is_hart(hart):
-                numbers = [self.number(arg).text for arg in args]
-                primitive = self.procedures.primitives.get(name)
-                if primitive is not None:
-                    return primitive(self, numbers)
-                return self._call(self.procedures.method(name), numbers)
+                return self._method(name, [self.number(arg).text for arg in args])
             case ast.Call(func=ast.Name() | ast.Attribute() as name, args=args) if isinstance(
                 found := self._function(name), FunctionType
             ):
-                if args and self._is_hart(args[0]):
-                    return self._call(self.procedures.need(found), [self.number(arg).text for arg in args[1:]])
-                numbers = ["0", *(self.number(arg).text for arg in args)]
-                return self._call(self._pure(found), numbers[1:])
+                rest = args[1:] if args and self._is_hart(args[0]) else args
+                constants = tuple(self._eval(arg) if self._object(arg) else None for arg in rest)
+                numbers = [
+                    self.number(arg).text for arg, known in zip(rest, constants, strict=True) if known is None
+                ]
+                return self._call(self.procedures.need(found, constants), numbers)
+            case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[right]):
+                number, found = self.number(left).text, "false"
+                for member in self._eval(right):
+                    found = code.op(f"or i1 {found}, {code.op(f'icmp eq i64 {number}, {constant(member).text}')}")
+                return Value(code.op(f"xor i1 {found}, {'true' if isinstance(op, ast.NotIn) else 'false'}"), TRUTH)
             case ast.BoolOp(op=op, values=[first, *rest]):
                 return self._short_circuit(isinstance(op, ast.And), first, rest)
             case _:
@@ -251,22 +300,18 @@ class ProcedureScope(Scope):
         except (NameError, AttributeError):
             return None
 
-    def _pure(self, function: FunctionType) -> str:
-        """The symbol of a function that does not get the hart: it gets it all the same."""
-        symbol = f'@"{function.__module__}.{function.__qualname__}"'
-        texts = self.procedures.texts
-        if symbol not in texts:
-            texts[symbol] = ""
-            tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-            assert isinstance(tree, ast.FunctionDef)
-            parameters = [argument.arg for argument in tree.args.args]
-            code = Code()
-            scope = ProcedureScope(code, self.procedures, function, ["", *parameters])
-            scope.run(tree.body)
-            code.end(f"ret {RESULT} zeroinitializer")
-            listed = "".join(f", i64 %p{index}" for index in range(1, len(parameters) + 1))
-            texts[symbol] = code.text(f"define internal {RESULT} {symbol}(ptr nonnull %s{listed}) #0")
-        return symbol
+    def _object(self, node: ast.expr) -> bool:
+        """Is the argument an object that the function called is to be compiled for?"""
+        return self._known(node) and not isinstance(self._eval(node), int)
+
+    def _method(self, name: str, arguments: list[str]) -> Value | None:
+        function = self.procedures.methods.get(name)
+        if function is not None:
+            return self._call(self.procedures.need(function), arguments)
+        primitive = _PRIMITIVES.get(name)
+        if primitive is None:
+            raise NotLowerable(f"h.{name}")
+        return primitive(self, arguments)
 
     def _short_circuit(self, conjunction: bool, first: ast.expr, rest: list[ast.expr]) -> Value:
         """Later parts are evaluated only if they decide: they may raise, or ask what has no answer otherwise."""
@@ -294,13 +339,6 @@ class ProcedureScope(Scope):
         code.label(done)
         return Value(code.op(f"extractvalue {RESULT} {result}, 0"), UNSIGNED)
 
-    def refuse_unless(self, condition: str) -> None:
-        """For primitives: the reference tier has to do it where the condition does not hold."""
-        holds, fails = self.code.branch(condition, likely=True)
-        self.code.label(fails)
-        self._return("0", REFUSED)
-        self.code.label(holds)
-
     def _extreme(self, comparison: str) -> Callable[[list[ast.expr]], Value]:
         def lower(args: list[ast.expr]) -> Value:
             found = self.number(args[0])
@@ -323,3 +361,68 @@ class ProcedureScope(Scope):
 
 def _is_nothing(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and node.value is None
+
+
+# -- words that are no field of the hart -------------------------------------------------------------
+def _peek(scope: ProcedureScope, arguments: list[str]) -> Value:
+    """peek(address, bytes): bytes is a constant."""
+    code, bits = scope.code, 8 * int(arguments[1])
+    value = code.op(f"load i{bits}, ptr {_pointer(code, arguments[0])}, align 1")
+    return Value(value if bits == 64 else code.op(f"zext i{bits} {value} to i64"), UNSIGNED)
+
+
+def _poke(scope: ProcedureScope, arguments: list[str]) -> None:
+    """poke(address, bytes, value): bytes is a constant."""
+    code, bits = scope.code, 8 * int(arguments[1])
+    value = arguments[2] if bits == 64 else code.op(f"trunc i64 {arguments[2]} to i{bits}")
+    code.do(f"store i{bits} {value}, ptr {_pointer(code, arguments[0])}, align 1")
+
+
+def _pointer(code: Code, address: str) -> str:
+    return code.op(f"inttoptr i64 {address} to ptr")
+
+
+def _sized(scope: ProcedureScope, size: str, each: Callable[[int], None]) -> None:
+    """`each(bytes)` writes the code for the size that there turns out to be."""
+    code = scope.code
+    done = code.name("done")
+    labels = {width: code.name(f"bytes{width}_") for width in (1, 2, 4, 8)}
+    cases = " ".join(f"i64 {width}, label %{label}" for width, label in labels.items() if width < 8)
+    code.end(f"switch i64 {size}, label %{labels[8]} [ {cases} ]")
+    for width, label in labels.items():
+        code.label(label)
+        each(width)
+        code.end(f"br label %{done}")
+    code.label(done)
+
+
+def _peek_sized(scope: ProcedureScope, arguments: list[str]) -> Value:
+    code = scope.code
+    place = code.allocate()
+
+    def load(width: int) -> None:
+        code.do(f"store i64 {_peek(scope, [arguments[0], str(width)]).text}, ptr {place}")
+
+    _sized(scope, arguments[1], load)
+    return Value(code.op(f"load i64, ptr {place}"), UNSIGNED)
+
+
+def _poke_sized(scope: ProcedureScope, arguments: list[str]) -> None:
+    _sized(scope, arguments[1], lambda width: _poke(scope, [arguments[0], str(width), arguments[2]]))
+
+
+def _empty(scope: ProcedureScope, arguments: list[str]) -> None:
+    """empty(address): both TLBs of a context."""
+    code = scope.code
+    code.do(f"call void @llvm.memset.p0.i64(ptr {_pointer(code, arguments[0])}, i8 -1, i64 {KEY_AT}, i1 false)")
+
+
+def _nothing(_scope: ProcedureScope, _arguments: list[str]) -> None:
+    """What Python has to be told and native code sees by itself."""
+
+
+_PRIMITIVES: dict[str, Primitive] = {
+    "peek": _peek, "poke": _poke, "peek_sized": _peek_sized, "poke_sized": _poke_sized, "empty": _empty,
+    "look_at_interrupts": _nothing,
+}  # fmt: skip
+_HARTS = ("h", "w", "self", "state")

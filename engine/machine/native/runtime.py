@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import cache
 from weakref import WeakSet
 
 import numpy as np
-import numpy.typing as npt
 
 from engine.machine.memory import PAGE, Memory
 from engine.machine.native import handlers, layout, objects
+from engine.machine.state import HartState
 
 _OPTIMIZATION = 2
 _PAGES_A_CHUNK = 64
@@ -30,10 +30,12 @@ class Interpreter:
 
     def __init__(self) -> None:
         image = objects.image_of(handlers.module(), _OPTIMIZATION)
-        symbols = ["run", "decode", "next_page", "slow", "over", "far"]
+        symbols = ["run", "decode", "next_page", "slow", "over", "far", "use_context"]
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
+        words = [ctypes.c_uint64] * layout.KEY_WORDS
+        self.use_context: Callable[..., None] = self.code.function("use_context", None, ctypes.c_void_p, *words)
 
 
 class CodePages:
@@ -94,58 +96,14 @@ def native() -> Native:
 
 
 class Contexts:
-    """A hart's TLBs, one pair for each of up to CONTEXTS situations that translate alike."""
+    """The memory of a hart's contexts. Native code chooses among them, fills and empties them."""
 
-    def __init__(self) -> None:
+    def __init__(self, hart: HartState) -> None:
         self._map = mmap.mmap(-1, layout.CONTEXTS * layout.CONTEXT_BYTES)
-        words: npt.NDArray[np.uint64] = np.frombuffer(self._map, np.uint64)
-        self._words = words.reshape(layout.CONTEXTS, -1)
-        entries = words.reshape(layout.CONTEXTS, -1, layout.DATA_ENTRY_BYTES // 8)
-        self._write_tags = entries[:, : layout.DATA_ENTRIES, layout.WRITE_TAG // 8]
-        self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        self._slots: dict[Hashable, int] = {}
-        self._next = 0
-
-    def select(self, key: Hashable) -> int:
-        """The address of the context for a situation; the one made first gives way when there are too many."""
-        slot = self._slots.get(key)
-        if slot is None:
-            slot = self._next
-            self._next = (slot + 1) % layout.CONTEXTS
-            if len(self._slots) >= layout.CONTEXTS:
-                del self._slots[next(iter(self._slots))]
-            self._slots[key] = slot
-            self._words[slot] = layout.EMPTY
-        return self._begin + slot * layout.CONTEXT_BYTES
-
-    def flush(self) -> None:
-        self._words[: len(self._slots)] = layout.EMPTY
-
-    def flush_writable(self) -> None:
-        self._write_tags[: len(self._slots)] = layout.EMPTY
-
-    def flush_fetch(self) -> None:
-        self._words[: len(self._slots), layout.DATA_BYTES // 8 :] = layout.EMPTY
-
-
-def fill_data(context: int, address: int, tag: int, host_page: int) -> None:
-    """Let a page be read (tag READ_TAG) or written (WRITE_TAG). `host_page`: its address in this process."""
-    page = address & ~0xFFF
-    entry = context + (address >> 12 & layout.DATA_ENTRIES - 1) * layout.DATA_ENTRY_BYTES
-    words = (ctypes.c_uint64 * 3).from_address(entry)
-    addend = (host_page - page) & layout.EMPTY
-    if words[2] != addend or words[0] not in (page, layout.EMPTY) or words[1] not in (page, layout.EMPTY):
-        words[0] = words[1] = layout.EMPTY
-        words[2] = addend
-    words[tag // 8] = page
-
-
-def fill_fetch(context: int, address: int, code_page: int) -> None:
-    """Let a page be executed."""
-    slot = address >> 12 & layout.FETCH_ENTRIES - 1
-    entry = context + layout.DATA_BYTES + slot * layout.FETCH_ENTRY_BYTES
-    words = (ctypes.c_uint64 * 2).from_address(entry)
-    words[0], words[1] = address & ~0xFFF, code_page
+        hart.contexts_at = hart.tlb_at = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        words = np.frombuffer(self._map, np.uint64).reshape(layout.CONTEXTS, -1)
+        words[:, layout.KEY_AT // 8 :] = layout.EMPTY
+        hart.stale = layout.EMPTY
 
 
 def word_at(code_page: int, offset: int) -> int:

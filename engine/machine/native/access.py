@@ -1,0 +1,196 @@
+"""What native code does on a TLB miss: translate by the machine's own page walk, then use and remember the page.
+
+The procedures here exist only natively (see engine.machine.native.procedures for the language). They do what
+Hart._access and Memory do in Python, and refuse what only those can do: devices, accesses over two pages,
+stores to pages with code and to watched ones. Words of this process that are no field of the hart are reached by
+`h.peek(address, bytes)` and `h.poke(address, bytes, value)`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.machine import mmu, privileged
+from engine.machine.memory import TABLE
+from engine.machine.mmu import Access
+from engine.machine.native import layout
+from engine.machine.native.layout import field, memory_field
+from engine.machine.traps import IllegalInstruction
+
+ADDEND, READ_TAG, WRITE_TAG, DATA_BYTES = layout.ADDEND, layout.READ_TAG, layout.WRITE_TAG, layout.DATA_BYTES
+LAST_DATA, LAST_FETCH, EMPTY = layout.DATA_ENTRIES - 1, layout.FETCH_ENTRIES - 1, layout.EMPTY
+LAST_CONTEXT, CONTEXT_BYTES, KEY_AT = layout.CONTEXTS - 1, layout.CONTEXT_BYTES, layout.KEY_AT
+RAM, BASE, SIZE, FLAGS, DIRTY, CODE, TABLES, TABLE_COUNT, HART_COUNT, HARTS = (
+    memory_field(name)
+    for name in ("ram_at", "base", "size", "flags_at", "dirty_at", "code_at", "tables_at", "table_count", "hart_count",
+                 "harts_at")
+)  # fmt: skip
+STALE = field("stale")
+_REFUSED = IllegalInstruction
+
+
+def clean(h: Any) -> None:
+    """Empty the present context."""
+    h.empty(h.tlb_at)
+    h.stale = h.stale & ~(1 << h.context)
+
+
+def use_context(h: Any, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) -> None:
+    """Make the context of a situation the present one; where there is none, the one made longest ago is taken."""
+    number = 0
+    found = LAST_CONTEXT + 1
+    at = h.contexts_at + KEY_AT
+    while number <= LAST_CONTEXT:
+        if (
+            h.peek(at, 8) == k0 and h.peek(at + 8, 8) == k1 and h.peek(at + 16, 8) == k2 and h.peek(at + 24, 8) == k3
+            and h.peek(at + 32, 8) == k4 and h.peek(at + 40, 8) == k5
+        ):  # fmt: skip
+            found = number
+            break
+        number += 1
+        at += CONTEXT_BYTES
+    if found > LAST_CONTEXT:
+        found = h.next_context
+        h.next_context = found + 1 & LAST_CONTEXT
+        at = h.contexts_at + found * CONTEXT_BYTES + KEY_AT
+        h.poke(at, 8, k0)
+        h.poke(at + 8, 8, k1)
+        h.poke(at + 16, 8, k2)
+        h.poke(at + 24, 8, k3)
+        h.poke(at + 32, 8, k4)
+        h.poke(at + 40, 8, k5)
+        h.stale = h.stale | 1 << found
+    h.context = found
+    h.tlb_at = h.contexts_at + found * CONTEXT_BYTES
+    if h.stale >> found & 1:
+        clean(h)
+
+
+def forget_all(h: Any) -> None:
+    """No translation that any hart of this memory remembers holds any more."""
+    memory = h.memory_at
+    at = memory + HARTS
+    end = at + 8 * h.peek(memory + HART_COUNT, 8)
+    while at < end:
+        h.poke(h.peek(at, 8) + STALE, 8, EMPTY)
+        at += 8
+    clean(h)
+
+
+def flush(h: Any) -> None:
+    """As Memory.flush."""
+    forget_all(h)
+    memory = h.memory_at
+    flags = h.peek(memory + FLAGS, 8)
+    at = h.peek(memory + TABLES, 8)
+    end = at + 4 * h.peek(memory + TABLE_COUNT, 8)
+    while at < end:
+        flag = flags + h.peek(at, 4)
+        h.poke(flag, 1, h.peek(flag, 1) & ~TABLE)
+        at += 4
+    h.poke(memory + TABLE_COUNT, 8, 0)
+
+
+def offset_in_ram(h: Any, physical: int) -> int:
+    """Offset of a physical address, refused where there is no RAM."""
+    offset: int = physical - h.peek(h.memory_at + BASE, 8)
+    if offset >= h.peek(h.memory_at + SIZE, 8):
+        raise _REFUSED
+    return offset
+
+
+# -- mmu.Walker --------------------------------------------------------------------------------------
+def has_entry(h: Any, address: int) -> bool:
+    there: bool = address - h.peek(h.memory_at + BASE, 8) < h.peek(h.memory_at + SIZE, 8)
+    return there
+
+
+def read_entry(h: Any, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG001 (mmu.Walker)
+    """From now on the entry's page is known as a page table."""
+    memory = h.memory_at
+    offset = address - h.peek(memory + BASE, 8)
+    flag = h.peek(memory + FLAGS, 8) + (offset >> 12)
+    flags = h.peek(flag, 1)
+    if not flags & TABLE:
+        h.poke(flag, 1, flags | TABLE)
+        count = h.peek(memory + TABLE_COUNT, 8)
+        h.poke(h.peek(memory + TABLES, 8) + 4 * count, 4, offset >> 12)
+        h.poke(memory + TABLE_COUNT, 8, count + 1)
+        forget_all(h)
+    word: int = h.peek(h.peek(memory + RAM, 8) + offset, 8)
+    return word
+
+
+def write_entry(h: Any, address: int, entry: int) -> None:
+    memory = h.memory_at
+    offset = address - h.peek(memory + BASE, 8)
+    h.poke(h.peek(memory + DIRTY, 8) + (offset >> 12), 1, 1)
+    h.poke(h.peek(memory + RAM, 8) + offset, 8, entry)
+
+
+# -- loads, stores, fetches --------------------------------------------------------------------------
+def remember(h: Any, address: int, offset: int, tag: int) -> None:
+    """Let the page be used without asking, to read (READ_TAG) or to write (WRITE_TAG)."""
+    page = address & ~0xFFF
+    entry = h.tlb_at + ((address >> 12 & LAST_DATA) << 5)
+    addend = h.peek(h.memory_at + RAM, 8) + (offset & ~0xFFF) - page
+    if h.peek(entry + ADDEND, 8) != addend:
+        h.poke(entry + READ_TAG, 8, EMPTY)
+        h.poke(entry + WRITE_TAG, 8, EMPTY)
+        h.poke(entry + ADDEND, 8, addend)
+    # The same addend may be another address's: one page apart in both.
+    other = entry + (WRITE_TAG if tag == READ_TAG else READ_TAG)
+    if h.peek(other, 8) != page:
+        h.poke(other, 8, EMPTY)
+    h.poke(entry + tag, 8, page)
+
+
+def readable(h: Any, address: int, size: int) -> int:
+    """Host address of `size` bytes that the TLB does not have; from now on it has them."""
+    if (address & 0xFFF) + size > 4096:
+        raise _REFUSED
+    offset = offset_in_ram(h, privileged.translate(h, address, Access.LOAD))
+    remember(h, address, offset, READ_TAG)
+    word: int = h.peek(h.memory_at + RAM, 8) + offset
+    return word
+
+
+def load_slow(h: Any, address: int, size: int) -> int:
+    word: int = h.peek_sized(readable(h, address, size), size)
+    return word
+
+
+def writable(h: Any, address: int, size: int) -> int:
+    """Host address where `size` bytes may be stored now; it is remembered if stores there may go on unnoticed."""
+    if (address & 0xFFF) + size > 4096:
+        raise _REFUSED
+    offset = offset_in_ram(h, privileged.translate(h, address, Access.STORE))
+    memory = h.memory_at
+    host: int = h.peek(memory + RAM, 8) + offset
+    flag = h.peek(memory + FLAGS, 8) + (offset >> 12)
+    flags = h.peek(flag, 1)
+    if flags & ~TABLE:
+        raise _REFUSED
+    h.poke(h.peek(memory + DIRTY, 8) + (offset >> 12), 1, 1)
+    if flags:
+        # A misaligned store may reach into two entries.
+        if (h.peek(host & ~7, 8) | h.peek(host + size - 1 & ~7, 8)) & mmu.V:
+            flush(h)
+    else:
+        remember(h, address, offset, WRITE_TAG)
+    return host
+
+
+def store_slow(h: Any, address: int, size: int, value: int) -> None:
+    h.poke_sized(writable(h, address, size), size, value)
+
+
+def fetch_slow(h: Any, address: int) -> int:
+    """The decoded page of a virtual address; 0 if there is none yet."""
+    offset = offset_in_ram(h, privileged.translate(h, address, Access.FETCH))
+    page: int = h.peek(h.peek(h.memory_at + CODE, 8) + (offset >> 12 << 3), 8)
+    if page:
+        entry = h.tlb_at + DATA_BYTES + ((address >> 12 & LAST_FETCH) << 4)
+        h.poke(entry, 8, address & ~0xFFF)
+        h.poke(entry + 8, 8, page)
+    return page

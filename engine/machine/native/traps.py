@@ -1,0 +1,127 @@
+"""Traps that stay inside the guest, taken without leaving native code: from a mode to the kernel that the
+architecture delegates them to, and back.
+
+What Hart.trap does in Python, with the record that the hart's observer would write: the architecture's own trap
+entry, then a record in the hart's buffer. Refused, and so left to Python: traps for a monitor (firmware, a
+hypervisor), a full buffer, and a guest that does nothing but trap any more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.machine import privileged
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER
+from engine.machine.state import NO_TIME
+from engine.machine.traps import TRAP_LOOP, IllegalInstruction
+from engine.trace.record import INTERRUPT_BIT, PATH_IDS, RECORD, Action, Cause, Disposition, Kind, Level
+
+RECORD_BYTES = RECORD.itemsize
+_FIELDS = RECORD.fields
+assert _FIELDS is not None
+TIME, POSITION, PC, VALUE, A, B, EXECUTED, COST, INSTRUCTION, IDS, KIND, CAUSE, PATH, DISPOSITION, ACTION, FROM, TO = (
+    int(_FIELDS[name][1])
+    for name in ("time", "position", "pc", "value", "a", "b", "executed", "cost", "instruction", "host", "kind",
+                 "cause", "path", "disposition", "action", "from_level", "to_level")
+)  # fmt: skip
+TICK_NS = 100
+MASK32 = 0xFFFFFFFF
+_REFUSED = IllegalInstruction
+#: Path of a trap that the hardware delivers, by where it came from and where it went.
+USER_TO_KERNEL, KERNEL_TO_KERNEL, USER_TO_FIRMWARE, KERNEL_TO_FIRMWARE, WITHIN_FIRMWARE = (
+    PATH_IDS[(begin, Level.HARDWARE, end)]
+    for begin, end in (
+        (Level.USER, Level.KERNEL), (Level.KERNEL, Level.KERNEL), (Level.USER, Level.FIRMWARE),
+        (Level.KERNEL, Level.FIRMWARE), (Level.FIRMWARE, Level.FIRMWARE),
+    )
+)  # fmt: skip
+
+
+def clock(h: Any) -> int:
+    """As Hart.clock."""
+    now: int = h.steps + h.extra
+    return now
+
+
+def retired(h: Any) -> int:
+    """As Hart.retired."""
+    now: int = h.steps - h.unretired
+    return now
+
+
+def time_ticks(h: Any) -> int:
+    """mtime."""
+    if h.time_started == NO_TIME:
+        raise _REFUSED
+    ticks: int = (h.clock - h.time_started) // TICK_NS + h.time_offset
+    return ticks
+
+
+def level(privilege: int) -> int:
+    if privilege == USER:
+        return Level.USER
+    return Level.KERNEL if privilege == SUPERVISOR else Level.FIRMWARE
+
+
+def path(origin: int, target: int) -> int:
+    if target == MACHINE:
+        if origin == MACHINE:
+            return WITHIN_FIRMWARE
+        return USER_TO_FIRMWARE if origin == USER else KERNEL_TO_FIRMWARE
+    return USER_TO_KERNEL if origin == USER else KERNEL_TO_KERNEL
+
+
+def kind(cause: int) -> int:
+    """What sort of event an exception is for a system that nobody runs below."""
+    if cause == Cause.ECALL_U:
+        return Kind.SYSCALL
+    if cause == Cause.ECALL_S or cause == Cause.ECALL_VS:
+        return Kind.HYPERCALL
+    if (
+        cause == Cause.INSTRUCTION_PAGE_FAULT or cause == Cause.LOAD_PAGE_FAULT or cause == Cause.STORE_PAGE_FAULT
+    ):  # fmt: skip
+        return Kind.PAGE_FAULT
+    return Kind.EXCEPTION
+
+
+def take_trap(h: Any, cause: int, value: int, interrupt: bool) -> None:
+    """Take a trap at h.pc; `steps` and `unretired` count it already."""
+    to = privileged.trap_target(h, cause, interrupt)
+    if h.record_count >= h.record_limit or (to == MACHINE and h.monitored):
+        raise _REFUSED
+    if not interrupt:
+        if h.streak_at != h.retired:
+            h.streak_length = 0
+        if h.streak_length + 1 >= TRAP_LOOP:
+            raise _REFUSED
+        if h.streak_length == 0:
+            h.streak_at = h.retired
+            h.streak_cause = cause
+            h.streak_pc = h.pc
+        h.streak_length = h.streak_length + 1
+    origin = h.privilege
+    at = h.pc
+    privileged.enter_trap(h, to, cause, value, interrupt)
+    privileged.choose_context(h)
+    record = h.record_at + h.record_count * RECORD_BYTES
+    h.record_count = h.record_count + 1
+    executed = h.retired - h.reported
+    h.reported = h.retired
+    h.poke(record + TIME, 8, h.clock - 1)
+    h.poke(record + POSITION, 8, h.position_base + h.steps - 1)
+    h.poke(record + PC, 8, at)
+    h.poke(record + VALUE, 8, value)
+    h.poke(record + A, 8, h.pc)
+    h.poke(record + B, 8, 0)
+    h.poke(record + EXECUTED, 4, min(executed, MASK32))
+    h.poke(record + COST, 4, 0)
+    h.poke(record + INSTRUCTION, 4, value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0)
+    h.poke(record + IDS, 4, h.record_ids)
+    h.poke(record + IDS + 4, 1, h.record_ids >> 32)
+    h.poke(record + KIND, 1, Kind.INTERRUPT if interrupt else kind(cause))
+    h.poke(record + CAUSE, 1, cause | (INTERRUPT_BIT if interrupt else 0))
+    h.poke(record + PATH, 1, path(origin, h.privilege))
+    h.poke(record + DISPOSITION, 1, Disposition.HARDWARE)
+    h.poke(record + ACTION, 1, Action.DELIVER)
+    h.poke(record + FROM, 1, level(origin))
+    h.poke(record + TO, 1, level(h.privilege))
