@@ -233,6 +233,7 @@ class Lab:
             found = snapshot.read(self._images.contents[image.id])
             row = msgspec.structs.replace(found.about.guest, id=self._new_id(), name=name, host=host.id)
             self._edit(command, GuestAdd(row, anew(found.state)))
+            self._tell_console(row.id)
         else:
             memory = command.memory_mib or image.default_memory_mib
             arguments = (
@@ -255,8 +256,13 @@ class Lab:
         name = self._document.free_name(command.name, "vm")
         row = msgspec.structs.replace(original, id=self._new_id(), name=name, host=host.id)
         self._edit(command, GuestFork(row, original.id))
+        self._tell_console(row.id)
         self._next_id = row.id + 1
         return {"guest": row.id}
+
+    def _tell_console(self, guest: int) -> None:
+        """Clients hear what a guest that was not started here had printed before."""
+        self._report.hear(guest, self._world.consoles[guest].content())
 
     def _guest_rename(self, command: GuestRename) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
