@@ -35,7 +35,7 @@ class HostCreate(Command, tag="host.create", frozen=True):
     y: Coordinate = 0.0
     name: Name | None = None
     harts: Annotated[int, Meta(ge=1, le=8)] = 1
-    memory_mib: Annotated[int, Meta(ge=16, le=1024)] = 128
+    memory_mib: Annotated[int, Meta(ge=16, le=1024)] = 512
     stack: Stack = "type1-trap-and-emulate"
 
 

@@ -131,7 +131,7 @@ class Debugger:
         """x0 to x31; 32 is pc. x0 stays zero."""
         hart = self._taken_off(vcpu)
         if number == 32:
-            hart.pc = value & ~3
+            hart.pc = value & ~1
         elif number:
             hart.x[number] = value
         self._rewritten()

@@ -36,7 +36,7 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
 
 
-ImageKind = Literal["elf", "flat", "image", "assembly", "snapshot"]
+ImageKind = Literal["elf", "flat", "image", "assembly", "linux", "snapshot"]
 
 
 class SnapshotRow(Struct, frozen=True):
@@ -49,8 +49,10 @@ class SnapshotRow(Struct, frozen=True):
 
 
 class ImageRow(Struct, frozen=True):
-    """`id`: a builtin's name, "sha256:" and the digest of the content, or a snapshot's identity. `source`:
-    what an assembled image was made from. `snapshot`: of a snapshot, which is started like an image.
+    """`id`: a builtin's name, "sha256:" and the digest of the content, or a snapshot's identity. `source`: what
+    an assembled image was made from. `arguments` are a guest's boot arguments when nobody gives any. `title`:
+    what an image of the server's library is (kind "linux"), in its maker's words. `snapshot`: of a snapshot,
+    which is started like an image.
     """
 
     id: commands.ImageId
@@ -61,6 +63,8 @@ class ImageRow(Struct, frozen=True):
     kind: ImageKind
     title_key: str | None = None
     source: Annotated[str, Meta(max_length=256 << 10)] | None = None
+    arguments: Annotated[str, Meta(max_length=512)] = ""
+    title: Annotated[str, Meta(max_length=80)] | None = None
     snapshot: SnapshotRow | None = None
 
 

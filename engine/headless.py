@@ -15,23 +15,26 @@ import shlex
 import socket
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from engine import guests, snapshot
 from engine.commands import LabError, Stack
 from engine.debugger import Debugger
-from engine.document import GuestRow, HostRow
+from engine.document import GuestRow, HostRow, ImageRow
 from engine.gdb import Stub
-from engine.images import Images, builtin_rows
+from engine.images import Images, builtin_rows, digest
 from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
-from engine.machine.loader import LoadedImage, check_fits, inspect
+from engine.library import Library
+from engine.machine.hart import NEVER
+from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
@@ -41,13 +44,23 @@ from engine.world import Scrollback
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
-GUEST = 1
+HOST = GUEST = 1
 STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
 DEFAULT_ON = "trap-and-emulate"
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
+LINUX_MEMORY_MIB = 256
+#: A guest that sleeps so long, with its console open, waits for input; the clock skips what it sleeps.
+WAITS_NS = 200_000_000
+#: It has slept so long without a word, and there is no more input: nothing will come of it.
+SLEPT_NS = 120_000_000_000
+#: Where OpenSBI for a machine that describes itself is: Debian's package, and the copy that comes with QEMU.
+OPENSBI = (
+    "/usr/lib/riscv64-linux-gnu/opensbi/generic/fw_dynamic.bin",
+    "/usr/share/qemu/opensbi-riscv64-generic-fw_dynamic.bin",
+)
 #: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
 HOST_MEMORY_FACTOR = 2
 GDB_ADDRESS = "127.0.0.1"
@@ -81,6 +94,7 @@ exit status:
 
 at a terminal:
   what you type goes to the guest; Ctrl-A x ends the run, Ctrl-A Ctrl-A types a Ctrl-A.
+  A guest that sleeps does so in real time there; with --input or without a terminal it wakes at once.
 
 examples:
   ringside run ringos                                    the teaching kernel, in a VM
@@ -91,26 +105,40 @@ examples:
   ringside run ringos --max-instructions 90000 --snapshot-out booted.ringside
   ringside run --snapshot-in booted.ringside             go on exactly there
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
+  ringside images add debian                             fetch Debian's kernel and BusyBox, once; then
+  ringside run debian --on bare-metal                    Linux, with a shell
+  ringside run --kernel Image --initrd initrd --append console=ttyS0 --on bare-metal --firmware opensbi
 """
 
 
-def add_commands(subparsers: Any) -> None:
-    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned."""
+def add_commands(subparsers: Any, library: Path | None = None) -> None:
+    """Add run, asm and disasm to what `ArgumentParser.add_subparsers` returned. `library` is the folder of
+    the images that were added (engine.library).
+    """
     raw = argparse.RawDescriptionHelpFormatter
     run = subparsers.add_parser(
         "run",
         help="run a guest in this terminal",
         description="Run a guest with its console on standard output and end with the guest's "
-        "own exit status.\nVirtual time does not wait for the wall clock: a sleeping guest wakes at once.",
+        "own exit status.",
         epilog=RUN_EPILOG,
         formatter_class=raw,
     )
     run.add_argument(
         "image",
-        nargs="?",
         metavar="IMAGE",
-        help="an ELF file, RISC-V Image or flat binary; assembly (.s); or a guest that comes with Ringside: "
-        + ", ".join(guest.name for guest in guests.guests()),
+        nargs="?",
+        help="an ELF file, RISC-V Image or flat binary; assembly (.s); a guest that comes with Ringside ("
+        + ", ".join(guest.name for guest in guests.guests())
+        + "); or an image that `ringside images add` has added",
+    )
+    run.add_argument("--kernel", metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
+    run.add_argument("--initrd", metavar="FILE", help="the kernel's initial RAM disk")
+    run.add_argument(
+        "--firmware",
+        metavar="FILE",
+        help="what starts in M mode below the kernel, with --on bare-metal: opensbi, or a file "
+        "(default: the built-in firmware)",
     )
     run.add_argument(
         "--on",
@@ -124,7 +152,8 @@ def add_commands(subparsers: Any) -> None:
         "--memory",
         type=_memory_mib,
         metavar="SIZE",
-        help="the guest's memory, e.g. 64M or 1G (default: what the guest asks for, or 64M)",
+        help="the guest's memory, e.g. 64M or 1G "
+        "(default: what the guest asks for; else 64M, or 256M with --initrd)",
     )
     run.add_argument(
         "--input",
@@ -148,15 +177,13 @@ def add_commands(subparsers: Any) -> None:
         metavar="PORT",
         help="halt the guest at its first instruction and wait for gdb on 127.0.0.1:PORT (0: any free port)",
     )
-    run.add_argument(
-        "--snapshot-out", metavar="FILE", help="when the run ends, keep the whole machine in FILE"
-    )
+    run.add_argument("--snapshot-out", metavar="FILE", help="when the run ends, keep the whole machine in FILE")
     run.add_argument(
         "--snapshot-in",
         metavar="FILE",
         help="instead of IMAGE: go on from a snapshot, also from one that the page saved",
     )
-    run.set_defaults(func=_reporting(run_command, Status.REFUSED))
+    run.set_defaults(func=_reporting(run_command, Status.REFUSED), library=library)
 
     asm = subparsers.add_parser(
         "asm",
@@ -180,7 +207,7 @@ def add_commands(subparsers: Any) -> None:
         formatter_class=raw,
     )
     disasm.add_argument("file", metavar="FILE", help="the image, or a guest that comes with Ringside")
-    disasm.set_defaults(func=_reporting(disasm_command, 1))
+    disasm.set_defaults(func=_reporting(disasm_command, 1), library=library)
 
 
 def _count(low: int, high: int) -> Callable[[str], int]:
@@ -209,6 +236,10 @@ def _say(text: str) -> None:
     sys.stderr.write(f"ringside: {text}\n")
 
 
+class _MisuseError(Exception):
+    """Options that cannot be used together, said as it is said to the person."""
+
+
 def _reporting(
     command: Callable[[argparse.Namespace], int], refused: int
 ) -> Callable[[argparse.Namespace], int]:
@@ -219,6 +250,9 @@ def _reporting(
             return command(arguments)
         except LabError as error:
             _say_problem(error)
+            return refused
+        except _MisuseError as error:
+            _say(str(error))
             return refused
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -249,27 +283,91 @@ def _is_builtin(name: str) -> bool:
     return any(guest.name == name for guest in guests.guests())
 
 
-def _load(name: str) -> LoadedImage:
-    return inspect(*_content(name))
+class _Chosen(NamedTuple):
+    """The image of a command, and what is used unless the person says otherwise. `files`: what it was made from,
+    None when it comes with Ringside or was added."""
+
+    image: LoadedImage
+    row: ImageRow
+    files: dict[str, bytes] | None = None
+    memory_mib: int = DEFAULT_MEMORY_MIB
+    arguments: str = ""
 
 
-def _content(name: str) -> tuple[bytes, str]:
-    """An image, and what it is called."""
+def _load(name: str, library: Path | None) -> _Chosen:
+    """A guest that comes with Ringside, a file, or an image that was added, in this order."""
     if _is_builtin(name):
-        return guests.load_image(name), name
+        guest = guests.guest(name)
+        row = builtin_rows()[name]
+        return _Chosen(inspect(guests.load_image(name), name), row, None, guest.memory_mib, guest.arguments)
     try:
         content = _read(name)
     except FileNotFoundError:
-        names = ", ".join(guest.name for guest in guests.guests())
-        raise LabError(
-            "no-such-image",
-            f"There is no file {name}, and no such guest comes with Ringside (it has {names}).",
-            image=name,
-        ) from None
+        return _added(name, library)
     short = Path(name).name
     if name.lower().endswith(".s"):
         content = _assemble(name, content).elf()
-    return content, short
+    image = inspect(content, short)
+    row = ImageRow(digest(content), short[:40], False, len(content), DEFAULT_MEMORY_MIB, image.kind)
+    return _Chosen(image, row, {"kernel": content})
+
+
+def _added(name: str, folder: Path | None) -> _Chosen:
+    library = Library(folder)
+    row = next((row for row in library.rows() if row.name == name), None)
+    image = library.loaded(row.id) if row is not None else None
+    if row is None or image is None:
+        names = ", ".join(guest.name for guest in guests.guests())
+        added = ", ".join(row.name for row in library.rows()) or "none"
+        raise LabError(
+            "no-such-image",
+            f"There is no file {name}, and no such guest comes with Ringside (it has {names}) "
+            f"or was added (ringside images list: {added}).",
+            image=name,
+        )
+    return _Chosen(image, row, None, row.default_memory_mib, row.arguments)
+
+
+def _chosen(arguments: argparse.Namespace) -> _Chosen:
+    """The image that `run` is to run, with all that goes with it."""
+    if (arguments.image is None) == (arguments.kernel is None):
+        raise _MisuseError("say what to run: IMAGE or --kernel FILE, one of the two")
+    if arguments.firmware is not None and arguments.on != "bare-metal":
+        raise _MisuseError("firmware owns the machine below the kernel: --firmware needs --on bare-metal")
+    chosen = _load(arguments.image or arguments.kernel, arguments.library)
+    if arguments.initrd is not None:
+        initrd = Path(arguments.initrd).read_bytes()
+        chosen = chosen._replace(
+            image=with_initrd(chosen.image, initrd),
+            files=_with(arguments, chosen, "initrd", initrd),
+            memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB),
+        )
+    if arguments.firmware is not None:
+        path = _firmware(arguments.firmware)
+        firmware = path.read_bytes()
+        image = with_firmware(chosen.image, inspect(firmware, path.name))
+        chosen = chosen._replace(image=image, files=_with(arguments, chosen, "firmware", firmware))
+    return chosen
+
+
+def _with(arguments: argparse.Namespace, chosen: _Chosen, name: str, content: bytes) -> dict[str, bytes]:
+    """The files of an image and one more."""
+    if chosen.files is not None:
+        return {**chosen.files, name: content}
+    if chosen.row.builtin:
+        return {"kernel": guests.load_image(chosen.row.id), name: content}
+    if arguments.snapshot_out is not None:
+        raise _MisuseError(f"--snapshot-out cannot keep an added image with another {name}: name the kernel's file")
+    return {}
+
+
+def _firmware(name: str) -> Path:
+    path = next((place for place in OPENSBI if Path(place).is_file()), None) if name == "opensbi" else name
+    if path is None:
+        raise _MisuseError(
+            "OpenSBI is not installed here. On Debian: apt-get install opensbi. Or name a file: --firmware"
+        )
+    return Path(path)
 
 
 def _assemble(name: str, content: bytes) -> Program:
@@ -298,15 +396,15 @@ def asm_command(arguments: argparse.Namespace) -> int:
 
 
 def disasm_command(arguments: argparse.Namespace) -> int:
-    image = _load(arguments.file)
+    image = _load(arguments.file, arguments.library).image
     for segment in image.segments:
         if segment.executable:
             sys.stdout.writelines(_disassembly(image, segment.address, segment.data))
     return 0
 
 
-def _disassembly(image: LoadedImage, address: int, data: bytes) -> Iterator[str]:
-    for at, word in instructions(data):
+def _disassembly(image: LoadedImage, address: int, data: Content) -> Iterator[str]:
+    for at, word in instructions(bytes(data)):
         pc = address + at
         found = image.symbols.lookup(pc)
         if found is not None and found[1] == 0:
@@ -334,9 +432,9 @@ class _Terminal:
         self._prefix = False
         self.quit = False
 
-    def read(self, wait: bool) -> bytes:
-        """What was typed since the last call; with `wait`, at least one key."""
-        ready, _, _ = select.select([self._descriptor], [], [], None if wait else 0)
+    def read(self, wait_ns: int) -> bytes:
+        """What was typed since the last call; waits for a key so long, for ever if that is NEVER."""
+        ready, _, _ = select.select([self._descriptor], [], [], None if wait_ns >= NEVER else wait_ns / 1e9)
         if not ready:
             return b""
         typed = os.read(self._descriptor, 4096)
@@ -384,19 +482,24 @@ class _Run:
         self._console = console
         self._max_instructions = max_instructions
         self._quiet_steps = 0
+        self._slept_ns = 0
 
-    def _slice(self) -> bool:
-        """Run on a little; False when the guest sleeps until there is input."""
+    def _slice(self) -> int:
+        """Run on a little; for how many ns the guest then sleeps (0: it is awake; NEVER: until there is
+        input)."""
         steps = SLICE_STEPS
         if self._max_instructions is not None:
             steps = min(steps, self._max_instructions - self._guest.instructions)
-        done = self._host.run(steps)
-        self._quiet_steps += done
+        host = self._host
+        self._quiet_steps += host.run(steps, until=min(NEVER, host.busy_from + WAITS_NS))
         if self._console:
             self._output.write(self._console)
             self._output.flush()
             self._console.clear()
-        return not self._host.idle
+            self._slept_ns = 0
+        sleeps = NEVER if host.idle else host.busy_from - host.time
+        self._slept_ns += sleeps
+        return sleeps
 
     def _ended(self) -> int | None:
         guest = self._guest
@@ -412,27 +515,40 @@ class _Run:
 
     def with_script(self, script: _Script) -> int:
         while (status := self._ended()) is None:
-            awake = self._slice()
-            if awake and self._quiet_steps < PATIENCE_STEPS:
+            sleeps = self._slice()
+            if not (self._listens(sleeps) or self._polls()):
                 continue
             line = script.next()
             if line:
                 self._guest.receive(line)
-                self._quiet_steps = 0
-            elif not awake and self._ended() is None:
+                self._quiet_steps = self._slept_ns = 0
+            elif self._slept_ns >= SLEPT_NS and self._ended() is None:
                 _say("the guest waits for input, and there is no more")
                 return Status.WAITS
         return status
 
+    def _listens(self, sleeps_ns: int) -> bool:
+        """Does the guest do nothing but wait for input?"""
+        return sleeps_ns >= NEVER or (sleeps_ns >= WAITS_NS and self._guest.board.uart.listening)
+
+    def _polls(self) -> bool:
+        """A guest that polls its console never sleeps. A kernel that has an initial RAM disk does not poll,
+        and takes long to start."""
+        return self._quiet_steps >= PATIENCE_STEPS and not self._guest.image.initrd
+
     def with_terminal(self, terminal: _Terminal) -> int:
-        awake = True
+        sleeps = 0
         while (status := self._ended()) is None:
-            keys = terminal.read(wait=not awake)
+            began = time.monotonic_ns()
+            keys = terminal.read(sleeps)
             if terminal.quit:
                 return Status.QUIT
             if keys:
+                if sleeps:
+                    elapsed = min(time.monotonic_ns() - began, sleeps)
+                    self._host.advance(self._host.time + elapsed)
                 self._guest.receive(keys)
-            awake = self._slice()
+            sleeps = self._slice()
         return status
 
 
@@ -445,11 +561,11 @@ def run_command(arguments: argparse.Namespace) -> int:
 
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
     if arguments.snapshot_in is not None:
-        about, content, host = _go_on(arguments, trace, show)
+        about, files, host = _go_on(arguments, trace, show)
+    elif arguments.gdb is not None:
+        return _run_with_gdb(arguments, script)
     else:
-        about, content, host = _begin(arguments, trace, show)
-    if arguments.gdb is not None:
-        return _run_with_gdb(arguments, about, inspect(content, about.guest.image), host.memory_mib, script)
+        about, files, host = _begin(arguments, trace, show)
     with ExitStack() as cleanup:
         if arguments.trace is not None:
             trace.sink = JsonLinesSink(
@@ -462,75 +578,66 @@ def run_command(arguments: argparse.Namespace) -> int:
         else:
             status = run.with_script(script)
     if arguments.snapshot_out is not None:
-        Path(arguments.snapshot_out).write_bytes(_snapshot(about, content, host, trace))
+        Path(arguments.snapshot_out).write_bytes(_snapshot(about, files, host, trace))
     if arguments.stats:
         sys.stderr.writelines(_statistics(host, trace))
     return status
 
 
-def _begin(
-    arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]
-) -> tuple[About, bytes, Host]:
-    """A host on which a guest is about to start from its image; what it is, and the image's content."""
-    from engine.hypervisor.host import Host
-
-    if arguments.image is None:
-        raise LabError("no-such-image", "Name an image to run, or a snapshot with --snapshot-in.", image="")
-    content, short = _content(arguments.image)
-    image = inspect(content, short)
-    defaults = guests.guest(arguments.image) if _is_builtin(arguments.image) else None
-    memory = arguments.memory or (defaults.memory_mib if defaults else DEFAULT_MEMORY_MIB)
-    check_fits(image, memory << 20)
-    bootargs = arguments.append if arguments.append is not None else defaults.arguments if defaults else ""
+def _plan(arguments: argparse.Namespace) -> tuple[About, _Chosen, HostRow]:
+    """What is to run: the guest, its image, and the host for it."""
+    chosen = _chosen(arguments)
+    memory = arguments.memory or chosen.memory_mib
+    check_fits(chosen.image, memory << 20)
+    bootargs = arguments.append if arguments.append is not None else chosen.arguments
     on, harts = arguments.on or DEFAULT_ON, arguments.harts or 1
     host_memory = memory if on == "bare-metal" else HOST_MEMORY_FACTOR * memory
-    host = Host(1, harts, host_memory, STACKS[on], trace, show)
-    host.add_guest(GUEST, image, harts, memory, bootargs)
-    row = builtin_rows()[short] if defaults else Images().upload(short[:40], content)
-    return About(GuestRow(GUEST, "guest", 1, row.id, harts, memory, bootargs), STACKS[on], row), content, host
+    guest = GuestRow(GUEST, "guest", HOST, chosen.row.id, harts, memory, bootargs)
+    host = HostRow(HOST, "host", 0.0, 0.0, harts, host_memory, STACKS[on])
+    return About(guest, STACKS[on], chosen.row), chosen, host
 
 
-def _go_on(
-    arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]
-) -> tuple[About, bytes, Host]:
+_Begun = tuple[About, dict[str, bytes] | None, "Host"]
+
+
+def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
+    """A host on which a guest is about to start from its image; what the guest is, and the image's files."""
+    from engine.hypervisor.host import Host
+
+    about, chosen, row = _plan(arguments)
+    host = Host(HOST, row.harts, row.memory_mib, row.stack, trace, show)
+    guest = about.guest
+    host.add_guest(GUEST, chosen.image, guest.vcpus, guest.memory_mib, guest.arguments)
+    return about, chosen.files, host
+
+
+def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
     """As `_begin`, from a snapshot."""
-    given = ("image", "on", "harts", "memory", "append", "gdb")
-    clash = [name for name in given if getattr(arguments, name) is not None]
-    if clash:
-        name = "an image" if clash[0] == "image" else f"--{clash[0]}"
-        raise LabError(
-            "snapshot-is-all",
-            f"A snapshot is a whole machine: --snapshot-in cannot be used with {name}.",
-            option=name,
-        )
+    decided = ("image", "kernel", "initrd", "firmware", "on", "harts", "memory", "append", "gdb")
+    for name in decided:
+        if getattr(arguments, name) is not None:
+            given = "an image" if name == "image" else f"--{name}"
+            raise _MisuseError(f"a snapshot is a whole machine: --snapshot-in cannot be used with {given}")
     found = snapshot.read(_read(arguments.snapshot_in))
-    host = snapshot.resume(found, GUEST, trace, show)
-    content = found.image if found.image is not None else guests.load_image(found.about.image.id)
-    return found.about, content, host
+    host = snapshot.resume(found, Images(Library(arguments.library)), GUEST, trace, show)
+    return found.about, found.image, host
 
 
-def _snapshot(about: About, content: bytes, host: Host, trace: Trace) -> bytes:
+def _snapshot(about: About, files: dict[str, bytes] | None, host: Host, trace: Trace) -> bytes:
     machine = Machine(len(host.harts), host.memory_mib, GUEST, host.save(), trace.save_guest(GUEST))
     kept = {"trace": Trace().save_guest(GUEST), "console": Scrollback().save()}
     state = {"machine": host.export_guest(GUEST), "kept": kept}
-    return snapshot.write(Snapshot(about, state, None if about.image.builtin else content, machine))
+    return snapshot.write(Snapshot(about, state, files, machine))
 
 
-def _run_with_gdb(
-    arguments: argparse.Namespace, about: About, image: LoadedImage, host_memory: int, script: _Script
-) -> int:
-    if any(
-        option is not None
-        for option in (arguments.trace, arguments.max_instructions, arguments.snapshot_out)
-    ):
-        _say(
-            "gdb goes back and forth in time: "
-            "--gdb cannot be used with --trace, --max-instructions or --snapshot-out"
-        )
-        return Status.REFUSED
-    host_row = HostRow(1, "host", 0.0, 0.0, about.guest.vcpus, host_memory, about.stack)
-    debugger = Debugger(host_row, about.guest, image, _print)
-    status = _Door(debugger, script).serve(arguments.gdb, arguments.image)
+def _run_with_gdb(arguments: argparse.Namespace, script: _Script) -> int:
+    for name in ("trace", "max_instructions", "snapshot_out"):
+        if getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise _MisuseError(f"gdb goes back and forth in time: --gdb cannot be used with --{option}")
+    about, chosen, host = _plan(arguments)
+    debugger = Debugger(host, about.guest, chosen.image, _print)
+    status = _Door(debugger, script).serve(arguments.gdb, arguments.image or arguments.kernel)
     if arguments.stats:
         sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
     return status

@@ -1,8 +1,9 @@
-"""The images a lab can start: the teaching guests that come with Ringside, and what people uploaded or
-assembled.
+"""The images a lab can start: the teaching guests that come with Ringside, what people uploaded or assembled,
+and what the server's library holds for all labs.
 
 An image's id is a builtin's name, or "sha256:" and the digest of its content, so that the same upload is kept
-once. An image is immutable and is never removed: undo may bring back a guest that was started from it.
+once. An image is immutable and is never removed from a lab: undo may bring back a guest that was started from
+it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from engine import guests
 from engine.commands import LabError
 from engine.document import ImageKind, ImageRow
 from engine.isa.assembler import assemble
+from engine.library import Library
 from engine.machine.loader import LoadedImage, inspect
 
 _MIB = 1 << 20
@@ -33,7 +35,15 @@ def builtin_rows() -> dict[str, ImageRow]:
         )
         kind = inspect(content, guest.name).kind
         rows[guest.name] = ImageRow(
-            guest.name, guest.name, True, len(content), guest.memory_mib, kind, guest.title_key, source
+            guest.name,
+            guest.name,
+            True,
+            len(content),
+            guest.memory_mib,
+            kind,
+            guest.title_key,
+            source,
+            guest.arguments,
         )
     return rows
 
@@ -47,15 +57,23 @@ class Images:
     """Contents by id. Rows of the uploaded ones live in the document; `contents` is what a checkpoint keeps.
     """
 
-    def __init__(self, contents: dict[str, bytes] | None = None) -> None:
+    def __init__(self, library: Library, contents: dict[str, bytes] | None = None) -> None:
+        self.library = library
         self.contents = contents or {}
         self._loaded: dict[str, LoadedImage] = {}
+
+    def common(self) -> list[ImageRow]:
+        """Rows of the images that every lab of this server has."""
+        return [*builtin_rows().values(), *self.library.rows()]
+
+    def common_row(self, image: str) -> ImageRow | None:
+        return builtin_rows().get(image) or self.library.row(image)
 
     def loaded(self, image: str) -> LoadedImage:
         """Raises LabError "no-such-image", or the loader's own when a restored content is no image."""
         if image in builtin_rows():
             return _builtin(image)
-        found = self._loaded.get(image)
+        found = self._loaded.get(image) or self.library.loaded(image)
         if found is None:
             content = self.contents.get(image)
             if content is None:

@@ -82,7 +82,8 @@ from engine.document import (
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.hypervisor.guest import IDLE, RUNNING
-from engine.images import Images, builtin_rows, digest
+from engine.images import Images, digest
+from engine.library import Library
 from engine.report import Report, host_columns, status
 from engine.structure import perform
 from engine.vocabulary import vocabulary
@@ -108,7 +109,7 @@ class Limits:
 
     hosts: int = 16
     guests: int = 64
-    memory_mib: int = 4096  # of all hosts together
+    memory_mib: int = 8192  # of all hosts together
     images: int = 32  # uploaded and assembled ones
     images_mib: int = 64
 
@@ -128,14 +129,14 @@ class Lab:
         self._start_world()
 
     @classmethod
-    def new(cls, name: str, limits: Limits = Limits()) -> Lab:
-        """An empty, paused lab."""
-        return cls(Document(name), Images(), limits)
+    def new(cls, name: str, limits: Limits = Limits(), library: Library | None = None) -> Lab:
+        """An empty, paused lab. `library`: the server's images, shared by its labs."""
+        return cls(Document(name), Images(library or Library()), limits)
 
     @classmethod
-    def demo(cls, limits: Limits = Limits()) -> Lab:
+    def demo(cls, limits: Limits = Limits(), library: Library | None = None) -> Lab:
         """What a newcomer sees first: one host with a hypervisor, on it the teaching kernel, running."""
-        lab = cls.new("demo", limits)
+        lab = cls.new("demo", limits, library)
         host = lab.apply(HostCreate())["host"]
         lab.apply(GuestCreate(host, "ringos", arguments="run=demo"))
         lab.apply(LabSpeed("10"))
@@ -236,9 +237,7 @@ class Lab:
             self._tell_console(row.id)
         else:
             memory = command.memory_mib or image.default_memory_mib
-            arguments = (
-                command.arguments if command.arguments is not None else queries.default_arguments(image.id)
-            )
+            arguments = command.arguments if command.arguments is not None else image.arguments
             self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
             row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
             self._edit(command, GuestAdd(row))
@@ -304,19 +303,26 @@ class Lab:
         stack = self._document.hosts[row.host].stack
         about = snapshot.About(row, stack, self._image_row(row.image))
         state = anew(self._world.export_guest(row.id))
-        content = snapshot.write(snapshot.Snapshot(about, state, self._images.contents.get(row.image)))
+        image = self._images.contents.get(row.image)
+        content = snapshot.write(snapshot.Snapshot(about, state, None if image is None else {"kernel": image}))
         self._check_image_room(len(content))
         return self._keep_snapshot(command.name or f"{row.name[:31]} snapshot", about, content)
 
     def _snapshot_add(self, command: ImageAdd) -> dict[str, Any]:
         """An uploaded snapshot brings its image along, for when its guest is reset."""
         found = snapshot.read(command.content)
-        snapshot.try_out(found)
+        snapshot.try_out(found, self._images)
         if found.image is not None:
-            row = self._images.upload(found.about.image.name, found.image)
-            self._keep_image(msgspec.structs.replace(found.about.image, id=row.id, size=row.size))
+            self._keep_own_image(found.about, found.image)
         name = command.name.removesuffix(snapshot.SUFFIX) or found.about.guest.name
         return self._keep_snapshot(name, found.about, command.content)
+
+    def _keep_own_image(self, about: snapshot.About, files: dict[str, bytes]) -> None:
+        """Raises LabError "snapshot-image" when the image is more than a lab can keep for itself."""
+        if set(files) != {"kernel"} or digest(files["kernel"]) != about.guest.image:
+            raise snapshot.image_missing(about)
+        row = self._images.upload(about.image.name, files["kernel"])
+        self._keep_image(msgspec.structs.replace(about.image, id=row.id, size=row.size))
 
     def _keep_snapshot(self, name: str, about: snapshot.About, content: bytes) -> dict[str, Any]:
         identity = snapshot.identity(content)
@@ -519,7 +525,7 @@ class Lab:
             "hosts": [msgspec.to_builtins(row) for row in document.hosts.values()],
             "guests": [msgspec.to_builtins(row) for row in document.guests.values()],
             "images": [
-                msgspec.to_builtins(row) for row in (*builtin_rows().values(), *document.images.values())
+                msgspec.to_builtins(row) for row in (*self._images.common(), *document.images.values())
             ],
             "speed": document.speed,
             "unit": document.unit,
@@ -587,7 +593,7 @@ class Lab:
         return self._next_id
 
     def _image_row(self, image: str) -> ImageRow:
-        row = builtin_rows().get(image) or self._document.images.get(image)
+        row = self._images.common_row(image) or self._document.images.get(image)
         if row is None:
             raise LabError("no-such-image", f"This lab has no image {image}.", image=image)
         return row
@@ -653,13 +659,15 @@ class Lab:
         )
 
     @classmethod
-    def load(cls, content: bytes, limits: Limits = Limits()) -> Lab:
-        """The lab of `save`. Raises LabError "checkpoint-damaged" or "checkpoint-newer", and nothing else."""
+    def load(cls, content: bytes, limits: Limits = Limits(), library: Library | None = None) -> Lab:
+        """The lab of `save`. Raises LabError "checkpoint-damaged", "checkpoint-newer" or "library-lacks", and
+        nothing else."""
         root = checkpoint.unpack(content)
         try:
             saved = msgspec.convert(root, _Saved)
-            _check(saved)
-            lab = cls(Document(saved.document.name), Images(saved.images), limits)
+            images = Images(library or Library(), saved.images)
+            _check(saved, images)
+            lab = cls(Document(saved.document.name), images, limits)
             lab._document = saved.document
             lab._next_id = saved.next_id
             lab._undo = deque(saved.undo)
@@ -668,6 +676,8 @@ class Lab:
             lab._history = History.load(saved.history, lab._world)
             lab._report.forget(lab._document, lab._world)
         except LabError as error:
+            if error.problem.key.startswith("library-"):
+                raise
             raise checkpoint.damaged(str(error)) from error
         except _DAMAGE as error:
             raise checkpoint.damaged(f"{type(error).__name__} {error}") from error
@@ -699,8 +709,9 @@ _DAMAGE = (
 )
 
 
-def _check(saved: _Saved) -> None:
-    """The references inside a saved document, which its types cannot express. Raises ValueError."""
+def _check(saved: _Saved, images: Images) -> None:
+    """The references inside a saved document, which its types cannot express. Raises ValueError, and LabError
+    "library-lacks" when a guest needs an image that this server does not have."""
     document = saved.document
     filed = [*document.hosts, *document.guests, *document.images]
     named = [host.id for host in document.hosts.values()] + [guest.id for guest in document.guests.values()]
@@ -709,8 +720,14 @@ def _check(saved: _Saved) -> None:
     for guest in document.guests.values():
         if guest.host not in document.hosts:
             raise ValueError(f"the guest {guest.id} is on no host")
-        if guest.image not in builtin_rows() and guest.image not in document.images:
-            raise ValueError(f"the guest {guest.id} has no image")
+        if images.common_row(guest.image) is None and guest.image not in document.images:
+            raise LabError(
+                "library-lacks",
+                f"The guest {guest.name} of this lab needs an image that this server does not have "
+                f"({guest.image[:19]}…). Add it again, with ringside images add.",
+                guest=guest.name,
+                image=guest.image,
+            )
     if set(document.images) != set(saved.images):
         raise ValueError("images and their contents do not match")
     for image, content in saved.images.items():

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from engine import guests
 from engine.bits import MASK64
 from engine.commands import (
     AnyQuery,
@@ -31,7 +30,7 @@ from engine.document import Document, GuestRow
 from engine.history import History, Progress, sampled
 from engine.hypervisor.costs import COSTS, crossings
 from engine.hypervisor.guest import Guest
-from engine.images import Images, builtin_rows
+from engine.images import Images
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode, length_of
 from engine.isa.disassembler import disassemble
@@ -75,7 +74,8 @@ class Lens:
         return self.world.guest(guest)
 
     def sources(self, row: GuestRow) -> SourceMap:
-        image = self.document.images.get(row.image) or builtin_rows()[row.image]
+        image = self.document.images.get(row.image) or self.images.common_row(row.image)
+        assert image is not None  # it was when the guest was made, and no image goes away
         return source_map(image, self.images.loaded(row.image))
 
 
@@ -115,11 +115,6 @@ def answer(
                 ]
             }
     raise LabError("unknown-query", f"A lab knows no query {type(query).__name__}.")
-
-
-def default_arguments(image: str) -> str:
-    """The boot arguments of an image when nobody gives any."""
-    return guests.guest(image).arguments if image in builtin_rows() else ""
 
 
 # -- the trace -------------------------------------------------------------------------------------
@@ -270,13 +265,13 @@ def _code(lens: Lens, query: CodeQuery) -> dict[str, Any]:
     sources = lens.sources(lens.document.guest_of(query.guest))
     pc = machine.registers(query.vcpu)["pc"]
     if query.address is None:
-        address = centre = pc
+        first = centre = pc
         for _ in range(query.rows // 4):
-            address = _before(machine, query.vcpu, address)
+            first = _before(machine, query.vcpu, first)
     else:
-        address = centre = query.address & ~1
+        first = centre = query.address & ~1
     rows = []
-    for address, word in _instructions(machine, query.vcpu, address, query.rows):
+    for address, word in _instructions(machine, query.vcpu, first, query.rows):
         physical = _physical(machine, query.vcpu, address)
         place = sources.place(address, physical)
         rows.append(
@@ -326,8 +321,8 @@ def _instructions(machine: Guest, vcpu: int, address: int, count: int) -> Iterat
 
 
 def _before(machine: Guest, vcpu: int, address: int) -> int:
-    """Where the instruction before `address` probably begins: code cannot be read backwards, so 4 bytes before if that
-    begins a whole one, else 2."""
+    """Where the instruction before `address` probably begins: code cannot be read backwards, so 4 bytes
+    before if that begins a whole one, else 2."""
     word = _word(machine, vcpu, max(0, address - 4))
     return max(0, address - (2 if word is not None and length_of(word) == 2 else 4))
 

@@ -26,6 +26,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -37,11 +38,11 @@ from engine.checkpoint import NONSENSE, pack, pooled, resolved, unpack
 from engine.commands import LabError, Stack
 from engine.document import GuestRow, HostRow, ImageRow
 from engine.hypervisor.host import Host
-from engine.images import Images, builtin_rows
+from engine.images import Images
 from engine.isa.csrs import CSRS
 from engine.machine import csrfile
 from engine.machine.hart import NEVER, Hart
-from engine.machine.loader import RAM_BASE
+from engine.machine.loader import RAM_BASE, LoadedImage, inspect, with_firmware, with_initrd
 from engine.machine.memory import PAGE
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import HartState
@@ -74,12 +75,13 @@ class About(Struct, frozen=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """`state`: as `World.export_guest` gives it. `image`: the content of an image that does not come with
-    Ringside. `machine`: see the module."""
+    """`state`: as `World.export_guest` gives it. `image`: the files of an image that is somebody's own, by what
+    they are ("kernel", "initrd", "firmware", "disk"); None when Ringside or its library has the image. `machine`:
+    see the module."""
 
     about: About
     state: dict[str, Any]
-    image: bytes | None
+    image: dict[str, bytes] | None
     machine: Machine | None = None
 
 
@@ -169,7 +171,7 @@ def read(content: bytes) -> Snapshot:
         return Snapshot(
             manifest.about,
             msgspec.convert(root["state"], dict[str, Any]),
-            msgspec.convert(root["image"], bytes | None),
+            msgspec.convert(root["image"], dict[str, bytes] | None),
             msgspec.convert(root["machine"], Machine | None),
         )
     except (*NONSENSE, LookupError) as error:
@@ -236,7 +238,7 @@ def _place(tree: Any, index: int) -> str:
                 return f"page {(page + first) * PAGE:#x}"
     except (LookupError, TypeError, AttributeError):
         return f"content {index}"
-    return "image" if tree.get("image") == index else f"content {index}"
+    return "image" if index in (tree["image"] or {}).values() else f"content {index}"
 
 
 def _unpacked(unpacker: zstandard.ZstdDecompressor, packed: bytes, part: _Content, place: str) -> bytes:
@@ -270,6 +272,15 @@ def damaged(part: str, reason: str) -> LabError:
     )
 
 
+def image_missing(about: About) -> LabError:
+    """The refusal of a snapshot whose image is not here."""
+    return LabError(
+        "snapshot-image",
+        f"The snapshot's guest starts again from the image {about.image.name}, which is not here. Add it first.",
+        image=about.image.name,
+    )
+
+
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
@@ -279,10 +290,14 @@ def _digest(content: bytes) -> bytes:
 
 
 # -- trying out --------------------------------------------------------------------------------------
-def try_out(snapshot: Snapshot) -> None:
-    """Refuse a state that no guest could have. Raises LabError "snapshot-damaged"; changes nothing."""
+def try_out(snapshot: Snapshot, images: Images) -> LoadedImage:
+    """Refuse a state that no guest could have. Raises LabError "snapshot-damaged", or "snapshot-image" when neither
+    the snapshot nor `images` has its image; changes nothing. The image, ready to start."""
+    with _refusing("image"):
+        image = _image(snapshot, images)
     with _refusing("state"):
-        _try(snapshot)
+        _try(snapshot, image)
+    return image
 
 
 @contextmanager
@@ -291,22 +306,35 @@ def _refusing(part: str) -> Iterator[None]:
     try:
         yield
     except LabError as error:
-        if error.problem.key == "snapshot-damaged":
+        if error.problem.key in {"snapshot-damaged", "snapshot-image"}:
             raise
         raise damaged(part, error.problem.message) from error
     except Exception as error:
         raise damaged(part, f"{type(error).__name__} {error}") from error
 
 
-def _try(snapshot: Snapshot) -> None:
+def _image(snapshot: Snapshot, images: Images) -> LoadedImage:
+    row, files = snapshot.about.image, snapshot.image
+    if files is None:
+        if images.common_row(row.id) is None:
+            raise image_missing(snapshot.about)
+        return images.loaded(row.id)
+    image = inspect(files["kernel"], row.name)
+    if "initrd" in files:
+        image = with_initrd(image, files["initrd"])
+    if "firmware" in files:
+        image = with_firmware(image, inspect(files["firmware"], "firmware"))
+    return replace(image, disk=files["disk"]) if "disk" in files else image
+
+
+def _try(snapshot: Snapshot, image: LoadedImage) -> None:
     about = snapshot.about
-    images = images_of(snapshot)
     memory = _TRIAL_MEMORY_FACTOR * about.guest.memory_mib + _TRIAL_MEMORY_MIB
     row = msgspec.structs.replace(about.guest, id=_TRIAL_GUEST, host=_TRIAL_HOST)
     host = HostRow(_TRIAL_HOST, "host", 0.0, 0.0, row.vcpus, memory, about.stack)
 
     def world() -> World:
-        return World.build([host], [], images.loaded, _unheard)
+        return World.build([host], [], lambda _name: image, _unheard)
 
     model = world()
     model.add_guest(msgspec.structs.replace(row, id=_FRESH_GUEST))
@@ -326,14 +354,13 @@ def _try(snapshot: Snapshot) -> None:
 
 
 def resume(
-    snapshot: Snapshot, guest: int, trace: Trace, console: Callable[[int, bytes], None]
+    snapshot: Snapshot, images: Images, guest: int, trace: Trace, console: Callable[[int, bytes], None]
 ) -> Host:
     """A host with the snapshot's guest, ready to go on. With `Snapshot.machine` the records, too, go on in
     `trace`. Raises LabError."""
-    try_out(snapshot)
+    image = try_out(snapshot, images)
     about, machine = snapshot.about, snapshot.machine
     row = about.guest
-    image = images_of(snapshot).loaded(row.image)
     if machine is None:
         memory = _TRIAL_MEMORY_FACTOR * row.memory_mib + _TRIAL_MEMORY_MIB
         host = Host(1, row.vcpus, memory, about.stack, trace, console)
@@ -368,20 +395,6 @@ def _go(trial: World, guest: int) -> None:
         raise damaged("state", f"it counts {machine.instructions} instructions")
 
 
-def images_of(snapshot: Snapshot) -> Images:
-    """The images that a snapshot brings along. Raises LabError when its own cannot be loaded, or is another
-    one than it says."""
-    row = snapshot.about.image
-    if snapshot.image is None:
-        if row.id not in builtin_rows():
-            raise damaged("image", f"it comes without {row.name}")
-        return Images()
-    images = Images({row.id: snapshot.image})
-    if images.upload(row.name, snapshot.image).id != row.id:
-        raise damaged("image", "its content is another one")
-    return images
-
-
 def _check_pages(snapshot: Snapshot) -> None:
     machine = snapshot.state["machine"]
     first = 0 if "harts" in machine else RAM_BASE // PAGE
@@ -395,6 +408,8 @@ def _check_hart(hart: Hart) -> None:
     """A privilege that exists, and CSRs that a write could have left."""
     if hart.privilege not in (USER, SUPERVISOR, MACHINE):
         raise damaged("state", f"hart {hart.number} is in mode {hart.privilege}, which does not exist")
+    if hart.virtual not in (0, int(hart.hypervisor and hart.privilege != MACHINE)):
+        raise damaged("state", f"hart {hart.number} is in a virtual mode that does not exist")
     clean = HartState(hypervisor=hart.hypervisor)
     for row in CSRS.values():
         if row.rule in {"mstatus", "satp", "tvec"}:

@@ -131,7 +131,7 @@ def _program_bases(image: LoadedImage) -> list[tuple[str, int]]:
     segment = next((part for part in image.segments if part.address <= begin < part.end), None)
     if segment is None:
         return []
-    table = segment.data[begin - segment.address : end - segment.address]
+    table = bytes(segment.data[begin - segment.address : end - segment.address])
     marks = range(0, len(table) + 1, _ROW_BYTES)
     rows = [table[first:last] for first, last in pairwise(marks)]
     return [

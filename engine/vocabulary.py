@@ -10,10 +10,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from engine.devices.virtio.block import Disk
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
 from engine.machine import sbi
-from engine.machine.board import Board
+from engine.machine.board import Board, Fitting
 from engine.trace import record
 
 
@@ -25,9 +26,11 @@ class _Nowhere:
     def read(self, address: int, length: int) -> bytes:
         raise IndexError(f"there is no RAM for {length} bytes at {address:#x}")
 
-    def write(self, address: int, data: bytes) -> None: ...
+    def write(self, address: int, data: bytes | memoryview) -> None: ...
 
     def output(self, data: bytes) -> None: ...
+
+    def transmit(self, frame: bytes) -> None: ...
 
     def finish(self, status: int) -> None: ...
 
@@ -47,7 +50,7 @@ def vocabulary() -> dict[str, Any]:
     for row in sbi.TABLE:
         extension = calls.setdefault(str(row.extension.value), {"name": row.extension.name, "functions": {}})
         extension["functions"][str(row.function)] = row.name.removeprefix("sbi_")
-    board = Board(1, _Nowhere(), lambda: 0, _Nowhere())
+    board = Board(1, _Nowhere(), lambda: 0, _Nowhere(), Fitting(disk=Disk(b""), virtio_console=True))
     return {
         **record.schema(),
         "registers": list(REGISTERS),

@@ -3,10 +3,11 @@
     web process (ROUTER, bound) ── one MessagePack map per message ── worker (DEALER, connected)
 
 Invariants: both directions are ordered; every `Do`, `Ask` and `Show` is answered exactly once, by `Done`,
-`Answer`, `Picture` or `Refused` with the same `request`; a worker opens none of the store's files, so a
-checkpoint travels as bytes. `revision` counts the commands that a lab accepted since it was made, and `tick`
-numbers the ticks of a lab across all the workers that ever held it. Payloads that a browser will see are
-encoded once, in the worker, and travel on as they are (`msgspec.Raw`). DESIGN.md "Processes".
+`Answer`, `Picture` or `Refused` with the same `request`; a worker opens none of the store's files but the
+library's, which never change (engine.library), so a checkpoint travels as bytes. `revision` counts the
+commands that a lab accepted since it was made, and `tick` numbers the ticks of a lab across all the workers
+that ever held it. Payloads that a browser will see are encoded once, in the worker, and travel on as they
+are (`msgspec.Raw`). DESIGN.md "Processes".
 """
 
 from __future__ import annotations
@@ -85,6 +86,10 @@ class Show(ToWorker, tag="show", frozen=True):
     request: int
 
 
+class Refresh(ToWorker, tag="refresh", frozen=True):
+    """The library's folder has changed; answered by `Changed` of every lab that is open."""
+
+
 class Stop(ToWorker, tag="stop", frozen=True):
     """Save every lab, say `Bye`, end."""
 
@@ -129,6 +134,14 @@ class Done(FromWorker, tag="done", frozen=True):
     result: Raw
     document: Raw
     jumped: bool
+
+
+class Changed(FromWorker, tag="changed", frozen=True):
+    """A lab's document is another one without a command: the server's library has changed."""
+
+    lab: str
+    revision: int
+    document: Raw
 
 
 class Answer(FromWorker, tag="answer", frozen=True):
@@ -192,7 +205,7 @@ class Bye(FromWorker, tag="bye", frozen=True):
     """Everything is saved; the worker ends."""
 
 
-AnyToWorker = Open | Close | Do | Ask | Show | Stop
+AnyToWorker = Open | Close | Do | Ask | Show | Refresh | Stop
 AnyFromWorker = (
     Hello
     | Beat
@@ -200,6 +213,7 @@ AnyFromWorker = (
     | OpenFailed
     | Closed
     | Done
+    | Changed
     | Answer
     | Picture
     | Refused

@@ -1,6 +1,6 @@
 """The process that holds labs: the one part of the engine that knows a clock and talks to the outside.
 
-    python -m engine.worker ENDPOINT IDENTITY MARKER    (started by webapp.workers; stdin is a lifeline)
+    python -m engine.worker ENDPOINT IDENTITY MARKER LIBRARY   (started by webapp.workers; stdin: a lifeline)
 
 One thread, one loop: take the messages that are there, give every lab that is due one slice of about
 `SLICE_SECONDS`, send what happened. A command that takes long (a step to a trap that is far away, a seek,
@@ -13,8 +13,8 @@ Invariants
 - Every accepted command is stamped with the position at which it took effect, and reported (`Done`) in that
   order; replaying those entries on a checkpoint gives the same lab.
 - The wall clock decides only how many steps run before the next look at the messages, never what a step does.
-- The worker writes no file but its marker, and nothing a lab does ends it: a defect of the engine costs the
-  lab concerned a reload.
+- The worker writes no file but its marker, reads none but the library's (engine.library), and nothing a lab
+  does ends it: a defect of the engine costs the lab concerned a reload.
 - The process ends when its lifeline does, so no worker outlives the web process, however that died.
 DESIGN.md "Processes" and "The CPU" 6.
 """
@@ -32,6 +32,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -56,6 +57,7 @@ from engine.commands import (
     TraceQuery,
 )
 from engine.lab import Lab, Limits
+from engine.library import Library
 
 NICENESS = 15
 SLICE_SECONDS = 0.02
@@ -70,6 +72,9 @@ MARKER = struct.Struct("<I")
 _JUMPS = (LabStepBack, LabSeek, LabReset, LabUndo, LabRedo)
 _MAY_TAKE_LONG = (LabStep, LabStepBack, LabSeek, LabUndo, LabRedo)
 _SAVE_AT_ONCE = (LabPause, *_MAY_TAKE_LONG, LabReset)
+
+#: Why a command that was accepted once is refused now: what it started from is not on this server any more.
+_LIBRARY_LACKS = ("no-such-image", "library-damaged")
 
 _encode = wire.encode
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
@@ -173,10 +178,12 @@ class Worker:
         send: Callable[[bytes], None],
         clock: Callable[[], float] = time.monotonic,
         mark: Callable[[int], None] = lambda _: None,
+        library: Library | None = None,
     ) -> None:
         self._send_bytes = send
         self._clock = clock
         self._mark = mark
+        self._library = library or Library()
         self._seats: dict[str, Seat] = {}
         self.stopped = False
 
@@ -189,6 +196,8 @@ class Worker:
         match message:
             case wire.Open():
                 self._open(message)
+            case wire.Refresh():
+                self._refresh_library()
             case wire.Stop():
                 self._stop()
             case wire.Do() | wire.Ask() | wire.Show() | wire.Close():
@@ -210,6 +219,14 @@ class Worker:
                 seat.waiting.append(message)
                 if seat.job is None:
                     self._guarded(seat, lambda: self._serve(seat))
+
+    def _refresh_library(self) -> None:
+        if not self._library.refresh():
+            return
+        for seat in self._seats.values():
+            if seat.lab is not None:
+                self._refresh(seat)
+                self.send(wire.Changed(seat.name, seat.revision, Raw(seat.document)))
 
     def _serve(self, seat: Seat) -> None:
         while seat.waiting and seat.job is None and self._seats.get(seat.name) is seat:
@@ -304,6 +321,7 @@ class Worker:
 
     # -- opening and saving --------------------------------------------------------------------------
     def _open(self, message: wire.Open) -> None:
+        self._library.refresh()
         seat = Seat(message.lab, message.slot, message.tick)
         self._seats[seat.name] = seat
         self._start(seat, lambda job: self._load(seat, message, job))
@@ -312,12 +330,13 @@ class Worker:
         limits = Limits(**message.limits)
         try:
             if message.checkpoint is not None:
-                lab = Lab.load(message.checkpoint, limits)
+                lab = Lab.load(message.checkpoint, limits, self._library)
+            elif message.origin == "demo":
+                lab = Lab.demo(limits, self._library)
             else:
-                lab = Lab.demo(limits) if message.origin == "demo" else Lab.new(message.name, limits)
+                lab = Lab.new(message.name, limits, self._library)
         except LabError as error:
-            del self._seats[seat.name]
-            self.send(wire.OpenFailed(seat.name, error.problem))
+            self._fail_to_open(seat, error.problem)
             return
         job.progress(0.0)
         seat.revision = message.revision
@@ -330,6 +349,9 @@ class Worker:
             try:
                 lab.apply(command, job.progress)
             except LabError as error:
+                if error.problem.key in _LIBRARY_LACKS:
+                    self._fail_to_open(seat, error.problem)
+                    return
                 # accepted once, refused now: a quarantined lab, which skipped the time between, may do that
                 sys.stderr.write(f"lab {seat.name}: entry {entry.revision} could not be replayed: {error}\n")
             seat.revision = entry.revision
@@ -343,6 +365,10 @@ class Worker:
                 seat, pause, Raw(_encode(pause)), lab.position, lab.apply(pause, _never_cancelled), None
             )
         seat.next_save = 0.0 if message.checkpoint is None else self._clock() + CHECKPOINT_SECONDS
+
+    def _fail_to_open(self, seat: Seat, problem: Problem) -> None:
+        del self._seats[seat.name]
+        self.send(wire.OpenFailed(seat.name, problem))
 
     def _run_to(self, seat: Seat, lab: Lab, position: int, job: Job, fraction: float) -> None:
         while (left := position - lab.position) > 0:
@@ -498,8 +524,8 @@ def internal(reference: str) -> Problem:
     )
 
 
-def main(endpoint: str, identity: str, marker: str) -> None:
-    """Hold labs for the web process at `endpoint` until it says `Stop` or is gone."""
+def main(endpoint: str, identity: str, marker: str, library: str) -> None:
+    """Hold labs for the web process at `endpoint` until it says `Stop` or is gone. `library`: a folder."""
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # the terminal's Ctrl+C is for the web process, which then says Stop
@@ -516,7 +542,9 @@ def main(endpoint: str, identity: str, marker: str) -> None:
     poller = zmq.Poller()
     poller.register(socket, zmq.POLLIN)
     poller.register(lifeline, zmq.POLLIN)
-    worker = Worker(socket.send, mark=lambda slot: MARKER.pack_into(marks, 0, slot))
+    worker = Worker(
+        socket.send, mark=lambda slot: MARKER.pack_into(marks, 0, slot), library=Library(Path(library))
+    )
     worker.send(wire.Hello(os.getpid()))
     sleep, beat = 0.0, time.monotonic()
     while not worker.stopped:

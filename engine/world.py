@@ -4,6 +4,7 @@ does.
     World ── position (steps so far), whose turn it is, when the epoch ends
       ├─ Host 1 ── guests ...        one step: an instruction attempt or an interrupt taken, on one hart
       ├─ Host 2 ── guests ...
+      ├─ Switch     connects the guests' network cards, whatever host they are on
       ├─ Trace      the records of every guest: exact counters, and the latest in full
       └─ Scrollback of every guest's console
 
@@ -11,6 +12,10 @@ Hosts advance in epochs of virtual time (`EPOCH_NS`), in the order of their ids:
 inside an epoch, so their order inside it cannot be seen by a guest. The turn and the epoch's end are part of
 the state and change only together with a step. So stopping, saving or looking at any position changes nothing
 that comes after it.
+
+Frames that guests send arrive when the epoch ends, also on their own host: as soon as no host has anything to
+do before its end, with the step that brought that about. So whoever looks at a position always finds them
+either all on their way or all delivered.
 
 A host that sleeps, until its next timer event or for ever, has no turns and its clock stands still. When
 input reaches it, its clock first jumps to the lab's time. An epoch in which every host sleeps is left out.
@@ -27,6 +32,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.commands import LabError
+from engine.devices.switch import Switch
 from engine.document import GuestRow, HostRow
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
@@ -98,6 +104,7 @@ class World:
 
     def __init__(self, images: Callable[[str], LoadedImage], output: Callable[[int, bytes], None]) -> None:
         self.trace = Trace()
+        self.switch = Switch()
         self.hosts: dict[int, Host] = {}
         self.homes: dict[int, int] = {}  # guest -> host
         self.consoles: dict[int, Scrollback] = {}
@@ -126,7 +133,9 @@ class World:
     # -- structure -----------------------------------------------------------------------------------
     def add_host(self, row: HostRow) -> None:
         """A host without guests, whose clock shows the lab's time."""
-        host = Host(row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console)
+        host = Host(
+            row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console, self._transmit
+        )
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
 
@@ -166,8 +175,10 @@ class World:
         except LabError:
             del self.consoles[row.id], self.homes[row.id]
             raise
+        self.switch.plug(row.id)
 
     def remove_guest(self, guest: int) -> None:
+        self.switch.unplug(guest)
         self.hosts[self.homes.pop(guest)].remove_guest(guest)
         self.trace.remove(guest)
         del self.consoles[guest]
@@ -180,6 +191,7 @@ class World:
         """Bring a guest back as `export_guest` found it. Raises LabError when the host cannot take it."""
         self._waken(row.host).import_guest(row.id, self._images(row.image), state["machine"])
         self.homes[row.id] = row.host
+        self.switch.plug(row.id)
         self._keep(row.id, state["kept"])
 
     def clone_guest(self, row: GuestRow, original: int) -> None:
@@ -224,7 +236,13 @@ class World:
         begin, began, recorded = self.position, self.time, self.trace.written
         turn, epoch_end = self._turn, self._epoch_end
         busy_from = {host.id: host.busy_from for host in self.hosts.values()}
-        while (left := begin + steps - self.position) > 0:
+        while True:
+            if self.switch.pending and min(busy_from.values()) >= self._epoch_end:
+                self._deliver()
+                busy_from = {host.id: host.busy_from for host in self.hosts.values()}
+            left = begin + steps - self.position
+            if left <= 0:
+                break
             traps = self.trace.written - recorded
             if stop_after_traps is not None and traps >= stop_after_traps:
                 break
@@ -251,17 +269,41 @@ class World:
     def receive(self, guest: int, data: bytes) -> None:
         """Bytes typed on a guest's console."""
         self._waken(self.homes[guest]).guests[guest].receive(data)
+        self._settle()
 
     def power(self, guest: int, action: str) -> None:
         """on, off or reset, as `commands.GuestPower` says."""
         self._waken(self.homes[guest]).power(guest, action)
+        self._settle()
 
     def _waken(self, host_id: int) -> Host:
-        host = self.hosts[host_id]
+        return self._advanced(self.hosts[host_id], self.time)
+
+    @staticmethod
+    def _advanced(host: Host, time: int) -> Host:
+        """The host, whose clock shows `time` if it slept until then."""
         wakes = host.busy_from
         if wakes > host.time:
-            host.advance(min(self.time, wakes))
+            host.advance(min(time, wakes))
         return host
+
+    # -- network -------------------------------------------------------------------------------------
+    def _transmit(self, guest: int, frame: bytes) -> None:
+        host = self.hosts[self.homes[guest]]
+        self.switch.send(host.active.clock, host.id, guest, frame)
+
+    def _settle(self) -> None:
+        """After an input: did it leave nothing to do before the epoch's end?"""
+        if self.switch.pending and all(
+            host.busy_from >= self._epoch_end for host in self.hosts.values()
+        ):
+            self._deliver()
+
+    def _deliver(self) -> None:
+        """The epoch is over."""
+        for guest, frames in self.switch.forward():
+            host = self._advanced(self.hosts[self.homes[guest]], self._epoch_end)
+            host.guests[guest].arrive(frames)
 
     def _console(self, guest: int, data: bytes) -> None:
         self.consoles[guest].append(data)
@@ -278,6 +320,7 @@ class World:
             "epoch_end": self._epoch_end,
             "hosts": {host.id: host.save() for host in self.hosts.values()},
             "consoles": {guest: console.save() for guest, console in self.consoles.items()},
+            "switch": self.switch.save(),
             "trace": self.trace.save(),
         }
 
@@ -288,4 +331,5 @@ class World:
         for host_id, saved in state["hosts"].items():
             self.hosts[host_id].load(saved)
         self.consoles = {guest: Scrollback.load(chunks) for guest, chunks in state["consoles"].items()}
+        self.switch.load(state["switch"])
         self.trace.load(state["trace"])

@@ -24,7 +24,7 @@ from flask import Flask
 from flask_socketio import SocketIO
 
 from webapp import assets, routes, sockets, transport
-from webapp.config import Config
+from webapp.config import FORM_BYTES, Config
 from webapp.labs import Labs
 from webapp.store import Store
 
@@ -32,7 +32,6 @@ UNKNOWN_NAME = (
     "This Ringside is not known as “{name}”. Add the name to RINGSIDE_ALLOWED_HOSTS to use it.\n",
     "이 Ringside는 “{name}”이라는 이름을 모릅니다. 쓰려면 RINGSIDE_ALLOWED_HOSTS에 추가하세요.\n",
 )
-FORM_BYTES = 64 << 10  # of a multipart form beside the file in it
 
 
 class HostGuard:

@@ -1,5 +1,5 @@
-"""The command `ringside`: `serve`, and what the engine does without a page (`run`, `asm`, `disasm`, from
-engine.headless).
+"""The command `ringside`: `serve`, what the engine does without a page (`run`, `asm`, `disasm`, from
+engine.headless), and `images`.
 
 Invariant: a mistake of the person at the terminal ends in one sentence on standard error and status 2
 (usage) or 1, never in a traceback.
@@ -20,13 +20,18 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     from engine import headless
+    from webapp import images_command
+    from webapp.config import data_folder
+    from webapp.library import library_folder
 
+    data = data_folder(os.environ)
     parser = argparse.ArgumentParser(
         prog="ringside", description="A virtualization playground in the browser."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
-    headless.add_commands(commands)
+    headless.add_commands(commands, library_folder(data))
+    images_command.add_commands(commands, data)
     options = parser.parse_args(arguments)
     status: int = options.func(options)
     return status

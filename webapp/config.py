@@ -13,13 +13,18 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+FORM_BYTES = 64 << 10  # of a multipart form beside the files in it
+
 
 class ConfigError(ValueError):
     """A setting cannot be used; the message is for the person who set it."""
 
 
-def default_data_folder(environ: Mapping[str, str]) -> Path:
-    """Where labs are kept: the place that the XDG base directory specification has for a user's data."""
+def data_folder(environ: Mapping[str, str]) -> Path:
+    """Where labs and images are kept: RINGSIDE_DATA, else the place that the XDG base directory specification
+    has for a user's data."""
+    if environ.get("RINGSIDE_DATA"):
+        return Path(environ["RINGSIDE_DATA"])
     base = environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "ringside"
 
@@ -64,6 +69,7 @@ class Config:
     #: host names, beside this machine's own and any address, under which pages may be asked for; "*" is all
     allowed_hosts: tuple[str, ...] = field(default=(), metadata={"variable": "RINGSIDE_ALLOWED_HOSTS"})
     max_upload_bytes: int = 8 << 20
+    max_image_bytes: int = 256 << 20  # of a kernel and its initial RAM disk, for the library
     max_message_bytes: int = 512 << 10
 
     @classmethod
@@ -85,8 +91,7 @@ class Config:
                 )
             else:
                 values[setting.name] = text
-        folder = environ.get("RINGSIDE_DATA")
-        values["data"] = Path(folder) if folder else default_data_folder(environ)
+        values["data"] = data_folder(environ)
         return replace(cls(**values), **{name: value for name, value in given.items() if value is not None})
 
     def check(self) -> None:

@@ -35,13 +35,18 @@ from msgspec import Raw
 
 from engine import wire
 from engine.commands import AnyCommand, AnyQuery, LabError, Problem
+from engine.library import Manifest
+from webapp import library
 from webapp.config import Config
+from webapp.fetching import Fetch, Fetcher
+from webapp.library import NewImage, library_folder
 from webapp.protocol import Accepted, Answered, NoticeEvent
 from webapp.store import Change, LabRow, Store, StoreError, document_name
 from webapp.workers import Pool, WorkerProcess
 
 FATAL_DEATHS = 3
 SURVIVED_SECONDS = 60.0
+LIBRARY_SECONDS = 2.0
 DEMO = "demo"
 _NOT_KEPT = Problem("not-kept", "The change was taken back: the server could not write it to its disk.")
 
@@ -59,6 +64,7 @@ class Audience(Protocol):
     def progress(self, lab: str, fraction: float) -> None: ...
     def notice(self, lab: str, notice: NoticeEvent) -> None: ...
     def watched(self, lab: str) -> bool: ...
+    def fetch(self, state: Fetch) -> None: ...
 
 
 class State(enum.Enum):
@@ -131,7 +137,10 @@ class Labs:
         self._labs: dict[str, Lab] = {row.id: Lab(row.id, row.origin, row.name) for row in store.labs()}
         for lab in self._labs.values():
             lab.settled.set()
-        self._pool = Pool(config.workers, self)
+        self._library = library_folder(config.data)
+        self._library_seen = 0
+        self.fetcher = Fetcher(config.data, self._fetched, self.look_at_library)
+        self._pool = Pool(config.workers, self, self._library)
         self._requests = itertools.count(1)
         self._slots = itertools.count(1)
         self._disk = ThreadPool(1)
@@ -141,7 +150,11 @@ class Labs:
     def start(self) -> None:
         """Start the workers, and the demo lab, so that it runs before the first page asks for it."""
         self._pool.start()
-        self._greenlets = [gevent.spawn(self._write), gevent.spawn(self._close_unwatched)]
+        self._greenlets = [
+            gevent.spawn(self._write),
+            gevent.spawn(self._close_unwatched),
+            gevent.spawn(self._watch_library),
+        ]
         if DEMO not in self._labs:
             self._make(DEMO, "demo", "Demo")
         self._open(self._labs[DEMO])
@@ -153,6 +166,7 @@ class Labs:
 
     def stop(self) -> None:
         """Save everything and end the workers."""
+        self.fetcher.cancel()
         self._pool.stop()
         self._kept(lambda: None)
         gevent.killall(self._greenlets)
@@ -210,6 +224,32 @@ class Labs:
         Raises LabError when the lab cannot be opened. One picture serves all who wait for it.
         """
         self._show(self._opened(lab), viewer)
+
+    # -- the library -----------------------------------------------------------------------------------
+    def _fetched(self, state: Fetch) -> None:
+        self.audience.fetch(state)
+
+    def add_image(self, image: NewImage) -> Manifest:
+        """Keep an image for all labs. Raises LabError when it cannot be started."""
+        manifest: Manifest = gevent.get_hub().threadpool.apply(library.add, (self._library, image))
+        self.look_at_library()
+        return manifest
+
+    def look_at_library(self) -> None:
+        """Have every worker look at the library again if its folder has changed."""
+        try:
+            changed = self._library.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed != self._library_seen:
+            self._library_seen = changed
+            self._pool.send_all(wire.Refresh())
+
+    def _watch_library(self) -> None:
+        """`ringside images add` is another process."""
+        while True:
+            self.look_at_library()
+            gevent.sleep(LIBRARY_SECONDS)
 
     # -- opening and closing ---------------------------------------------------------------------------
     def _make(self, lab: str, origin: str, name: str) -> None:
@@ -353,6 +393,9 @@ class Labs:
                 self.audience.tick(lab.id, message.tick, message.content)
             case wire.Done():
                 self._writes.put(_Commit(lab, message, self._waiter(lab, message.request)))
+            case wire.Changed():
+                lab.document = message.document
+                self.audience.document(lab.id, message.revision, message.document)
             case wire.Checkpoint():
                 self._writes.put(_Save(lab, message))
             case wire.Answer():

@@ -24,8 +24,10 @@ from engine.commands import ImageAdd, LabError, Problem, SnapshotQuery, TraceQue
 from engine.snapshot import SUFFIX
 from engine.trace import record
 from engine.trace.export import to_lines
-from webapp.config import Config
+from webapp.config import FORM_BYTES, Config
+from webapp.debian import MEMORY_MIB as LINUX_MEMORY_MIB
 from webapp.labs import DEMO, Labs
+from webapp.library import NewImage
 from webapp.store import LabRow
 
 LANGUAGES = ("en", "ko")
@@ -112,7 +114,7 @@ def http_error(error: HTTPException) -> tuple[Response | str, int]:
 
 @pages.app_errorhandler(RequestEntityTooLarge)
 def too_large(_error: RequestEntityTooLarge) -> tuple[Response | str, int]:
-    return lab_error(_too_large())
+    return lab_error(_too_large("file", request.max_content_length or 0))
 
 
 @pages.app_errorhandler(LabError)
@@ -184,7 +186,7 @@ def upload_image(name: str) -> Response:
     if not content:
         raise LabError("image-empty", "The file is empty.")
     if len(content) > _config().max_upload_bytes:
-        raise _too_large(file.filename or "file")
+        raise _too_large(file.filename or "file", _config().max_upload_bytes)
     accepted = _labs().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
     return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
 
@@ -202,6 +204,46 @@ def snapshot(name: str, image: str) -> Response:
     filename = re.sub(r"[^\w.\-]", "-", found["name"], flags=re.ASCII) + SUFFIX
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return response
+
+
+@pages.get("/images/debian")
+def fetch_state() -> Response:
+    """How far the fetching of Debian is (webapp.fetching.Fetch)."""
+    return _json({"ok": True, "fetch": _labs().fetcher.state})
+
+
+@pages.post("/images/debian")
+def start_fetch() -> Response:
+    _labs().fetcher.start()
+    return fetch_state()
+
+
+@pages.delete("/images/debian")
+def cancel_fetch() -> Response:
+    _labs().fetcher.cancel()
+    return fetch_state()
+
+
+@pages.post("/images")
+def add_image() -> Response:
+    """Keep files of somebody's own for all labs: the form's files `kernel` and `initrd`, fields `name`,
+    `arguments` and `memory_mib`.
+    """
+    request.max_content_length = _config().max_image_bytes + FORM_BYTES
+    kernel, initrd = request.files.get("kernel"), request.files.get("initrd")
+    if kernel is None or not kernel.filename:
+        raise LabError("no-file", "Send the kernel as the form's file “kernel”.")
+    form = request.form
+    image = NewImage(
+        form.get("name", "").strip().lower(),
+        lab_name(kernel.filename, "kernel"),
+        kernel.stream.read(),
+        initrd.stream.read() if initrd is not None and initrd.filename else None,
+        arguments=form.get("arguments", ""),
+        memory_mib=form.get("memory_mib", LINUX_MEMORY_MIB, type=int),
+    )
+    manifest = _labs().add_image(image)
+    return _json({"ok": True, "name": manifest.name, "image": manifest.identity})
 
 
 @pages.get("/labs/<name>/export")
@@ -269,8 +311,8 @@ def lab_name(text: str, otherwise: str) -> str:
     return name or otherwise
 
 
-def _too_large(name: str = "file") -> LabError:
-    most = _config().max_upload_bytes >> 20
+def _too_large(name: str, most_bytes: int) -> LabError:
+    most = most_bytes >> 20
     sentence = f"{name} is larger than {most} MiB, the most that can be uploaded."
     return LabError("upload-too-large", sentence, name=name, most=most)
 

@@ -36,6 +36,7 @@ from engine import wire
 from engine.commands import LabError, Problem
 from webapp import protocol, transport
 from webapp.config import Config
+from webapp.fetching import Fetch
 from webapp.labs import Labs, problem_error
 
 DEEPEST_QUEUE = 256
@@ -120,6 +121,9 @@ class Rooms:
 
     def notice(self, lab: str, notice: protocol.NoticeEvent) -> None:
         self._socketio.emit("notice", notice, to=_all(lab))
+
+    def fetch(self, state: Fetch) -> None:
+        self._socketio.emit("fetch", state)
 
     def watched(self, lab: str) -> bool:
         return bool(self._members.get(lab))

@@ -52,7 +52,7 @@ class Listener(Protocol):
 class WorkerProcess:
     """One worker process and the labs that it holds, by slot."""
 
-    def __init__(self, identity: str, endpoint: str, folder: Path) -> None:
+    def __init__(self, identity: str, endpoint: str, folder: Path, library: Path) -> None:
         self.identity = identity
         self.labs: dict[int, str] = {}
         self.ready = gevent.event.Event()  # set by its Hello, and by its death
@@ -63,7 +63,7 @@ class WorkerProcess:
         source = str(Path(engine.__file__).resolve().parent.parent)
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         self.process = gevent.subprocess.Popen(
-            [sys.executable, "-m", "engine.worker", endpoint, identity, str(self.marker)],
+            [sys.executable, "-m", "engine.worker", endpoint, identity, str(self.marker), str(library)],
             stdin=gevent.subprocess.PIPE,
             stdout=sys.stderr,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"},
@@ -79,9 +79,10 @@ class WorkerProcess:
 
 
 class Pool:
-    """`count` workers, always."""
+    """`count` workers, always. `library`: the folder of the images that they share (engine.library)."""
 
-    def __init__(self, count: int, listener: Listener) -> None:
+    def __init__(self, count: int, listener: Listener, library: Path) -> None:
+        self._library = library
         self._count = count
         self._listener = listener
         self._folder = Path(
@@ -105,6 +106,12 @@ class Pool:
     def send(self, worker: WorkerProcess, message: wire.ToWorker) -> None:
         if worker.alive:
             self._socket.send_multipart([worker.identity.encode(), wire.encode(message)])
+
+    def send_all(self, message: wire.ToWorker) -> None:
+        """To every worker that is ready; one that is not reads everything when it starts."""
+        for worker in self._workers.values():
+            if worker.ready.is_set():
+                self.send(worker, message)
 
     def choose(self) -> WorkerProcess:
         """The worker with the fewest labs, ready to take another. Waits for one."""
@@ -149,7 +156,7 @@ class Pool:
 
     def _spawn(self) -> None:
         self._made += 1
-        worker = WorkerProcess(f"worker-{self._made}", self._endpoint, self._folder)
+        worker = WorkerProcess(f"worker-{self._made}", self._endpoint, self._folder, self._library)
         self._workers[worker.identity] = worker
         gevent.spawn(self._await_end, worker)
 

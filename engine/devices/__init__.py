@@ -1,8 +1,8 @@
 """What a device is: a range of physical addresses with registers, one device-tree node and a snapshot.
 
 One device, one file. A device knows nothing of the machine it sits in: it gets callbacks for what leaves it
-(an interrupt line, console bytes, the end of the run) and never imports `engine.machine`. It holds no clock
-and draws no random number, so that the same accesses in the same order give the same state.
+(an interrupt line, console bytes, the end of the run) and RAM, and never imports `engine.machine`. It holds
+no clock and draws no random number, so that the same accesses in the same order give the same state.
 
 Offsets count from `base`; values are unsigned. A bus calls `read` and `write` with 1, 2, 4 or 8 bytes. An
 offset or width which the real device refuses raises `AccessFault`; the hart turns it into a load or store
@@ -30,6 +30,15 @@ def check_access(device: str, offset: int, size: int, widths: tuple[int, ...], e
     """Raise AccessFault unless the access is aligned, of one of `widths` bytes, and within 0..`end`."""
     if size not in widths or offset & (size - 1) or not 0 <= offset <= end - size:
         raise AccessFault(device, offset, size)
+
+
+class GuestMemory(Protocol):
+    """The board's RAM as a device reaches it, by guest physical address. Raises AccessFault for a stretch
+    that is not wholly RAM; then nothing was written."""
+
+    def read(self, address: int, length: int) -> bytes: ...
+
+    def write(self, address: int, data: bytes) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,11 @@ class Uart16550:
         self._update()
         return len(taken)
 
+    @property
+    def listening(self) -> bool:
+        """Does the guest want to be interrupted when a byte arrives?"""
+        return bool(self._ier & Enable.RECEIVED)
+
     def take(self, length: int) -> bytes:
         """Up to `length` waiting bytes, out of the guest's sight: firmware reads its console so."""
         waiting = self._received + self._queue

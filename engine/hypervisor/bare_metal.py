@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.bits import MASK64
 from engine.machine import mmu
 from engine.machine.board import Board
 from engine.machine.hart import Hart
@@ -42,8 +43,11 @@ class BareMetalGuest(Guest):
         self._make()
 
     def _make(self) -> None:
-        self.board = Board(self.vcpu_count, _HostRam(self.host.memory, self.memory_mib << 20), self.now, self)
+        ram = _HostRam(self.host.memory, self.memory_mib << 20)
+        self.board = Board(self.vcpu_count, ram, self.now, self, self.fitting)
         self.harts = self.host.harts[: self.vcpu_count]
+        for spare in self.host.harts[self.vcpu_count :]:
+            spare.stopped = True
         self.board.attach(self.harts)
         self.host.set_devices(self.board.devices)
 
@@ -130,7 +134,8 @@ class BareMetalGuest(Guest):
         path: tuple[Level, ...] = (begin, through, end)
         if self.ended:
             path, action, a, b = (begin, through), Action.SHUTDOWN, self.exit_status or 0, 0
-        executed, hart.reported = hart.retired - hart.reported, hart.retired
+        # `reported` of a system that came from another host may be below 0, modulo 2**64.
+        executed, hart.reported = (hart.retired - hart.reported) & MASK64, hart.retired
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
         self.host.record(
             self.id,
@@ -239,5 +244,5 @@ class _HostRam:
     def read(self, address: int, length: int) -> bytes:
         return self._memory.read_bytes(address - RAM_BASE, length)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         self._memory.write_bytes(address - RAM_BASE, data)

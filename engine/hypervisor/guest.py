@@ -6,12 +6,15 @@ Two kinds derive from it: a VM under a technique (vm_guest) and whatever runs al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine.commands import Problem
+from engine.devices.virtio.block import Disk
+from engine.devices.virtio.net import mac_address
 from engine.isa.csrs import Status
 from engine.machine import csrfile, mmu
-from engine.machine.board import Board
+from engine.machine.board import Board, Fitting
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.mmu import Access, RecordedWalk
@@ -32,7 +35,11 @@ _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, C
 
 
 class Guest:
-    """What both kinds share. Times are the host's virtual ns."""
+    """What both kinds share. Times are the host's virtual ns.
+
+    What it writes to its disk stays when it is switched off or reboots. Boot arguments with `console=hvc0`
+    fit a virtio console.
+    """
 
     board: Board
 
@@ -45,6 +52,11 @@ class Guest:
         self.vcpu_count = vcpus
         self.memory_mib = memory_mib
         self.arguments = arguments
+        self.fitting = Fitting(
+            mac_address(guest_id),
+            None if image.disk is None else Disk(image.disk),
+            any(word.startswith("console=hvc") for word in arguments.split()),
+        )
         self.exits = 0
         self.ended_as = OFF  # meaningful while `ended`
         self.ended = True
@@ -60,6 +72,9 @@ class Guest:
 
     def output(self, data: bytes) -> None:
         self.host.console(self.id, data)
+
+    def transmit(self, frame: bytes) -> None:
+        self.host.transmit(self.id, frame)
 
     def finish(self, status: int) -> None:
         if not self.ended:
@@ -95,7 +110,12 @@ class Guest:
 
     def receive(self, data: bytes) -> int:
         """Bytes typed on the console; returns how many the guest's queue took."""
-        return 0 if self.ended else self.board.uart.receive(data)
+        return 0 if self.ended else self.board.receive(data)
+
+    def arrive(self, frames: Sequence[bytes]) -> None:
+        """Frames for the guest's network card."""
+        if not self.ended:
+            self.board.net.receive(frames)
 
     # -- state ---------------------------------------------------------------------------------------
     @property

@@ -38,9 +38,13 @@ BARE_METAL, TRAP_AND_EMULATE = "bare-metal", "type1-trap-and-emulate"
 _UNLIMITED = 1 << 62
 
 
+def _no_cable(_guest: int, _frame: bytes) -> None:
+    """Frames of a host that is connected to nothing."""
+
+
 class Host:
-    """`console(guest, bytes)` gets what guests print. `position_offset` is added to the positions in
-    records."""
+    """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
+    `position_offset` is added to the positions in records."""
 
     def __init__(
         self,
@@ -50,12 +54,14 @@ class Host:
         stack: str,
         trace: Trace,
         console: Callable[[int, bytes], None],
+        transmit: Callable[[int, bytes], None] = _no_cable,
     ) -> None:
         self.id = host_id
         self.stack = stack
         self.memory_mib = memory_mib
         self.trace = trace
         self.console = console
+        self.transmit = transmit
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
         self.harts = [Hart(number, self.bus, _no_clock) for number in range(harts)]
@@ -448,7 +454,9 @@ class Host:
                 (
                     guest.board.deadline(hart.number) + guest.started
                     for guest in self.guests.values()
-                    if not guest.ended and guest.board.timer_wakes(hart.number)
+                    if not guest.ended
+                    and hart.number < guest.vcpu_count
+                    and guest.board.timer_wakes(hart.number)
                 ),
                 default=NEVER,
             )

@@ -26,6 +26,7 @@ from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS
 from engine.isa.decoder import decode
+from engine.isa.table import uses_floats
 from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
@@ -70,7 +71,7 @@ class TrapAndEmulate:
             hart.refresh()
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
-        hart.pc = vcpu.virtual.pc
+        vcpu.hand_over()
         self._select_space(vcpu, hart)
         self.guest.host.retime(hart)
         if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() != NO_INTERRUPT:
@@ -82,7 +83,7 @@ class TrapAndEmulate:
         vcpu = self.guest.loaded(hart)
         virtual = vcpu.virtual
         origin, pc = vcpu.level, hart.pc
-        virtual.pc = pc
+        vcpu.catch_up()
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
         if cause == Cause.ECALL_U:
             outcome = self._ecall(vcpu)
@@ -101,7 +102,7 @@ class TrapAndEmulate:
         slice is over."""
         hart = vcpu.hart
         assert hart is not None
-        vcpu.virtual.pc = hart.pc
+        vcpu.catch_up()
         origin, pc = vcpu.level, hart.pc
         hart.steps += 1
         hart.unretired += 1
@@ -122,7 +123,7 @@ class TrapAndEmulate:
         hart = vcpu.hart
         assert hart is not None
         origin, pc = vcpu.level, vcpu.pc
-        vcpu.virtual.pc = pc
+        vcpu.catch_up()
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
             return False
@@ -193,7 +194,7 @@ class TrapAndEmulate:
             a, b = virtual.pc, virtual.privilege
         elif row.mnemonic == "wfi":
             action, a = Action.WFI, self.guest.wakes_at(vcpu)
-        elif row.mnemonic == "sfence.vma":
+        elif row.mnemonic in ("sfence.vma", "sinval.vma"):
             action, a = Action.SFENCE, before[operands["rs1"]]
         return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
 
@@ -262,7 +263,9 @@ class TrapAndEmulate:
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
         row = decode(word)
-        stored = virtual.x[row.operands(word)["rs2"]] if row is not None and "rs2" in row.fields else 0
+        stored = 0
+        if row is not None and "rs2" in row.fields:
+            stored = (virtual.f if uses_floats(row) else virtual.x)[row.operands(word)["rs2"]]
         trap_taken = self._execute(vcpu, word)
         if trap_taken is not None:
             return self._inject(vcpu, trap_taken.cause, trap_taken.value, Kind.EXCEPTION), word

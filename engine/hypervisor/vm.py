@@ -13,7 +13,8 @@ from typing import Any
 
 from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
-from engine.machine.board import Board, Owner
+from engine.isa.csrs import Status
+from engine.machine.board import Board, Fitting, Owner
 from engine.machine.bus import Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
@@ -111,7 +112,7 @@ class GuestRam:
             )
         return b"".join(parts)
 
-    def write(self, address: int, data: bytes) -> None:
+    def write(self, address: int, data: bytes | memoryview) -> None:
         done = 0
         for at, chunk in _chunks(address, len(data)):
             self.memory.write_bytes(self.store_offset(at), data[done : done + chunk])
@@ -244,25 +245,44 @@ class VCpu:
         virtual = self.virtual
         hart.x[:], hart.f[:] = virtual.x, virtual.f
         virtual.x, virtual.f = hart.x, hart.f
-        hart.pc = virtual.pc
         hart.reservation = NO_RESERVATION
+        self.hand_over()
 
     def unload(self) -> None:
         hart = self.hart
         assert hart is not None
         self._retired = self.instructions
-        self.virtual.pc = hart.pc
+        self.catch_up()
         self.virtual.keep_registers()
         hart.clear_registers()
+        hart.fcsr, hart.mstatus = 0, hart.mstatus & ~(Status.FS | Status.SD)
         self.hart = None
+
+    def catch_up(self) -> None:
+        """The virtual hart takes what the guest changes without a trap: its pc, fcsr, and FS when it became Dirty."""
+        if self.hart is None:
+            return
+        virtual, hart = self.virtual, self.hart
+        virtual.pc, virtual.fcsr = hart.pc, hart.fcsr
+        if hart.mstatus & Status.SD:
+            virtual.mstatus |= Status.FS | Status.SD
+
+    def hand_over(self) -> None:
+        """The hart goes on where the virtual hart is; see `catch_up`. FS is Off there when the guest has it Off."""
+        virtual, hart = self.virtual, self.hart
+        assert hart is not None
+        hart.pc, hart.fcsr = virtual.pc, virtual.fcsr
+        floats = Status.FS | Status.SD
+        hart.mstatus = hart.mstatus & ~floats | virtual.mstatus & floats
 
     def deadline(self) -> int:
         """Board time of the vCPU's next timer interrupt, NEVER if it is masked or not set."""
         return self.vm.board.deadline(self.number)
 
     def save(self) -> dict[str, Any]:
+        self.catch_up()
         return {
-            "virtual": {**self.virtual.save(), "pc": self.pc},
+            "virtual": self.virtual.save(),
             "retired": self.instructions, "reported": self.reported, "streak": list(self.streak),
         }  # fmt: skip
 
@@ -280,10 +300,16 @@ class Vm:
     """Memory, board and vCPUs of one guest."""
 
     def __init__(
-        self, frames: Frames, vcpus: int, memory_bytes: int, now: Callable[[], int], owner: Owner
+        self,
+        frames: Frames,
+        vcpus: int,
+        memory_bytes: int,
+        now: Callable[[], int],
+        owner: Owner,
+        fitting: Fitting,
     ) -> None:
         self.ram = GuestRam(frames, memory_bytes)
-        self.board = Board(vcpus, self.ram, now, owner)
+        self.board = Board(vcpus, self.ram, now, owner, fitting)
         bus = GuestBus(self.ram, self.board.devices)
         harts = [VirtualHart(number, bus, self.board) for number in range(vcpus)]
         self.board.attach(harts)

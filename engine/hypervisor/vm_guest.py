@@ -42,7 +42,8 @@ class VmGuest(Guest):
         self._make()
 
     def _make(self) -> None:
-        self.vm = Vm(self.host.frames, self.vcpu_count, self.memory_mib << 20, self.now, self)
+        size = self.memory_mib << 20
+        self.vm = Vm(self.host.frames, self.vcpu_count, size, self.now, self, self.fitting)
         self.board, ram = self.vm.board, self.vm.ram
         self.technique = TrapAndEmulate(self, ShadowTables(self.host.frames, ram.frame, ram.writable))
         ram.stored, ram.remapped = self.technique.shadow.stored, self.technique.shadow.remapped
@@ -154,7 +155,7 @@ class VmGuest(Guest):
 
     def hart(self, vcpu: int) -> Hart:
         chosen = self.vm.vcpus[vcpu]
-        chosen.virtual.pc = chosen.pc
+        chosen.catch_up()
         return chosen.virtual
 
     def level_of(self, hart: Hart) -> Level:

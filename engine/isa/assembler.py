@@ -6,9 +6,9 @@ pseudo-instruction table; here are only the directives, `li`, and the meaning of
 needed: programs are one file.
 
 Invariants: every fault points at a line and a column (both from 1) and says what would be right; a program
-that assembles is byte for byte what the GNU assembler and linker make of the same source (without relaxation and
-automatic compression: an instruction is compressed where the source says `c.`, whatever `.option` says), except that
-`.org` takes an address, not an offset. Limits: CONTENT_LIMIT, BSS_LIMIT,
+that assembles is byte for byte what the GNU assembler and linker make of the same source (without relaxation
+and automatic compression: an instruction is compressed where the source says `c.`, whatever `.option` says),
+except that `.org` takes an address, not an offset. Limits: CONTENT_LIMIT, BSS_LIMIT,
 STATEMENT_LIMIT; nothing here recurses deeper than expressions.OPERATIONS_LIMIT on any input.
 
 Sections lie in the order .text, .rodata, .data, .bss from the base address. A base below 0x80200000 is
@@ -42,10 +42,10 @@ from engine.isa.expressions import (
     first_name,
     tokenize,
 )
-from engine.isa.formats import Row
+from engine.isa.formats import DYNAMIC, ROUNDING_MODES, Row
 from engine.isa.program import Program, Section, instructions
 from engine.isa.pseudo import PSEUDOS, Pseudo
-from engine.isa.table import BY_MNEMONIC, REGISTERS
+from engine.isa.table import BY_MNEMONIC, FLOAT_REGISTERS, REGISTERS
 
 DEFAULT_BASE = 0x8020_0000
 CONTENT_LIMIT = 4 << 20
@@ -312,7 +312,7 @@ class _Assembly:
         yield statement
 
     def _define(self, name: str, token: Token, definition: _Definition) -> None:
-        if name in REGISTER_NUMBERS:
+        if name in REGISTER_NUMBERS or name in FLOAT_NUMBERS:
             raise SourceError(token.column, "register-name", name=name)
         if (first := self.definitions.get(name)) is not None:
             raise SourceError(token.column, "duplicate", name=name, first=first.line)
@@ -563,8 +563,8 @@ class _Assembly:
                 bound["offset"] = tokens[:-3] or [Token("number", "0", operand.column)]
                 bound["rs"] = [tokens[-2]]
             else:
-                if pattern in REGISTER_PATTERNS and not _is_register(tokens):
-                    raise self._wrong(statement, operand, "operand-register")
+                if pattern in REGISTER_PATTERNS | FLOAT_PATTERNS and not _fits(pattern, tokens):
+                    raise self._wrong(statement, operand, _complaint(pattern))
                 bound[pattern] = tokens
         end = statement.operands[-1].end if statement.operands else statement.column
         return [
@@ -685,24 +685,24 @@ class _Assembly:
         return bytes(content)
 
     def _encode(self, row: Row, order: int, statement: _Statement, pc: int) -> bytes:
-        fields = {"aq": order >> 1, "rl": order & 1}
-        for pattern, operand in zip(operand_patterns(row), statement.operands, strict=True):
+        fields = {"aq": order >> 1, "rl": order & 1, "rm": DYNAMIC if "rm" in row.syntax else 0}
+        for pattern, operand in zip(operand_patterns(row), statement.operands, strict=False):
             if not operand.tokens:
                 raise SourceError(operand.column, "expected-value")
             fields.update(self._fields(row, pattern, statement, operand, pc))
-        for field, reserved in row.excluded.items():
-            if fields[field] in reserved:
+        for name, reserved in row.excluded.items():
+            if fields[name] in reserved:
                 column = statement.operands[0].column
-                raise SourceError(column, "reserved", mnemonic=row.mnemonic, name=field, value=fields[field])
+                raise SourceError(column, "reserved", mnemonic=row.mnemonic, name=name, value=fields[name])
         return row.encode(**fields).to_bytes(row.length, "little")
 
     def _fields(
         self, row: Row, pattern: str, statement: _Statement, operand: _Operand, pc: int
     ) -> dict[str, int]:
         """What one operand puts into the instruction's fields."""
-        if pattern in REGISTER_PATTERNS:
-            if not _is_register(operand.tokens):
-                raise self._wrong(statement, operand, "operand-register")
+        if pattern in REGISTER_PATTERNS | FLOAT_PATTERNS:
+            if not _fits(pattern, operand.tokens):
+                raise self._wrong(statement, operand, _complaint(pattern))
             return self._register(row, pattern, operand.tokens[0], operand.column)
         if pattern.endswith(")"):
             if not _is_memory(operand.tokens) or operand.tokens[-2].text not in REGISTER_NUMBERS:
@@ -721,6 +721,10 @@ class _Assembly:
             if text != "0" and not re.fullmatch("i?o?r?w?", text):
                 raise SourceError(operand.column, "operand-fence", text=text[:40])
             return {pattern: sum(FENCE_BITS.get(letter, 0) for letter in text)}
+        if pattern == "rm":
+            if operand.text not in ROUNDING_NUMBERS:
+                raise SourceError(operand.column, "operand-rounding", text=operand.text[:40])
+            return {"rm": ROUNDING_NUMBERS[operand.text]}
         if pattern == "csr":
             return {"csr": self._csr(operand, pc)}
         value = self._immediate(operand, pc)
@@ -732,19 +736,23 @@ class _Assembly:
 
     def _register(self, row: Row, pattern: str, token: Token, column: int) -> dict[str, int]:
         """The field of a register operand; `sp` in a row's syntax admits nothing else and is no field."""
-        number = REGISTER_NUMBERS[token.text]
+        if pattern in FLOAT_PATTERNS:
+            pattern, names, number = pattern[1:], FLOAT_REGISTERS, FLOAT_NUMBERS[token.text]
+        else:
+            names, number = REGISTERS, REGISTER_NUMBERS[token.text]
         if pattern in REGISTER_NUMBERS:
             if number != REGISTER_NUMBERS[pattern]:
                 raise SourceError(column, "register-other", mnemonic=row.mnemonic, name=pattern, text=token.text)
             return {}
         low, high, _ = row.limits(pattern)
         if not low <= number <= high:
-            names = {"low": REGISTERS[low], "high": REGISTERS[high]}
-            raise SourceError(column, "register-range", mnemonic=row.mnemonic, text=token.text, **names)
+            ends = {"low": names[low], "high": names[high]}
+            raise SourceError(column, "register-range", mnemonic=row.mnemonic, text=token.text, **ends)
         return {pattern: number}
 
     def _upper(self, row: Row, operand: _Operand, value: int) -> int:
-        """The immediate of lui, auipc and c.lui, which are written without its twelve zeros and without a sign."""
+        """The immediate of lui, auipc and c.lui, which are written without its twelve zeros and without a
+        sign."""
         low, high, _ = row.limits("imm")
         immediate = signed(sign_extend(value << 12, 32))
         if not 0 <= value <= 0xF_FFFF or not low <= immediate <= high:
@@ -863,9 +871,14 @@ REGISTER_NUMBERS = {name: number for number, name in enumerate(REGISTERS)} | {
     "fp": 8,
     **{f"x{number}": number for number in range(32)},
 }
+FLOAT_NUMBERS = {name: number for number, name in enumerate(FLOAT_REGISTERS)} | {
+    f"f{number}": number for number in range(32)
+}
+ROUNDING_NUMBERS = {name: number for number, name in enumerate(ROUNDING_MODES) if name}
 EQUATES = frozenset({".equ", ".set", ".equiv", ".eqv"})
 FENCE_BITS = {"i": 8, "o": 4, "r": 2, "w": 1}
 REGISTER_PATTERNS = frozenset({"rd", "rs", "rt", "rs1", "rs2", "sp"})
+FLOAT_PATTERNS = frozenset({"frd", "frs", "frt", "frs1", "frs2", "frs3"})
 _BLOCK_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"?|(?:#|//)[^\n]*|/\*(?s:.*?)(?:\*/|\Z)')
 
 
@@ -886,12 +899,22 @@ class _Form(NamedTuple):
 
     def accepts(self, operands: list[_Operand]) -> bool:
         """Whether each operand has the shape its pattern wants: a register, an address, or neither."""
-        return all(
-            _is_register(operand.tokens) if pattern in REGISTER_PATTERNS
-            else _is_memory(operand.tokens) if pattern.endswith(")")
-            else not _is_register(operand.tokens) and not _is_memory(operand.tokens)
-            for pattern, operand in zip(self.operands, operands, strict=True)
-        )  # fmt: skip
+        return all(_fits(pattern, operand.tokens) for pattern, operand in zip(self.operands, operands, strict=True))
+
+
+def _fits(pattern: str, tokens: list[Token]) -> bool:
+    """Has an operand the shape that its pattern wants: a register, an address, or neither?"""
+    if pattern in REGISTER_PATTERNS:
+        return _is_register(tokens)
+    if pattern in FLOAT_PATTERNS:
+        return len(tokens) == 1 and tokens[0].text in FLOAT_NUMBERS
+    if pattern.endswith(")"):
+        return _is_memory(tokens)
+    return not _is_register(tokens) and not _is_memory(tokens)
+
+
+def _complaint(pattern: str) -> str:
+    return "operand-float" if pattern in FLOAT_PATTERNS else "operand-register"
 
 
 def _is_register(tokens: list[Token]) -> bool:
@@ -971,8 +994,11 @@ def _forms() -> dict[str, list[_Form]]:
     for row in BY_MNEMONIC.values():
         usage = f"`{row.mnemonic} {row.syntax}`"
         orders = ORDERINGS if "aq" in row.fields else ()
+        patterns = operand_patterns(row)
         for mnemonic in (row.mnemonic, *(f"{row.mnemonic}.{order}" for order in orders)):
-            forms.setdefault(mnemonic, []).append(_Form(usage, operand_patterns(row), None, ()))
+            forms.setdefault(mnemonic, []).append(_Form(usage, patterns, None, ()))
+        if patterns[-1:] == ("rm",):
+            forms[row.mnemonic].append(_Form(usage, patterns[:-1], None, ()))
     for pseudo in PSEUDOS:
         templates = []
         for text in pseudo.expansion:

@@ -33,6 +33,7 @@ INTERRUPT_FIELDS: Fields = (
 TVEC_FIELDS: Fields = (("BASE", 63, 2), ("MODE", 1, 0))
 CAUSE_FIELDS: Fields = (("Interrupt", 63, 63), ("Code", 62, 0))
 SATP_FIELDS: Fields = (("MODE", 63, 60), ("ASID", 59, 44), ("PPN", 43, 0))
+FLAGS_FIELDS: Fields = (("NV", 4, 4), ("DZ", 3, 3), ("OF", 2, 2), ("UF", 1, 1), ("NX", 0, 0))
 COUNTEREN_FIELDS: Fields = (("IR", 2, 2), ("TM", 1, 1), ("CY", 0, 0))
 ENVCFG_FIELDS: Fields = (("STCE", 63, 63), ("PBMTE", 62, 62), ("FIOM", 0, 0))
 GUEST_INTERRUPT_FIELDS: Fields = (("VSEI", 10, 10), ("VSTI", 6, 6), ("VSSI", 2, 2))
@@ -51,9 +52,10 @@ class Status:
     MPRV, SUM, MXR, TVM, TW, TSR = 1 << 17, 1 << 18, 1 << 19, 1 << 20, 1 << 21, 1 << 22
     XLEN_64 = 2 << 32 | 2 << 34  # UXL and SXL, both read-only 2
     GVA, MPV = 1 << 38, 1 << 39  # of the H extension
-    WRITABLE = SIE | MIE | SPIE | MPIE | SPP | MPP | MPRV | SUM | MXR | TVM | TW | TSR
-    SUPERVISOR_VIEW = SIE | SPIE | SPP | SUM | MXR | 3 << 32
-    SUPERVISOR_WRITABLE = SIE | SPIE | SPP | SUM | MXR
+    FS, SD = 3 << 13, 1 << 63  # Off, Initial, Clean, Dirty; and its summary: set exactly while FS is Dirty
+    WRITABLE = SIE | MIE | SPIE | MPIE | SPP | MPP | MPRV | SUM | MXR | TVM | TW | TSR | FS
+    SUPERVISOR_VIEW = SIE | SPIE | SPP | SUM | MXR | FS | SD | 3 << 32
+    SUPERVISOR_WRITABLE = SIE | SPIE | SPP | SUM | MXR | FS
 
 
 class GuestStatus:
@@ -81,14 +83,15 @@ HYPERVISOR_EXCEPTIONS = 1 << 10 | 0xF << 20
 #: Everything that VS mode can get: not the calls of S and VS mode.
 GUEST_EXCEPTIONS = DELEGABLE_EXCEPTIONS & ~(1 << 9)
 MISA_H = 1 << 7
-MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "ACIMSU")
+MISA = 2 << 62 | sum(1 << (ord(letter) - ord("A")) for letter in "ACDFIMSU")
 
 
 @dataclass(frozen=True)
 class Csr:
-    """One CSR. storage: word of the CSR file ("" where nothing is stored); view: bits shown; writable: bits a
-    write changes; guest_bits: those of them that only the H extension has; rule: name of what is more than a
-    mask; constant: value of a register that has no storage; twin: number of the row that holds while V=1."""
+    """One CSR. storage: word of the CSR file ("" where nothing is stored); view: bits of it that are shown; shift: how
+    much lower they are shown; writable: bits of the word that a write changes; guest_bits: those of them that only
+    the H extension has; rule: name of what is more than a mask; constant: value of a register that has no storage;
+    twin: number of the row that holds while V=1."""
 
     number: int
     name: str
@@ -98,6 +101,7 @@ class Csr:
     rule: str = ""
     constant: int = 0
     fields: Fields = ()
+    shift: int = 0
     guest_bits: int = 0
     twin: int = 0
 
@@ -117,12 +121,15 @@ class Csr:
 
 
 _NAMED: list[Csr] = [
+    Csr(0x001, "fflags", "fcsr", view=0x1F, rule="float", fields=FLAGS_FIELDS),
+    Csr(0x002, "frm", "fcsr", view=7 << 5, shift=5, rule="float"),
+    Csr(0x003, "fcsr", "fcsr", view=0xFF, rule="float", fields=(("RM", 7, 5), *FLAGS_FIELDS)),
     Csr(0xC00, "cycle", rule="counter"),
     Csr(0xC01, "time", rule="counter"),
     Csr(0xC02, "instret", rule="counter"),
     Csr(
-        0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, fields=MSTATUS_FIELDS,
-        twin=0x200,
+        0x100, "sstatus", "mstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, rule="sstatus",
+        fields=MSTATUS_FIELDS, twin=0x200,
     ),
     Csr(0x104, "sie", "mie", SUPERVISOR_INTERRUPTS, rule="delegated", fields=INTERRUPT_FIELDS, twin=0x204),
     Csr(0x105, "stvec", "stvec", rule="tvec", fields=TVEC_FIELDS, twin=0x205),
@@ -141,8 +148,8 @@ _NAMED: list[Csr] = [
     Csr(0xF14, "mhartid", rule="hartid"),
     Csr(0xF15, "mconfigptr"),
     Csr(
-        0x300, "mstatus", "mstatus", writable=Status.WRITABLE, rule="mstatus", fields=MSTATUS_FIELDS,
-        guest_bits=Status.MPV | Status.GVA,
+        0x300, "mstatus", "mstatus", writable=Status.WRITABLE | Status.MPV | Status.GVA, rule="mstatus",
+        fields=MSTATUS_FIELDS, guest_bits=Status.MPV | Status.GVA,
     ),
     Csr(0x301, "misa", constant=MISA, rule="misa"),
     Csr(
@@ -195,15 +202,16 @@ _HYPERVISOR: list[Csr] = [
     Csr(0x680, "hgatp", "hgatp", writable=0xF << 60 | (1 << 58) - 4, rule="satp", fields=HGATP_FIELDS),
     Csr(0xE12, "hgeip"),
     Csr(
-        0x200, "vsstatus", "vsstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, fields=MSTATUS_FIELDS
+        0x200, "vsstatus", "vsstatus", Status.SUPERVISOR_VIEW, Status.SUPERVISOR_WRITABLE, rule="sstatus",
+        fields=MSTATUS_FIELDS,
     ),
-    Csr(0x204, "vsie", "mie", GUEST_INTERRUPTS, rule="lowered", fields=INTERRUPT_FIELDS),
+    Csr(0x204, "vsie", "mie", GUEST_INTERRUPTS, shift=1, rule="lowered", fields=INTERRUPT_FIELDS),
     Csr(0x205, "vstvec", "vstvec", rule="tvec", fields=TVEC_FIELDS),
     Csr(0x240, "vsscratch", "vsscratch"),
     Csr(0x241, "vsepc", "vsepc", writable=MASK64 & ~1),
     Csr(0x242, "vscause", "vscause", fields=CAUSE_FIELDS),
     Csr(0x243, "vstval", "vstval"),
-    Csr(0x244, "vsip", "mip", GUEST_INTERRUPTS, writable=1 << 2, rule="lowered", fields=INTERRUPT_FIELDS),
+    Csr(0x244, "vsip", "mip", GUEST_INTERRUPTS, shift=1, writable=1 << 2, rule="lowered", fields=INTERRUPT_FIELDS),
     Csr(0x24D, "vstimecmp", "vstimecmp", rule="timer"),
     Csr(0x280, "vsatp", "vsatp", rule="satp", fields=SATP_FIELDS),
 ]

@@ -1,8 +1,10 @@
-"""Encoding -> row. The low two bits tell the length: 3 is a 32-bit instruction, anything else a compressed one of 16
-(unprivileged specification, section 1.5; lengths above 32 bits are no instructions of this machine).
+"""Encoding -> row. The low two bits tell the length: 3 is a 32-bit instruction, anything else a compressed
+one of 16 (unprivileged specification, section 1.5; lengths above 32 bits are no instructions of this
+machine).
 
-Rows are grouped by their fixed bits, those with the most first: a look-up is one dictionary probe a group, and where
-one row's encodings are the reserved ones of another (c.jr is c.mv with rs2 = 0) the special precedes the general.
+Rows are grouped by their fixed bits, those with the most first: a look-up is one dictionary probe a group,
+and where one row's encodings are the reserved ones of another (c.jr is c.mv with rs2 = 0) the special
+precedes the general.
 """
 
 from __future__ import annotations

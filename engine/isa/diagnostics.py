@@ -39,6 +39,8 @@ MESSAGES: dict[str, str] = {
     "operand-none": "`{mnemonic}` takes no operands",
     "operand-count": "right is {form}",
     "operand-register": "`{text}` must be a register (x0 to x31, a0, sp, t0 ...); right is {form}",
+    "operand-float": "`{text}` must be a floating-point register (f0 to f31, fa0, ft0 ...); right is {form}",
+    "operand-rounding": "`{text}` is no rounding mode; right are rne, rtz, rdn, rup, rmm and dyn",
     "operand-memory": "`{text}` must be an address such as `8(sp)`; right is {form}",
     "operand-offset": "`{mnemonic}` takes an address without an offset, such as `(a0)`",
     "operand-fence": "`{text}` must be made of the letters i, o, r, w, in this order",

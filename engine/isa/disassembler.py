@@ -14,27 +14,30 @@ from typing import NamedTuple
 from engine.bits import MASK64
 from engine.isa.csrs import CSR_NUMBERS, CSRS
 from engine.isa.decoder import decode, encoding_of, length_of
-from engine.isa.formats import Row
+from engine.isa.formats import DYNAMIC, ROUNDING_MODES, Row
 from engine.isa.pseudo import PSEUDOS, Pseudo
-from engine.isa.table import BY_MNEMONIC, REGISTERS
+from engine.isa.table import BY_MNEMONIC, FLOAT_REGISTERS, REGISTERS
 
 _FENCE_LETTERS = "iorw"
 _OPERAND = re.compile(r"\b(?!sp\b)[a-z]+\d?")
 #: Operands that are not named as their field is.
-_FIELDS = {"target": "imm", "upper": "imm"}
+_FIELDS = {"target": "imm", "upper": "imm", "frd": "rd", "frs1": "rs1", "frs2": "rs2", "frs3": "rs3"}
 
 
 class _Reverse(NamedTuple):
-    """A pseudo-instruction seen from its real one: it fits when every field in `fixed` has that value."""
+    """A pseudo-instruction seen from its real one: it fits when every field in `fixed` has that value and the operands
+    of each pair in `equal` are one.
+    """
 
     pseudo: Pseudo
     fixed: dict[str, int]
     named: dict[str, str]  # the pseudo-instruction's operand -> the real one's
+    equal: list[tuple[str, str]]
 
 
 def disassemble(word: int, pc: int) -> str:
-    """The instruction at the begin of `word` (at address `pc`) as assembly; jump and branch targets are absolute
-    addresses in hexadecimal.
+    """The instruction at the begin of `word` (at address `pc`) as assembly; jump and branch targets are
+    absolute addresses in hexadecimal.
 
     An encoding whose reserved fields are not zero (a fence with registers, say) executes, but has no
     spelling: `.word`.
@@ -46,11 +49,14 @@ def disassemble(word: int, pc: int) -> str:
     fields = row.operands(word)
     texts = {operand: _text(operand, fields[_FIELDS.get(operand, operand)], pc) for operand in _operands(row)}
     for reverse in _REVERSES.get(row.mnemonic, ()):
-        if all(fields[name] == value for name, value in reverse.fixed.items()):
+        if all(fields[name] == value for name, value in reverse.fixed.items()) and all(
+            texts[one] == texts[other] for one, other in reverse.equal
+        ):
             named = {name: texts[operand] for name, operand in reverse.named.items()}
             return _spell(reverse.pseudo.mnemonic, ", ".join(reverse.pseudo.operands), named)
+    syntax = row.syntax.removesuffix(", rm") if fields.get("rm") == DYNAMIC else row.syntax
     order = "".join(name for name in ("aq", "rl") if fields.get(name))
-    return _spell(f"{row.mnemonic}.{order}" if order else row.mnemonic, row.syntax, texts)
+    return _spell(f"{row.mnemonic}.{order}" if order else row.mnemonic, syntax, texts)
 
 
 def _spell(mnemonic: str, syntax: str, texts: dict[str, str]) -> str:
@@ -63,6 +69,10 @@ def _text(operand: str, value: int, pc: int) -> str:
     match operand:
         case "rd" | "rs1" | "rs2":
             return REGISTERS[value]
+        case "frd" | "frs1" | "frs2" | "frs3":
+            return FLOAT_REGISTERS[value]
+        case "rm":
+            return ROUNDING_MODES[value] or ""
         case "csr":
             return CSRS[value].name if value in CSRS else f"0x{value:x}"
         case "target":
@@ -112,14 +122,17 @@ def _reverses() -> dict[str, list[_Reverse]]:
         mnemonic, _, text = pseudo.expansion[0].partition(" ")
         fixed: dict[str, int] = {}
         named: dict[str, str] = {}
+        equal: list[tuple[str, str]] = []
         words = re.findall(r"-?\w+", text)
         for operand, word in zip(_operands(BY_MNEMONIC[mnemonic]), words, strict=True):
             constant = _constant(word)
             if constant is None:
+                if word in named:
+                    equal.append((named[word], operand))
                 named[word] = operand
             else:
                 fixed[_FIELDS.get(operand, operand)] = constant
-        reverses.setdefault(mnemonic, []).append(_Reverse(pseudo, fixed, named))
+        reverses.setdefault(mnemonic, []).append(_Reverse(pseudo, fixed, named, equal))
     return reverses
 
 

@@ -1,10 +1,10 @@
 """How a row's pattern becomes an encoding: the manual's instruction diagrams, read as text.
 
-A pattern lists, from bit 31 to bit 0 (bit 15, for a compressed instruction), fixed bits (`0110011`) and fields:
-`rd rs1 rs2 rs3` (5 bits), `csr` (12), `uimm` (5), `rm` (3), `shamt[5:0]`, `aq rl` (1), `fm pred succ` (4), and slices
-of the immediate as the manual writes them: `imm[12|10:5]`, whose highest bit is the sign (unprivileged specification,
-section 2.3), or `uimm[5:3|8:6]`, which has none; both are the operand `imm`. The manual's shorthands for compressed
-instructions (section 16.2) are
+A pattern lists, from bit 31 to bit 0 (bit 15, for a compressed instruction), fixed bits (`0110011`) and
+fields: `rd rs1 rs2 rs3` (5 bits), `csr` (12), `uimm` (5), `rm` (3), `shamt[5:0]`, `aq rl` (1), `fm pred succ`
+(4), and slices of the immediate as the manual writes them: `imm[12|10:5]`, whose highest bit is the sign
+(unprivileged specification, section 2.3), or `uimm[5:3|8:6]`, which has none; both are the operand `imm`. The
+manual's shorthands for compressed instructions (section 16.2) are
 
     rd'       three bits that name x8 to x15 (f8 to f15)
     rd/rs1    one field that is both operands
@@ -23,18 +23,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
+#: Rounding modes as assembly writes them, by number; None is reserved. The last takes the mode from frm.
+ROUNDING_MODES = ("rne", "rtz", "rdn", "rup", "rmm", None, None, "dyn")
+DYNAMIC = ROUNDING_MODES.index("dyn")
 WIDTHS = {
     "rd": 5, "rs1": 5, "rs2": 5, "rs3": 5, "csr": 12, "uimm": 5, "rm": 3, "aq": 1, "rl": 1,
     "fm": 4, "pred": 4, "succ": 4,
 }  # fmt: skip
-#: Reserved in every row that has the field: rounding modes 5 and 6 (section 11.2).
-RESERVED = {"rm": frozenset({5, 6})}
+#: Reserved in every row that has the field (section 11.2).
+RESERVED = {"rm": frozenset(number for number, name in enumerate(ROUNDING_MODES) if name is None)}
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of bits: `width` bits of `field` from its bit `field_low`, placed at bit `word_low` of the encoding.
-    `plus` is added to the field's value: 8 where three bits name one of eight registers."""
+    """A run of bits: `width` bits of `field` from its bit `field_low`, placed at bit `word_low` of the
+    encoding. `plus` is added to the field's value: 8 where three bits name one of eight registers."""
 
     field: str
     field_low: int
@@ -66,8 +69,8 @@ class _Parsed(NamedTuple):
 class Row:
     """One instruction.
 
-    mnemonic: as in the manual. pattern: see the module. syntax: operands as written in assembly. semantics: lines of
-    restricted Python over 64-bit words (see engine.isa.table). extension: the standard's name.
+    mnemonic: as in the manual. pattern: see the module. syntax: operands as written in assembly. semantics:
+    lines of restricted Python over 64-bit words (see engine.isa.table). extension: the standard's name.
     """
 
     mnemonic: str
@@ -169,7 +172,8 @@ class Row:
         return Limits(plus, plus + (1 << bits) - step, step)
 
     def operands(self, word: int) -> dict[str, int]:
-        """The operands of an encoding, implied ones included; `imm` is a signed Python int, the others unsigned."""
+        """The operands of an encoding, implied ones included; `imm` is a signed Python int, the others
+        unsigned."""
         values = dict(self.implied)
         for piece in self.pieces:
             part = (word >> piece.word_low) & ((1 << piece.width) - 1)

@@ -75,7 +75,6 @@ class Program:
 
     def listing(self) -> str:
         """The source with the address and encoding of every instruction before its line."""
-        text = self.sections[0]
         words: dict[int, list[tuple[int, int]]] = {}
         for address, line in self.lines:
             words.setdefault(line, []).append((address, self.encoding_at(address)))

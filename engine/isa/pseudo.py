@@ -1,10 +1,10 @@
 """The pseudo-instructions: one table, read forwards by the assembler and backwards by the disassembler.
 
 A line is `spelling = real instruction` (both ways) or `spelling -> instruction; instruction` (assembler
-only). In a spelling, rd rs rt stand for registers, offset(rs) for an address, and value, symbol, csr, target
-for anything that is not a register. The disassembler takes the first line that fits, so the special precedes
-the general (`ret` before `jr`). `%pcrel_lo(. - 4)` means: the low part of what the instruction before has as
-%pcrel_hi. Only `li` is not here: how many instructions it becomes depends on its value
+only). In a spelling, rd rs rt stand for registers, frd frs frt for floating-point ones, offset(rs) for an address, and
+value, symbol, csr, target for anything that is not a register. The disassembler takes the first line that fits, so the
+special precedes the general (`ret` before `jr`). `%pcrel_lo(. - 4)` means: the low part of what the instruction before
+has as %pcrel_hi. Only `li` is not here: how many instructions it becomes depends on its value
 (assembler.load_immediate). Source: RISC-V Assembly Programmer's Manual, tables "pseudoinstructions";
 spellings as GNU binutils 2.40 prints them.
 """
@@ -30,6 +30,7 @@ mv rd, rs                 = addi rd, rs, 0
 not rd, rs                = xori rd, rs, -1
 neg rd, rs                = sub rd, x0, rs
 negw rd, rs               = subw rd, x0, rs
+zext.w rd, rs             = add.uw rd, rs, x0
 sext.w rd, rs             = addiw rd, rs, 0
 zext.b rd, rs             = andi rd, rs, 255
 seqz rd, rs               = sltiu rd, rs, 1
@@ -89,10 +90,29 @@ sra rd, rs, value         -> srai rd, rs, value
 sllw rd, rs, value        -> slliw rd, rs, value
 srlw rd, rs, value        -> srliw rd, rs, value
 sraw rd, rs, value        -> sraiw rd, rs, value
+ror rd, rs, value         -> rori rd, rs, value
+rorw rd, rs, value        -> roriw rd, rs, value
+bclr rd, rs, value        -> bclri rd, rs, value
+bext rd, rs, value        -> bexti rd, rs, value
+binv rd, rs, value        -> binvi rd, rs, value
+bset rd, rs, value        -> bseti rd, rs, value
 unimp                     = csrrw x0, cycle, x0
 rdcycle rd                = csrrs rd, cycle, x0
 rdtime rd                 = csrrs rd, time, x0
 rdinstret rd              = csrrs rd, instret, x0
+frcsr rd                  = csrrs rd, fcsr, x0
+frrm rd                   = csrrs rd, frm, x0
+frflags rd                = csrrs rd, fflags, x0
+fscsr rs                  = csrrw x0, fcsr, rs
+fscsr rd, rs              = csrrw rd, fcsr, rs
+fsrm rs                   = csrrw x0, frm, rs
+fsrm rd, rs               = csrrw rd, frm, rs
+fsflags rs                = csrrw x0, fflags, rs
+fsflags rd, rs            = csrrw rd, fflags, rs
+fsrmi value               = csrrwi x0, frm, value
+fsrmi rd, value           = csrrwi rd, frm, value
+fsflagsi value            = csrrwi x0, fflags, value
+fsflagsi rd, value        = csrrwi rd, fflags, value
 csrr rd, csr              = csrrs rd, csr, x0
 csrw csr, rs              = csrrw x0, csr, rs
 csrs csr, rs              = csrrs x0, csr, rs
@@ -106,9 +126,29 @@ csrc csr, value           -> csrrci x0, csr, value
 csrrw rd, csr, value      -> csrrwi rd, csr, value
 csrrs rd, csr, value      -> csrrsi rd, csr, value
 csrrc rd, csr, value      -> csrrci rd, csr, value
+fmv.s frd, frs            = fsgnj.s frd, frs, frs
+fneg.s frd, frs           = fsgnjn.s frd, frs, frs
+fabs.s frd, frs           = fsgnjx.s frd, frs, frs
+fmv.d frd, frs            = fsgnj.d frd, frs, frs
+fneg.d frd, frs           = fsgnjn.d frd, frs, frs
+fabs.d frd, frs           = fsgnjx.d frd, frs, frs
+fgt.s rd, frs, frt        -> flt.s rd, frt, frs
+fge.s rd, frs, frt        -> fle.s rd, frt, frs
+fgt.d rd, frs, frt        -> flt.d rd, frt, frs
+fge.d rd, frs, frt        -> fle.d rd, frt, frs
+fmv.x.s rd, frs           -> fmv.x.w rd, frs
+fmv.s.x frd, rs           -> fmv.w.x frd, rs
+flw frd, symbol, rt       -> auipc rt, %pcrel_hi(symbol); flw frd, %pcrel_lo(. - 4)(rt)
+fld frd, symbol, rt       -> auipc rt, %pcrel_hi(symbol); fld frd, %pcrel_lo(. - 4)(rt)
+fsw frs, symbol, rt       -> auipc rt, %pcrel_hi(symbol); fsw frs, %pcrel_lo(. - 4)(rt)
+fsd frs, symbol, rt       -> auipc rt, %pcrel_hi(symbol); fsd frs, %pcrel_lo(. - 4)(rt)
 fence                     = fence iorw, iorw
 sfence.vma                = sfence.vma x0, x0
 sfence.vma rs             = sfence.vma rs, x0
+hfence.vvma               = hfence.vvma x0, x0
+hfence.vvma rs            = hfence.vvma rs, x0
+hfence.gvma               = hfence.gvma x0, x0
+hfence.gvma rs            = hfence.gvma rs, x0
 sbreak                    -> ebreak
 scall                     -> ecall
 """

@@ -1,4 +1,4 @@
-"""The instruction table: RV64IMAC_Zicsr_Zifencei and the privileged instructions. One row per instruction.
+"""The instruction table: RV64GC, Zba, Zbb, Zbs and the privileged instructions. One row per instruction.
 
 Semantics are lines of restricted Python, chosen so that a row compiles to plain Python (the reference tier)
 and can be lowered to LLVM IR: straight-line assignments, `if`, and calls of the primitives below; no loops,
@@ -11,25 +11,64 @@ no containers.
     s(x)                  signed reading of a word          sx(x, n)      low n bits of x, sign-extended
     zx(x, n)              low n bits of x                   select(c,a,b) a where c holds, else b
     mulh mulhsu mulhu div divu rem remu (a, b, bits)        as section 7 (M) defines them, with no trap
+    clz ctz cpop (x, bits), rev8(x)   leading and trailing zeros, ones; bytes in reverse order
     jump(target)          go to target, which is even, instead of pc + ilen
     load(a, n), store(a, n, v)        n bytes at virtual address a, zero-extended
     amo_load(a, n)                    as load, but faults as a store, and a must be aligned
     load_reserved(a, n), store_conditional(a, n, v) -> 0 on success
     csr_read(c), csr_write(c, v), csr_set(c, bits), csr_clear(c, bits)
     ecall() ebreak() mret() sret() wfi() sfence_vma(address, asid, has_address, has_asid) fence_i()
+    sfence_order()        what sfence.w.inval and sfence.inval.ir are beyond sfence.vma: no more than permitted
     hyper_load(a, n, x), hyper_store(a, n, v)   as the guest would do it; x: it needs X instead of R
     hfence_vvma(address, asid, has_address, has_asid) hfence_gvma(address, vmid, has_address, has_vmid)
 
+Floating point. A row that names an f register is illegal while mstatus.FS is Off; `floats_change` says which make it
+Dirty. Numbers are IEEE 754 words of `bits` bits (32 or 64); engine.machine.floats defines the primitives exactly.
+
+    frs1 frs2 frs3, frd   as rs1 and rd, of the floating-point registers
+    box(x), unbox(x)      a 32-bit number in a 64-bit register (section 12.2): upper half ones; what lacks them is NaN
+    rm                    the rounding mode of the instruction or, for 7, of frm; a reserved one is illegal
+    fadd fsub fmul fdiv (a, b, bits, rm), fsqrt(a, bits, rm), fmadd(a, b, c, bits, rm)
+    fmin fmax feq flt fle (a, b, bits), fclass(a, bits)
+    fconvert(a, from_bits, bits, rm)        from_signed from_unsigned (integer, bits, rm)
+    to_signed to_unsigned (a, bits, integer_bits, rm)
+    All but fclass raise flags in fflags.
+
 Everything is evaluated in order; a primitive that traps leaves all later lines undone.
-Source: The RISC-V Instruction Set Manual, volume I (20191213) and volume II, privileged architecture 1.12.
+Sources: The RISC-V Instruction Set Manual, volume I (20191213) and volume II, privileged architecture 1.12; RISC-V
+Bit-Manipulation ISA-extensions 1.0.0.
 """
 
 from __future__ import annotations
 
+import re
+
 from engine.isa.formats import Row
 
+#: Primitives that round or compare: they raise floating-point flags.
+RAISING = frozenset(
+    ("fadd", "fsub", "fmul", "fdiv", "fsqrt", "fmadd", "fmin", "fmax", "feq", "flt", "fle", "fconvert",
+     "from_signed", "from_unsigned", "to_signed", "to_unsigned")
+)  # fmt: skip
+
+
+def uses_floats(row: Row) -> bool:
+    """Does it name a floating-point register?"""
+    return re.search(r"\bfr(d|s[123])\b", row.semantics) is not None
+
+
+def floats_change(row: Row) -> bool:
+    """Does executing it make mstatus.FS Dirty? Every row that writes an f register or that can raise flags does,
+    whether it raises any or not, as section 3.1.6.6 permits: so it is a property of the row, the same on every tier."""
+    names = re.findall(r"\bfrd =|\w+", row.semantics)
+    return "frd =" in names or not RAISING.isdisjoint(names)
+
+
 R, I, S, B = "rd, rs1, rs2", "rd, rs1, imm", "rs2, imm(rs1)", "rs1, rs2, target"
-LOAD, SHIFT = "rd, imm(rs1)", "rd, rs1, shamt"
+LOAD, SHIFT, UNARY = "rd, imm(rs1)", "rd, rs1, shamt", "rd, rs1"
+FLOAT_LOAD, FLOAT_STORE = "frd, imm(rs1)", "frs2, imm(rs1)"
+#: A conversion that never rounds is written without its rounding mode.
+EXACT = "frd, rs1"
 
 _BASE = [
     ("lui", "imm[31:12] rd 0110111", "rd, upper", "rd = imm"),
@@ -82,11 +121,14 @@ _BASE = [
     ("srlw", "0000000 rs2 rs1 101 rd 0111011", R, "rd = sx(zx(rs1, 32) >> (rs2 & 31), 32)"),
     ("sraw", "0100000 rs2 rs1 101 rd 0111011", R, "rd = s(sx(rs1, 32)) >> (rs2 & 31)"),
     ("fence", "fm pred succ rs1 000 rd 0001111", "pred, succ", ""),
+    ("fence.tso", "1000 0011 0011 00000 000 00000 0001111", "", ""),
     ("ecall", "000000000000 00000 000 00000 1110011", "", "ecall()"),
     ("ebreak", "000000000001 00000 000 00000 1110011", "", "ebreak()"),
 ]
 
 _ZIFENCEI = [("fence.i", "imm[11:0] rs1 001 rd 0001111", "", "fence_i()")]
+
+_ZIHINTPAUSE = [("pause", "0000 0001 0000 00000 000 00000 0001111", "", "")]
 
 _M = [
     ("mul", "0000001 rs2 rs1 000 rd 0110011", R, "rd = rs1 * rs2"),
@@ -184,12 +226,194 @@ _PRIVILEGED = [
     ),
 ]
 
-#: Each is another spelling of the instruction in its last column, to which it expands (section 16): implied operands and
-#: reserved values stand in the pattern, HINTs are what the expansion makes of them (mostly a write to x0).
+_SVINVAL = [
+    ("sinval.vma", "0001011 rs2 rs1 000 00000 1110011", "rs1, rs2", "sfence_vma(rs1, rs2, rs1_index, rs2_index)"),
+    ("sfence.w.inval", "0001100 00000 00000 000 00000 1110011", "", "sfence_order()"),
+    ("sfence.inval.ir", "0001100 00001 00000 000 00000 1110011", "", "sfence_order()"),
+]
+
+_ZBA = [
+    ("add.uw", "0000100 rs2 rs1 000 rd 0111011", R, "rd = rs2 + zx(rs1, 32)"),
+    *((f"sh{n}add", f"0010000 rs2 rs1 {funct3} rd 0110011", R, f"rd = rs2 + (rs1 << {n})")
+      for n, funct3 in ((1, "010"), (2, "100"), (3, "110"))),
+    *((f"sh{n}add.uw", f"0010000 rs2 rs1 {funct3} rd 0111011", R, f"rd = rs2 + (zx(rs1, 32) << {n})")
+      for n, funct3 in ((1, "010"), (2, "100"), (3, "110"))),
+    ("slli.uw", "000010 shamt[5:0] rs1 001 rd 0011011", SHIFT, "rd = zx(rs1, 32) << shamt"),
+]  # fmt: skip
+
+_ZBB = [
+    ("andn", "0100000 rs2 rs1 111 rd 0110011", R, "rd = rs1 & ~rs2"),
+    ("orn", "0100000 rs2 rs1 110 rd 0110011", R, "rd = rs1 | ~rs2"),
+    ("xnor", "0100000 rs2 rs1 100 rd 0110011", R, "rd = ~(rs1 ^ rs2)"),
+    ("clz", "0110000 00000 rs1 001 rd 0010011", UNARY, "rd = clz(rs1, 64)"),
+    ("clzw", "0110000 00000 rs1 001 rd 0011011", UNARY, "rd = clz(zx(rs1, 32), 32)"),
+    ("ctz", "0110000 00001 rs1 001 rd 0010011", UNARY, "rd = ctz(rs1, 64)"),
+    ("ctzw", "0110000 00001 rs1 001 rd 0011011", UNARY, "rd = ctz(zx(rs1, 32), 32)"),
+    ("cpop", "0110000 00010 rs1 001 rd 0010011", UNARY, "rd = cpop(rs1, 64)"),
+    ("cpopw", "0110000 00010 rs1 001 rd 0011011", UNARY, "rd = cpop(zx(rs1, 32), 32)"),
+    ("max", "0000101 rs2 rs1 110 rd 0110011", R, "rd = select(s(rs1) < s(rs2), rs2, rs1)"),
+    ("maxu", "0000101 rs2 rs1 111 rd 0110011", R, "rd = select(rs1 < rs2, rs2, rs1)"),
+    ("min", "0000101 rs2 rs1 100 rd 0110011", R, "rd = select(s(rs1) < s(rs2), rs1, rs2)"),
+    ("minu", "0000101 rs2 rs1 101 rd 0110011", R, "rd = select(rs1 < rs2, rs1, rs2)"),
+    ("sext.b", "0110000 00100 rs1 001 rd 0010011", UNARY, "rd = sx(rs1, 8)"),
+    ("sext.h", "0110000 00101 rs1 001 rd 0010011", UNARY, "rd = sx(rs1, 16)"),
+    ("zext.h", "0000100 00000 rs1 100 rd 0111011", UNARY, "rd = zx(rs1, 16)"),
+    ("rol", "0110000 rs2 rs1 001 rd 0110011", R, "rd = rs1 << (rs2 & 63) | rs1 >> (-rs2 & 63)"),
+    ("ror", "0110000 rs2 rs1 101 rd 0110011", R, "rd = rs1 >> (rs2 & 63) | rs1 << (-rs2 & 63)"),
+    ("rori", "011000 shamt[5:0] rs1 101 rd 0010011", SHIFT, "rd = rs1 >> shamt | rs1 << (-shamt & 63)"),
+    ("rolw", "0110000 rs2 rs1 001 rd 0111011", R,
+     "rd = sx(rs1 << (rs2 & 31) | zx(rs1, 32) >> (-rs2 & 31), 32)"),
+    ("rorw", "0110000 rs2 rs1 101 rd 0111011", R,
+     "rd = sx(zx(rs1, 32) >> (rs2 & 31) | rs1 << (-rs2 & 31), 32)"),
+    ("roriw", "0110000 shamt[4:0] rs1 101 rd 0011011", SHIFT,
+     "rd = sx(zx(rs1, 32) >> shamt | rs1 << (-shamt & 31), 32)"),
+    # A byte is not 0 when its bit 7 is set or adding 0x7f to the others sets it; times 255 makes a 1 a byte of ones.
+    ("orc.b", "0010100 00111 rs1 101 rd 0010011", UNARY,
+     "carry = (rs1 & 0x7f7f7f7f7f7f7f7f) + 0x7f7f7f7f7f7f7f7f\n"
+     "rd = (((carry | rs1) >> 7) & 0x0101010101010101) * 255"),
+    ("rev8", "0110101 11000 rs1 101 rd 0010011", UNARY, "rd = rev8(rs1)"),
+]  # fmt: skip
+
+_ZBS = [
+    (f"{name}{suffix}", f"{funct} {operand} rs1 {funct3} rd {opcode}", syntax, f"rd = {result.format(shift)}")
+    for name, funct6, funct3, result in (
+        ("bclr", "010010", "001", "rs1 & ~(1 << {})"), ("bext", "010010", "101", "rs1 >> {} & 1"),
+        ("binv", "011010", "001", "rs1 ^ 1 << {}"), ("bset", "001010", "001", "rs1 | 1 << {}"),
+    )
+    for suffix, funct, operand, opcode, syntax, shift in (
+        ("", f"{funct6}0", "rs2", "0110011", R, "(rs2 & 63)"),
+        ("i", funct6, "shamt[5:0]", "0010011", SHIFT, "shamt"),
+    )
+]  # fmt: skip
+
+
+def _floats(bits: int) -> list[tuple[str, str, str, str]]:
+    """The F or D extension's rows for one format (chapters 11 and 12)."""
+    letter, memory, size = ("s", "w", 4) if bits == 32 else ("d", "d", 8)
+    width, form, sign = f"{bits // 32 + 1:03b}", f"{bits // 64:02b}", f"{1 << (bits - 1):#x}"
+    a, b, c = ("unbox(frs1)", "unbox(frs2)", "unbox(frs3)") if bits == 32 else ("frs1", "frs2", "frs3")
+
+    def frd(result: str) -> str:
+        return f"frd = box({result})" if bits == 32 else f"frd = {result}"
+
+    loads_and_stores = [
+        (f"fl{memory}", f"imm[11:0] rs1 {width} rd 0000111", FLOAT_LOAD, frd(f"load(rs1 + imm, {size})")),
+        (f"fs{memory}", f"imm[11:5] rs2 rs1 {width} imm[4:0] 0100111", FLOAT_STORE, f"store(rs1 + imm, {size}, frs2)"),
+    ]
+    fused = [
+        (
+            f"{name}.{letter}",
+            f"rs3 {form} rs2 rs1 rm rd {opcode}",
+            "frd, frs1, frs2, frs3, rm",
+            frd(f"fmadd({first}, {b}, {last}, {bits}, rm)"),
+        )
+        for name, opcode, first, last in (
+            ("fmadd", "1000011", a, c),
+            ("fmsub", "1000111", a, f"{c} ^ {sign}"),
+            ("fnmsub", "1001011", f"{a} ^ {sign}", c),
+            ("fnmadd", "1001111", f"{a} ^ {sign}", f"{c} ^ {sign}"),
+        )
+    ]
+    arithmetic = [
+        (
+            f"{name}.{letter}",
+            f"{funct5}{form} rs2 rs1 rm rd 1010011",
+            "frd, frs1, frs2, rm",
+            frd(f"{name}({a}, {b}, {bits}, rm)"),
+        )
+        for name, funct5 in (("fadd", "00000"), ("fsub", "00001"), ("fmul", "00010"), ("fdiv", "00011"))
+    ]
+    without_rounding = [
+        (f"{name}.{letter}", f"{funct5}{form} rs2 rs1 {funct3} rd 1010011", f"{destination}, frs1, frs2", semantics)
+        for name, funct5, funct3, destination, semantics in (
+            ("fsgnj", "00100", "000", "frd", frd(f"{a} & ~{sign} | {b} & {sign}")),
+            ("fsgnjn", "00100", "001", "frd", frd(f"{a} & ~{sign} | ~{b} & {sign}")),
+            ("fsgnjx", "00100", "010", "frd", frd(f"{a} ^ {b} & {sign}")),
+            ("fmin", "00101", "000", "frd", frd(f"fmin({a}, {b}, {bits})")),
+            ("fmax", "00101", "001", "frd", frd(f"fmax({a}, {b}, {bits})")),
+            ("fle", "10100", "000", "rd", f"rd = fle({a}, {b}, {bits})"),
+            ("flt", "10100", "001", "rd", f"rd = flt({a}, {b}, {bits})"),
+            ("feq", "10100", "010", "rd", f"rd = feq({a}, {b}, {bits})"),
+        )
+    ]
+    of_one = [
+        (f"{name}", f"{funct7} {funct5} rs1 {rounding} rd 1010011", syntax, semantics)
+        for name, funct7, funct5, rounding, syntax, semantics in (
+            (f"fsqrt.{letter}", f"01011{form}", "00000", "rm", "frd, frs1, rm", frd(f"fsqrt({a}, {bits}, rm)")),
+            (
+                f"fcvt.w.{letter}",
+                f"11000{form}",
+                "00000",
+                "rm",
+                "rd, frs1, rm",
+                f"rd = sx(to_signed({a}, {bits}, 32, rm), 32)",
+            ),
+            (
+                f"fcvt.wu.{letter}",
+                f"11000{form}",
+                "00001",
+                "rm",
+                "rd, frs1, rm",
+                f"rd = sx(to_unsigned({a}, {bits}, 32, rm), 32)",
+            ),
+            (f"fcvt.l.{letter}", f"11000{form}", "00010", "rm", "rd, frs1, rm", f"rd = to_signed({a}, {bits}, 64, rm)"),
+            (
+                f"fcvt.lu.{letter}",
+                f"11000{form}",
+                "00011",
+                "rm",
+                "rd, frs1, rm",
+                f"rd = to_unsigned({a}, {bits}, 64, rm)",
+            ),
+            (
+                f"fcvt.{letter}.w",
+                f"11010{form}",
+                "00000",
+                "rm",
+                EXACT if bits == 64 else "frd, rs1, rm",
+                frd(f"from_signed(sx(rs1, 32), {bits}, rm)"),
+            ),
+            (
+                f"fcvt.{letter}.wu",
+                f"11010{form}",
+                "00001",
+                "rm",
+                EXACT if bits == 64 else "frd, rs1, rm",
+                frd(f"from_unsigned(zx(rs1, 32), {bits}, rm)"),
+            ),
+            (f"fcvt.{letter}.l", f"11010{form}", "00010", "rm", "frd, rs1, rm", frd(f"from_signed(rs1, {bits}, rm)")),
+            (
+                f"fcvt.{letter}.lu",
+                f"11010{form}",
+                "00011",
+                "rm",
+                "frd, rs1, rm",
+                frd(f"from_unsigned(rs1, {bits}, rm)"),
+            ),
+            (f"fmv.x.{memory}", f"11100{form}", "00000", "000", "rd, frs1", f"rd = sx(frs1, {bits})"),
+            (f"fclass.{letter}", f"11100{form}", "00000", "001", "rd, frs1", f"rd = fclass({a}, {bits})"),
+            (f"fmv.{memory}.x", f"11110{form}", "00000", "000", "frd, rs1", frd("rs1")),
+        )
+    ]
+    return [*loads_and_stores, *fused, *arithmetic, *without_rounding, *of_one]  # fmt: skip
+
+
+_F = _floats(32)
+_D = [
+    *_floats(64),
+    ("fcvt.s.d", "0100000 00001 rs1 rm rd 1010011", "frd, frs1, rm", "frd = box(fconvert(frs1, 64, 32, rm))"),
+    ("fcvt.d.s", "0100001 00000 rs1 rm rd 1010011", "frd, frs1", "frd = fconvert(unbox(frs1), 32, 64, rm)"),
+]
+
+#: Each is another spelling of the instruction in its last column, to which it expands (section 16): implied
+#: operands and reserved values stand in the pattern, HINTs are what the expansion makes of them (mostly a
+#: write to x0).
 _C = [
     ("c.addi4spn", "000 uimm[5:4|9:6|2|3] rd' 00 rs1=2 imm!=0", "rd, sp, imm", "addi"),
+    ("c.fld", "001 uimm[5:3] rs1' uimm[7:6] rd' 00", FLOAT_LOAD, "fld"),
     ("c.lw", "010 uimm[5:3] rs1' uimm[2|6] rd' 00", LOAD, "lw"),
     ("c.ld", "011 uimm[5:3] rs1' uimm[7:6] rd' 00", LOAD, "ld"),
+    ("c.fsd", "101 uimm[5:3] rs1' uimm[7:6] rs2' 00", FLOAT_STORE, "fsd"),
     ("c.sw", "110 uimm[5:3] rs1' uimm[2|6] rs2' 00", S, "sw"),
     ("c.sd", "111 uimm[5:3] rs1' uimm[7:6] rs2' 00", S, "sd"),
     ("c.nop", "000 imm[5] 00000 imm[4:0] 01 rd=0 rs1=0", "", "addi"),
@@ -211,6 +435,7 @@ _C = [
     ("c.beqz", "110 imm[8|4:3] rs1' imm[7:6|2:1|5] 01 rs2=0", "rs1, target", "beq"),
     ("c.bnez", "111 imm[8|4:3] rs1' imm[7:6|2:1|5] 01 rs2=0", "rs1, target", "bne"),
     ("c.slli", "000 shamt[5] rd/rs1 shamt[4:0] 10", "rd, shamt", "slli"),
+    ("c.fldsp", "001 uimm[5] rd uimm[4:3|8:6] 10 rs1=2", "frd, imm(sp)", "fld"),
     ("c.lwsp", "010 uimm[5] rd uimm[4:2|7:6] 10 rs1=2 rd!=0", "rd, imm(sp)", "lw"),
     ("c.ldsp", "011 uimm[5] rd uimm[4:3|8:6] 10 rs1=2 rd!=0", "rd, imm(sp)", "ld"),
     ("c.jr", "1000 rs1 00000 10 rd=0 imm=0 rs1!=0", "rs1", "jalr"),
@@ -218,6 +443,7 @@ _C = [
     ("c.ebreak", "1001 00000 00000 10", "", "ebreak"),
     ("c.jalr", "1001 rs1 00000 10 rd=1 imm=0 rs1!=0", "rs1", "jalr"),
     ("c.add", "1001 rd/rs1 rs2 10 rs2!=0", "rd, rs2", "add"),
+    ("c.fsdsp", "101 uimm[5:3|8:6] rs2 10 rs1=2", "frs2, imm(sp)", "fsd"),
     ("c.swsp", "110 uimm[5:2|7:6] rs2 10 rs1=2", "rs2, imm(sp)", "sw"),
     ("c.sdsp", "111 uimm[5:3|8:6] rs2 10 rs1=2", "rs2, imm(sp)", "sd"),
 ]
@@ -266,8 +492,9 @@ def _add(row: Row) -> None:
 
 
 for _extension, _rows in (
-    ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR), ("privileged", _PRIVILEGED),
-    ("H", _H),
+    ("I", _BASE), ("Zifencei", _ZIFENCEI), ("M", _M), ("A", _A), ("Zicsr", _ZICSR),
+    ("privileged", _PRIVILEGED), ("F", _F), ("D", _D), ("Zba", _ZBA), ("Zbb", _ZBB), ("Zbs", _ZBS),
+    ("Zihintpause", _ZIHINTPAUSE), ("Svinval", _SVINVAL), ("H", _H),
 ):  # fmt: skip
     for _row in _rows:
         _add(Row(*_row, _extension))
@@ -276,11 +503,22 @@ for _mnemonic, _pattern, _syntax, _expansion in _C:
 
 ROWS: tuple[Row, ...] = tuple(BY_MNEMONIC.values())
 
-#: What the device tree says of these rows.
-ISA_STRING = "rv64imac_zicsr_zifencei"
+#: What the device tree says of these rows, and of the CSRs and page tables that go with them.
+ISA_STRING = "rv64imafdc_zicntr_zicsr_zifencei_zihintpause_zba_zbb_zbs_sstc_svinval_svpbmt"
+
+
+def isa_string(hypervisor_extension: bool) -> str:
+    """As the device tree has it: the single letters end at the first underscore."""
+    return ISA_STRING.replace("_", "h_", 1) if hypervisor_extension else ISA_STRING
+
 
 REGISTERS: tuple[str, ...] = (
     "zero", "ra", "sp", "gp", "tp", "t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "a6",
     "a7",
     "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9", "s10", "s11", "t3", "t4", "t5", "t6",
+)  # fmt: skip
+FLOAT_REGISTERS: tuple[str, ...] = (
+    "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4",
+    "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9",
+    "ft10", "ft11",
 )  # fmt: skip

@@ -1,37 +1,52 @@
 """The board: QEMU's `virt` memory map around some harts, and an image put into its RAM.
 
-    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x10001000.. virtio-mmio
-    0x80000000 RAM
+    0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x80000000 RAM
+    0x10001000.. virtio-mmio: block, net, rng, console, four empty slots
 
 The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs'
 architectural state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on
 every hart in M mode; one linked 2 MiB above starts in S mode on hart 0 with built-in firmware below it. a0 is
-the hart's id, a1 the device tree.
+the hart's id, a1 the device tree, and, if the image is firmware with a kernel above it, a2 says where that is
+as OpenSBI's fw_dynamic expects (include/sbi/fw_dynamic.h; fw_jump, which knows, ignores it).
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.devices import Device
+from engine.devices import AccessFault, Device
 from engine.devices.clint import Clint
 from engine.devices.finisher import Finisher
 from engine.devices.plic import Plic
 from engine.devices.uart import Uart16550
-from engine.devices.virtio import SLOTS, EmptySlot
-from engine.isa.table import ISA_STRING
+from engine.devices.virtio.block import Block, Disk
+from engine.devices.virtio.console import Console
+from engine.devices.virtio.mmio import SLOTS, EmptySlot
+from engine.devices.virtio.net import Net, mac_address
+from engine.devices.virtio.rng import Rng
+from engine.isa.table import isa_string
 from engine.machine import fdt
 from engine.machine.bus import Devices
 from engine.machine.firmware import Firmware, prepare_supervisor
 from engine.machine.hart import NEVER, TICK_NS, Hart
-from engine.machine.loader import RAM_BASE, LoadedImage, check_fits
+from engine.machine.loader import RAM_BASE, Content, LoadedImage, check_fits
 from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
 _TIMER_INTERRUPTS = (
     1 << Interrupt.MACHINE_TIMER | 1 << Interrupt.SUPERVISOR_TIMER | 1 << Interrupt.VIRTUAL_SUPERVISOR_TIMER
 )
+#: struct fw_dynamic_info: magic "OSBI", version, next address, its mode (1: S), options, preferred boot hart.
+FIRMWARE_INFORMATION = struct.Struct("<6Q")
+_OSBI, _VERSION, _SUPERVISOR_NEXT = 0x4942534F, 2, 1
+
+
+def next_stage(entry: int) -> bytes:
+    """What firmware finds at a2: the kernel's entry."""
+    return FIRMWARE_INFORMATION.pack(_OSBI, _VERSION, entry, _SUPERVISOR_NEXT, 0, 0)
 
 
 class Ram(Protocol):
@@ -41,13 +56,17 @@ class Ram(Protocol):
 
     def read(self, address: int, length: int) -> bytes: ...
 
-    def write(self, address: int, data: bytes) -> None: ...
+    def write(self, address: int, data: Content) -> None: ...
 
 
 class Owner(Protocol):
     """Whoever runs the board: told what leaves it."""
 
     def output(self, data: bytes) -> None: ...
+
+    def transmit(self, frame: bytes) -> None:
+        """The board's network card sends a frame."""
+        ...
 
     def finish(self, status: int) -> None:
         """The guest ended by itself."""
@@ -60,10 +79,44 @@ class Owner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What is in the virtio slots of a board; a slot is always the same device's or empty.
+
+    Every board has a network card with the address `mac` and a random number generator with `mac` as its key.
+    virtio_console: the guest is spoken to through virtio-console once its driver runs; the UART stays.
+    """
+
+    mac: bytes = mac_address(0)
+    disk: Disk | None = None
+    virtio_console: bool = False
+
+
+class Dma:
+    """A board's RAM as devices reach it: checked."""
+
+    def __init__(self, ram: Ram) -> None:
+        self._ram = ram
+
+    def _check(self, address: int, length: int) -> None:
+        if not RAM_BASE <= address <= RAM_BASE + self._ram.size - length:
+            raise AccessFault("dma", address, length)
+
+    def read(self, address: int, length: int) -> bytes:
+        self._check(address, length)
+        return self._ram.read(address, length)
+
+    def write(self, address: int, data: bytes) -> None:
+        self._check(address, len(data))
+        self._ram.write(address, data)
+
+
 class Board:
     """Devices around `harts`. `now()` is the board's own time in ns since it was switched on."""
 
-    def __init__(self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner) -> None:
+    def __init__(
+        self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner, fitting: Fitting = Fitting()
+    ) -> None:
         self.ram = ram
         self.owner = owner
         self.now = now
@@ -72,11 +125,31 @@ class Board:
         self.plic = Plic(hart_count, self._plic_changed)
         self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), owner.output)
         self.finisher = Finisher(owner.finish, owner.reboot)
-        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher]
-        devices += [EmptySlot(index) for index in range(SLOTS)]
+        self.virtio_console: Console | None = None
+        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher, *self._slots(fitting)]
         self.devices = Devices(devices)
         self.firmware: Firmware | None = None
         self.tohost: int | None = None
+
+    def _slots(self, fitting: Fitting) -> list[Device]:
+        """The virtio slots, by their index."""
+        dma = Dma(self.ram)
+        slots: list[Device] = [EmptySlot(index) for index in range(SLOTS)]
+        if fitting.disk is not None:
+            slots[0] = Block(0, dma, self._line(1), fitting.disk)
+        slots[1] = self.net = Net(1, dma, self._line(2), fitting.mac, self.owner.transmit)
+        slots[2] = Rng(2, dma, self._line(3), fitting.mac)
+        if fitting.virtio_console:
+            slots[3] = self.virtio_console = Console(3, dma, self._line(4), self.owner.output)
+        return slots
+
+    def _line(self, source: int) -> Callable[[bool], None]:
+        return lambda level: self.plic.set_level(source, level)
+
+    def receive(self, data: bytes) -> int:
+        """Bytes typed on the console; returns how many the guest's queue took."""
+        console = self.virtio_console
+        return self.uart.receive(data) if console is None or not console.live else console.receive(data)
 
     def attach(self, harts: Sequence[Hart]) -> None:
         """The harts that this board's interrupt lines go to, by their numbers."""
@@ -86,13 +159,17 @@ class Board:
         """Copy the image and a device tree into zeroed RAM and set the harts to its entry. Raises LabError if
         it does not fit."""
         check_fits(image, self.ram.size)
-        tree = fdt.board_tree(
-            len(self.harts), RAM_BASE, self.ram.size, arguments, ISA_STRING, self.devices.all
-        )
-        tree_at = self._place_tree(image, len(tree))
+        tree_at = self._place_tree(image, len(self._tree(arguments, (0, 0))))
+        initrd_at = (tree_at - len(image.initrd)) & ~0xFFF
+        tree = self._tree(arguments, (initrd_at, initrd_at + len(image.initrd)) if image.initrd else None)
         for segment in image.segments:
             self.ram.write(segment.address, segment.data)
+        if image.initrd:
+            self.ram.write(initrd_at, image.initrd)
         self.ram.write(tree_at, tree)
+        information_at = tree_at + (len(tree) + 7 & ~7)
+        if image.next_entry is not None:
+            self.ram.write(information_at, next_stage(image.next_entry))
         self.tohost = image.tohost
         supervisor = image.start_mode == "S"
         if supervisor:
@@ -100,17 +177,27 @@ class Board:
         for hart in self.harts:
             hart.pc = image.entry
             hart.x[10], hart.x[11] = hart.number, tree_at
+            if image.next_entry is not None:
+                hart.x[12] = information_at
             if supervisor:
                 prepare_supervisor(hart)
                 hart.stopped = hart.number != 0
 
-    def _place_tree(self, image: LoadedImage, length: int) -> int:
+    def _tree(self, arguments: str, initrd: tuple[int, int] | None) -> bytes:
+        isa = isa_string(bool(self.harts[0].hypervisor))
+        return fdt.board_tree(
+            len(self.harts), RAM_BASE, self.ram.size, arguments, isa, self.devices.all, initrd
+        )
+
+    def _place_tree(self, image: LoadedImage, tree: int) -> int:
         """As high as possible, 2 MiB aligned where that leaves it clear of the image (the kernel keeps its
-        megapages)."""
+        megapages). Below it goes the initial RAM disk, after it what firmware is told."""
+        length = tree + FIRMWARE_INFORMATION.size + 8
+        below = len(image.initrd) + 4096 if image.initrd else 0
         top = RAM_BASE + self.ram.size
         for align in (DEVICE_TREE_ALIGN, 4096):
             at = (top - length) // align * align
-            if at >= image.end:
+            if at - below >= image.end:
                 return at
         # The image fills RAM to its end; the gap below an S-mode image is the firmware's own.
         if image.start_mode == "S":

@@ -4,7 +4,9 @@ What a row's `rule` means:
     delegated   sie and sip show and change only what mideleg delegates (section 4.1.3)
     lowered     vsie and vsip show what hideleg delegates, one bit lower (section 8.2.11)
     injected    hvip leaves out interrupt lines (section 8.2.4)
-    mstatus     MPP keeps its value when 2, a mode that does not exist, is written
+    mstatus     MPP keeps its value when 2, a mode that does not exist, is written; SD follows FS
+    sstatus     SD follows FS
+    float       illegal while FS is Off; a write makes it Dirty
     mip         STIP is stimecmp's while menvcfg.STCE (Sstc)
     tvec        a write with a reserved mode changes nothing
     satp        a write with an unsupported MODE changes nothing (sections 4.1.11, 8.2.10)
@@ -29,6 +31,7 @@ from engine.isa.csrs import (
     GuestStatus,
     Status,
 )
+from engine.machine import privileged
 from engine.machine.state import HartState
 from engine.machine.traps import IllegalInstruction, VirtualInstruction
 from engine.trace.record import Interrupt
@@ -74,8 +77,8 @@ def read(state: HartState, row: Csr, stored_only: bool = False) -> int:
     value = getattr(state, row.storage)
     if row.storage == "mip" and not stored_only and row.rule != "injected":
         value |= state.lines
-    shown: int = value & _shown(state, row)
-    return shown >> 1 if row.rule == "lowered" else shown
+    shown: int = (value & _shown(state, row)) >> row.shift
+    return shown
 
 
 def write(state: HartState, row: Csr, value: int) -> None:
@@ -86,15 +89,17 @@ def write(state: HartState, row: Csr, value: int) -> None:
     mask = row.writable & _shown(state, row)
     if not state.hypervisor:
         mask &= ~row.guest_bits
-    if row.rule == "lowered":
-        value <<= 1
-    elif row.rule == "mstatus" and (value & Status.MPP) >> Status.MPP_SHIFT == 2:
+    value <<= row.shift
+    if row.rule == "mstatus" and (value & Status.MPP) >> Status.MPP_SHIFT == 2:
         mask &= ~Status.MPP
     elif row.rule == "mip" and state.menvcfg & EnvironmentBits.STCE:
         mask &= ~(1 << Interrupt.SUPERVISOR_TIMER)
     elif (row.rule == "tvec" and value & 3 > 1) or (row.rule == "satp" and value >> 60 not in _SATP_MODES):
         return
-    setattr(state, row.storage, (old & ~mask | value & mask) & MASK64)
+    new = (old & ~mask | value & mask) & MASK64
+    if row.rule in ("mstatus", "sstatus"):
+        new = new | Status.SD if new & Status.FS == Status.FS else new & ~Status.SD
+    setattr(state, row.storage, new)
 
 
 # -- access by an instruction ------------------------------------------------------------------------
@@ -107,6 +112,8 @@ def check(h: Hart, row: Csr, write: bool) -> None:
     reach = _HS if h.virtual or h.privilege == SUPERVISOR else h.privilege
     if row.privilege > reach:
         raise IllegalInstruction
+    if row.rule == "float":
+        privileged.check_floats(h)
     if h.privilege < MACHINE:
         if row.rule == "timer":
             check_gates(h, _TIME, h.menvcfg & EnvironmentBits.STCE != 0, h.henvcfg & EnvironmentBits.STCE != 0, True)
@@ -161,6 +168,8 @@ def store(h: Hart, row: Csr, value: int) -> None:
             h.instret_offset = value - h.retired - 1
     else:
         write(h, row, value)
+        if row.rule == "float":
+            privileged.dirty_floats(h)
         if row.storage in _CONTEXT_WORDS:
             h.refresh()
         if row.storage in TIMER_WORDS:

@@ -9,6 +9,7 @@ kernels written for it find what they look for.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +23,7 @@ LAST_COMPATIBLE_VERSION = 16
 HEADER = struct.Struct(">10I")
 BEGIN_NODE, END_NODE, PROP, NOP, END = 1, 2, 3, 4, 9
 DEPTH_LIMIT = 64
+RNG_SEED = hashlib.sha512(b"ringside").digest()
 
 
 class FdtError(ValueError):
@@ -222,11 +224,13 @@ def board_tree(
     """The device tree of a board: `harts` harts of `isa` (`rv64ima_zicsr_zifencei`) with Sv39, RAM and
     devices.
 
-    `initrd` is the first address and the one after the last. Raises ValueError if bootargs hold a NUL.
+    `initrd` is the first address and the one after the last. `rng-seed` is what a kernel seeds its random
+    numbers with; here it is the same each time, so that a run can be repeated. Raises ValueError if bootargs
+    hold a NUL.
     """
     if "\0" in bootargs:
         raise ValueError("bootargs cannot contain a NUL character")
-    chosen: dict[str, Property] = {"bootargs": bootargs}
+    chosen: dict[str, Property] = {"bootargs": bootargs, "rng-seed": RNG_SEED}
     uart = next((device for device in devices if isinstance(device, Uart16550)), None)
     if uart is not None:
         chosen["stdout-path"] = f"/soc/{uart.nodes()[0].name}"
@@ -270,6 +274,12 @@ def board_tree(
     return build(root)
 
 
+def isa_extensions(isa: str) -> tuple[str, ...]:
+    """The extensions in `rv64ima_zicsr` one by one: ("i", "m", "a", "zicsr")."""
+    letters, *names = isa.removeprefix("rv64").split("_")
+    return (*letters, *names)
+
+
 def _cpu(hart: int, isa: str) -> Node:
     return Node(
         f"cpu@{hart:x}",
@@ -279,6 +289,8 @@ def _cpu(hart: int, isa: str) -> Node:
             "status": "okay",
             "compatible": "riscv",
             "riscv,isa": isa,
+            "riscv,isa-base": isa[:5],
+            "riscv,isa-extensions": isa_extensions(isa),
             "mmu-type": "riscv,sv39",
         },
         (

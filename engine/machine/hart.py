@@ -180,7 +180,8 @@ class Hart(HartState):
 
     # -- fetch ---------------------------------------------------------------------------------------
     def fetch_page(self, pc: int) -> list[Operation]:
-        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that decodes."""
+        """The decoded instructions of pc's page: an operation for each halfword and, last, the one that
+        decodes."""
         physical = self.translate(pc, Access.FETCH)
         offset = self.bus.offset(physical)
         if offset is None:
@@ -339,6 +340,9 @@ class Hart(HartState):
 
     def hfence_gvma(self, *_operands: int) -> None:
         privileged.check_guest_fence(self, True)
+
+    def sfence_order(self) -> None:
+        privileged.check_fence_order(self)
 
     def fence_i(self) -> None:
         """Decoded instructions are coherent with memory (see Memory)."""
@@ -633,8 +637,8 @@ def _nothing() -> None:
 def _undecoded(halves: memoryview, page: int) -> list[Operation]:
     """A page of operations none of which is decoded yet: each decodes its slot when it is first executed.
 
-    An instruction that begins in the page's last halfword and ends in the next page is fetched each time: what follows
-    depends on the address space.
+    An instruction that begins in the page's last halfword and ends in the next page is fetched each time:
+    what follows depends on the address space.
     """
 
     def decode_slot(hart: Hart, pc: int) -> int:

@@ -1,5 +1,5 @@
-"""From a file to what must be put where: ELF64, RISC-V `Image` and flat binaries. Reads bytes, touches no
-machine.
+"""From files to what must be put where: ELF64, RISC-V `Image` and flat binaries, with an initial RAM disk and
+with firmware. Reads bytes, touches no machine.
 
 ELF: Tool Interface Standard 1.2 and the RISC-V psABI; `Image`: Linux,
 Documentation/riscv/boot-image-header.rst; anything else is a flat binary. Segments go to their physical
@@ -10,6 +10,10 @@ whose lowest byte lies below 0x80200000 was linked at the start of RAM and start
 Every file is treated as hostile: whatever its bytes say, `inspect` returns an image or raises LabError with
 what is wrong, where, and what would be right, and its work is bounded by the file's length. Memory a segment
 only reserves (.bss) is never allocated here.
+
+A kernel of 30 MiB is never copied here: the segments of an `Image` or flat binary and the initial RAM disk
+are the very buffers that were given, which may be read-only views of files that every lab of a process
+shares. Only putting them into a machine's RAM copies them.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -28,9 +32,12 @@ from engine.commands import LabError
 RAM_BASE = 0x80000000
 KERNEL_BASE = RAM_BASE + 0x200000
 RAM_LIMIT = 1 << 40
+#: What an initial RAM disk costs beside its bytes: it begins at a page, and above it is the device tree.
+INITRD_SPACE = 0x201000
 
 Kind = Literal["elf", "image", "flat"]
 StartMode = Literal["M", "S"]
+Content = bytes | memoryview
 
 SEGMENTS_LIMIT = 64
 SYMBOLS_LIMIT = 200_000
@@ -41,7 +48,7 @@ class Segment(NamedTuple):
     """`data` goes to physical `address`; the rest up to `memory_size` bytes is zero."""
 
     address: int
-    data: bytes
+    data: Content
     memory_size: int
     executable: bool
 
@@ -98,19 +105,23 @@ class LoadedImage:
     start_mode: StartMode
     symbols: Symbols
     tohost: int | None = None  # physical address of the word through which it ends as under Spike
+    initrd: Content = b""  # the board finds a place for it
+    next_entry: int | None = None  # where firmware, which is what starts, finds its kernel
+    disk: bytes | memoryview | None = None  # what its guests find on their disk, if they have one
 
     @property
     def end(self) -> int:
-        """One past the last physical address it occupies."""
+        """One past the last physical address it occupies, without the initial RAM disk."""
         return self.segments[-1].end
 
     @cached_property
     def memory_needed(self) -> int:
         """Bytes of RAM it needs from RAM_BASE on."""
-        return self.end - RAM_BASE
+        needed = self.end - RAM_BASE
+        return needed + len(self.initrd) + INITRD_SPACE if self.initrd else needed
 
 
-def inspect(content: bytes, name: str, address: int | None = None) -> LoadedImage:
+def inspect(content: Content, name: str, address: int | None = None) -> LoadedImage:
     """Read an image. `address`: where a flat binary or an `Image` goes instead of its usual place.
 
     Raises LabError with a key that begins with "image-" or "elf-"; every one has the parameter `image`, the
@@ -126,8 +137,8 @@ def inspect(content: bytes, name: str, address: int | None = None) -> LoadedImag
                 "Only a flat binary takes an address.",
                 image=name,
             )
-        return _Elf(content, name).load()
-    packing = next((packing for magic, packing in _PACKED.items() if content.startswith(magic)), None)
+        return _Elf(bytes(content), name).load()
+    packing = next((packing for magic, packing in _PACKED.items() if content[: len(magic)] == magic), None)
     if packing is not None:
         raise LabError(
             "image-packed",
@@ -138,6 +149,55 @@ def inspect(content: bytes, name: str, address: int | None = None) -> LoadedImag
     if content[_IMAGE_MAGIC_AT : _IMAGE_MAGIC_AT + 4] == _IMAGE_MAGIC:
         return _load_image(content, name, address)
     return _load_flat(content, name, address)
+
+
+def with_initrd(image: LoadedImage, initrd: Content) -> LoadedImage:
+    """The kernel with an initial RAM disk. Raises LabError "initrd-empty" or "initrd-start"."""
+    if not initrd:
+        raise LabError("initrd-empty", f"The initial RAM disk of {image.name} is empty.", image=image.name)
+    if image.start_mode != "S":
+        raise LabError(
+            "initrd-start",
+            f"{image.name} starts at {image.entry:#x} in M mode and takes no initial RAM disk; a kernel, "
+            f"which starts in S mode from {KERNEL_BASE:#x} on, does.",
+            image=image.name,
+            entry=f"{image.entry:#x}",
+        )
+    return replace(image, initrd=initrd)
+
+
+def with_firmware(image: LoadedImage, firmware: LoadedImage) -> LoadedImage:
+    """The kernel below which `firmware` (OpenSBI's fw_dynamic or fw_jump) starts instead of the built-in one.
+
+    Raises LabError "firmware-start" or "firmware-overlap".
+    """
+    if firmware.start_mode != "M" or image.start_mode != "S":
+        wrong, mode = (firmware, "M") if firmware.start_mode != "M" else (image, "S")
+        raise LabError(
+            "firmware-start",
+            f"{wrong.name} starts at {wrong.entry:#x}; firmware starts in M mode from {RAM_BASE:#x} on, "
+            f"and the kernel above it in S mode from {KERNEL_BASE:#x} on.",
+            image=wrong.name,
+            entry=f"{wrong.entry:#x}",
+            mode=mode,
+        )
+    if firmware.end > image.segments[0].address:
+        raise LabError(
+            "firmware-overlap",
+            f"{firmware.name} reaches to {firmware.end:#x}, into {image.name}, which begins at "
+            f"{image.segments[0].address:#x}.",
+            firmware=firmware.name,
+            end=f"{firmware.end:#x}",
+            image=image.name,
+            address=f"{image.segments[0].address:#x}",
+        )
+    return replace(
+        image,
+        entry=firmware.entry,
+        segments=(*firmware.segments, *image.segments),
+        start_mode="M",
+        next_entry=image.entry,
+    )
 
 
 def check_fits(image: LoadedImage, ram_size: int) -> None:
@@ -169,7 +229,7 @@ _IMAGE_MAGIC_AT = 56
 _IMAGE_BIG_ENDIAN = 1
 
 
-def _load_image(content: bytes, name: str, address: int | None) -> LoadedImage:
+def _load_image(content: Content, name: str, address: int | None) -> LoadedImage:
     if len(content) < _IMAGE_HEADER.size:
         raise LabError(
             "image-header-truncated",
@@ -190,7 +250,7 @@ def _load_image(content: bytes, name: str, address: int | None) -> LoadedImage:
     return LoadedImage(name, "image", start, (segment,), "S", NO_SYMBOLS)
 
 
-def _load_flat(content: bytes, name: str, address: int | None) -> LoadedImage:
+def _load_flat(content: Content, name: str, address: int | None) -> LoadedImage:
     start = RAM_BASE if address is None else address
     segment = _segment(name, start, content, len(content))
     _check_entry_alignment(name, start)
@@ -201,7 +261,9 @@ def _start_mode(lowest: int) -> StartMode:
     return "M" if lowest < KERNEL_BASE else "S"
 
 
-def _segment(name: str, address: int, data: bytes, memory_size: int, *, executable: bool = True) -> Segment:
+def _segment(
+    name: str, address: int, data: Content, memory_size: int, *, executable: bool = True
+) -> Segment:
     end = address + memory_size
     if address < RAM_BASE or end > RAM_LIMIT:
         raise LabError(
@@ -420,7 +482,8 @@ class _Elf:
 
     @staticmethod
     def _physical(address: int, loads: Iterable[tuple[int, ...]]) -> int | None:
-        """Where a linked address, or one that is physical already, is in memory; None if no segment has it."""
+        """Where a linked address, or one that is physical already, is in memory; None if no segment has
+        it."""
         for _, _, _, virtual, physical, _, memory_size, _ in loads:
             if virtual <= address < virtual + memory_size:
                 return address - virtual + physical

@@ -103,9 +103,9 @@ class Memory(MemoryState):
     def read_bytes(self, offset: int, length: int) -> bytes:
         return self.ram[offset : offset + length]
 
-    def write_bytes(self, offset: int, data: bytes) -> None:
+    def write_bytes(self, offset: int, data: bytes | memoryview) -> None:
         """Store any stretch (loading, DMA, hypervisor) and keep every cache true."""
-        at = 0
+        at = touched = 0
         while at < len(data):
             chunk = min(len(data) - at, PAGE - ((offset + at) & 0xFFF))
             page = (offset + at) >> 12
@@ -113,8 +113,10 @@ class Memory(MemoryState):
             self.ram[offset + at : offset + at + chunk] = data[at : at + chunk]
             if self.flags[page] & CODE:
                 self.forget_code(page)
+            touched |= self.flags[page]
             at += chunk
-        self.flush()
+        if touched & TABLE:
+            self.flush()
 
     def set_entry(self, offset: int, entry: int) -> None:
         """Write a page-table entry for a walker that sets A and D: cached translations stay true."""

@@ -287,6 +287,29 @@ def choose_context(h: Hart) -> None:
     h.look_at_interrupts()
 
 
+# -- floating point ----------------------------------------------------------------------------------
+def check_floats(h: Hart) -> None:
+    """Raises while the floating-point unit is off: for a guest, in its own eyes or its host's (sections 3.1.6.6 and
+    8.2.6)."""
+    if not h.mstatus & Status.FS or (h.virtual and not h.vsstatus & Status.FS):
+        raise IllegalInstruction
+
+
+def dirty_floats(h: Hart) -> None:
+    """A floating-point register or fcsr was written: FS becomes Dirty."""
+    h.mstatus = h.mstatus | Status.FS | Status.SD
+    if h.virtual:
+        h.vsstatus = h.vsstatus | Status.FS | Status.SD
+
+
+def rounding_mode(h: Hart, rm: int) -> int:
+    """0 to 4: that of an instruction or, for 7, of frm (section 11.2)."""
+    mode = h.fcsr >> 5 if rm == 7 else rm
+    if mode > 4:
+        raise IllegalInstruction
+    return mode
+
+
 # -- translation -------------------------------------------------------------------------------------
 def data_privilege(h: Hart) -> int:
     """The privilege that loads and stores are checked with (MPRV, section 3.1.6.3)."""

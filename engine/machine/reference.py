@@ -13,15 +13,18 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from engine.bits import MASK64, SIGN64, sign_extend, signed
+from engine.bits import MASK32, MASK64, SIGN64, sign_extend, signed
 from engine.isa.decoder import decode, encoding_of
 from engine.isa.formats import Row
+from engine.isa.table import RAISING, floats_change, uses_floats
+from engine.machine import floats
+from engine.machine.privileged import check_floats, dirty_floats, rounding_mode
 from engine.machine.traps import Trap
 from engine.trace.record import Cause
 
 Operation = Callable[[Any, int], int]
 _CACHE_LIMIT = 1 << 16
-_REGISTERS = ("rs1", "rs2")
+_REGISTERS = {"rs1": "x[rs1]", "rs2": "x[rs2]", "frs1": "f[rs1]", "frs2": "f[rs2]", "frs3": "f[rs3]"}
 #: Primitives that end the instruction elsewhere than at pc + ilen: they return the next pc.
 _CONTROL = ("mret", "sret")
 _SIZED = ("load", "store")
@@ -71,6 +74,37 @@ def remu(a: int, b: int, bits: int) -> int:
     return (a & mask) % (b & mask) if b & mask else a & mask
 
 
+def clz(x: int, bits: int) -> int:
+    return bits - x.bit_length()
+
+
+def ctz(x: int, bits: int) -> int:
+    return (x & -x).bit_length() - 1 if x else bits
+
+
+def cpop(x: int, _bits: int) -> int:
+    return x.bit_count()
+
+
+def rev8(x: int) -> int:
+    return int.from_bytes(x.to_bytes(8, "little"), "big")
+
+
+def box(x: int) -> int:
+    return x & MASK32 | MASK32 << 32
+
+
+def raised(h: Any, result: floats.Result) -> int:
+    """A floating-point result, its flags noted in fcsr."""
+    value, flags = result
+    h.fcsr |= flags
+    return value
+
+
+def unbox(x: int) -> int:
+    return x & MASK32 if x >> 32 == MASK32 else floats.NAN32
+
+
 class _Lowering(ast.NodeTransformer):
     """Rewrites semantics into the body of an operation. `writes`: whether rd is a real register."""
 
@@ -81,7 +115,9 @@ class _Lowering(ast.NodeTransformer):
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id in _REGISTERS:
-            return _expression("0" if self.row.implied.get(node.id) == 0 else f"x[{node.id}]")
+            return _expression("0" if self.row.implied.get(node.id) == 0 else _REGISTERS[node.id])
+        if node.id == "rm":
+            return _expression("rounding_mode(h, rm)")
         if node.id == "ilen":
             return ast.Constant(self.row.length)
         if node.id.endswith("_index"):
@@ -92,6 +128,8 @@ class _Lowering(ast.NodeTransformer):
         target = node.targets[0]
         assert isinstance(target, ast.Name)
         value = self.visit(node.value)
+        if target.id == "frd":
+            return _statement("f[rd] = V & M", V=value)
         if target.id != "rd":
             return ast.Assign([target], value)
         if not self.writes:
@@ -129,7 +167,9 @@ class _Lowering(ast.NodeTransformer):
         if name in _SIZED:
             size = ast.literal_eval(args.pop(1))
             return ast.Call(_expression(f"h.{name}{8 * size}"), args, [])
-        if name in globals():
+        if name in RAISING:
+            return _expression("raised(h, V)", V=ast.Call(node.func, args, []))
+        if name in _FUNCTIONS:
             return ast.Call(node.func, args, [])
         return ast.Call(_expression(f"h.{name}"), args, [])
 
@@ -153,8 +193,18 @@ def _expression(text: str, **values: ast.expr) -> ast.expr:
     return statement.value
 
 
+#: Primitives that are plain functions; the others are methods of the hart.
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        mulh, mulhsu, mulhu, div, rem, divu, remu, clz, ctz, cpop, rev8, box, unbox, raised, floats.fclass,
+        check_floats, dirty_floats, rounding_mode,
+        *(getattr(floats, name) for name in sorted(RAISING)),
+    )
+}  # fmt: skip
+
 _TEMPLATE = """
-def make(rd, rs1, rs2, imm, shamt, uimm, csr):
+def make(rd, rs1, rs2, rs3, imm, shamt, uimm, csr, rm):
     def op(h, pc):
         x = h.x
     return op
@@ -169,6 +219,10 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
     if factory is None:
         lowering = _Lowering(row, writes)
         body = [lowering.visit(statement) for statement in ast.parse(row.semantics).body]
+        if uses_floats(row):
+            body = [*map(_statement, ("check_floats(h)", "f = h.f")), *body]
+        if floats_change(row):
+            body.append(_statement("dirty_floats(h)"))
         module = ast.parse(_TEMPLATE)
         operation = module.body[0].body[0]  # type: ignore[attr-defined]
         if lowering.jumps:
@@ -176,18 +230,16 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
             operation.body += [following, *body, ast.Return(_expression("next_pc"))]
         else:
             operation.body += [*body, ast.Return(_expression(f"pc + {row.length}"))]
-        names: dict[str, Any] = {
-            "M": MASK64, "S": SIGN64,
-            **{f.__name__: f for f in (mulh, mulhsu, mulhu, div, rem, divu, remu)},
-        }  # fmt: skip
+        names = {"M": MASK64, "S": SIGN64, **_FUNCTIONS}
         exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)  # noqa: S102
-        factory = _factories[key] = names["make"]
+        make: Callable[..., Operation] = names["make"]  # type: ignore[assignment]
+        factory = _factories[key] = make
     return factory
 
 
 def operation(word: int) -> Operation:
-    """The operation of the instruction at the begin of `word`. An illegal one raises an illegal-instruction trap when it
-    is executed."""
+    """The operation of the instruction at the begin of `word`. An illegal one raises an illegal-instruction
+    trap when it is executed."""
     word = encoding_of(word)
     found = _operations.get(word)
     if found is None:
@@ -203,7 +255,7 @@ def operation(word: int) -> Operation:
     return found
 
 
-_ARGUMENTS = ("rd", "rs1", "rs2", "imm", "shamt", "uimm", "csr")
+_ARGUMENTS = ("rd", "rs1", "rs2", "rs3", "imm", "shamt", "uimm", "csr", "rm")
 
 
 def _illegal(word: int) -> Operation:

@@ -148,6 +148,7 @@ class HartState(ctypes.Structure):
     stval: int
     scounteren: int
     satp: int
+    fcsr: int
     menvcfg: int
     stimecmp: int
     mtval2: int

@@ -25,9 +25,9 @@ import { Emitter } from './events.js';
  * @typedef {{id: string, titleKey: string, mount: (root: HTMLElement, app: App) => Panel}} PanelDefinition
  *
  * Events: `selection` (the selection changed), `guest` (the guest that the dock is about changed), `connection`,
- * `presence`, `language`, `theme`, `busy`. Events of the lab itself are `app.store.on(...)`.
+ * `presence`, `language`, `theme`, `busy`, `fetch` (how far the server is with fetching an operating system). Events of the lab itself are `app.store.on(...)`.
  * @typedef {{selection: Selection | null, guest: number | null, connection: Connection, presence: number,
- *            language: Language, theme: Theme, busy: string | null}} AppEvents
+ *            language: Language, theme: Theme, busy: string | null, fetch: import('./protocol.js').Fetch}} AppEvents
  */
 
 /** A refusal by the server, for the person who caused it. */
@@ -66,6 +66,7 @@ export class ProblemError extends Error {
  * @property {() => void} openCommands
  * @property {() => void} upload
  * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
+ * @property {() => void} openSystems
  * @property {() => void} renameLab
  * @property {(selection: Selection) => void} rename
  * @property {(selection: Selection) => void} remove

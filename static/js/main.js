@@ -9,6 +9,7 @@ import { Overlay } from './chrome/overlay.js';
 import { Palette } from './chrome/palette.js';
 import { Splitters } from './chrome/splitters.js';
 import { Stage } from './chrome/stage.js';
+import { systemsDialog } from './chrome/systems.js';
 import { announcer, toasts } from './chrome/toasts.js';
 import { TopBar } from './chrome/topbar.js';
 import { byId, translate } from './dom.js';
@@ -70,6 +71,7 @@ const parts = {
     const { left, top, right, bottom } = byId('canvas').getBoundingClientRect();
     return x >= left && x < right && y >= top && y < bottom ? view.hit(x - left, y - top)?.host ?? null : null;
   },
+  openSystems: () => systemsDialog(app),
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),
   remove: (selection) => remove(app, selection),
@@ -132,6 +134,7 @@ link.start({
     app.progress = fraction;
     app.emit('busy', app.busy);
   },
+  fetch: (state) => app.emit('fetch', state),
   refused: (problem) => {
     app.refusal = problem;
     app.setConnection('refused');

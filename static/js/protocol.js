@@ -9,6 +9,7 @@ export const PROTOCOL = 1;
 
 /**
  * @typedef {{key: string, message: string, params?: Record<string, string | number>}} Problem
+ * @typedef {{stage: string, done: number, total: number, running: boolean, problem: Problem | null}} Fetch  done and total in bytes
  * @typedef {{type: string, [field: string]: unknown}} Command
  * @typedef {{type: string, [field: string]: unknown}} Query
  *
@@ -16,7 +17,7 @@ export const PROTOCOL = 1;
  * @typedef {{id: number, name: string, host: number, image: string, vcpus: number, memory_mib: number,
  *            arguments: string}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
- *            title_key: string | null, source: string | null,
+ *            title_key: string | null, source: string | null, arguments: string, title: string | null,
  *            snapshot?: {image: string, stack: string, vcpus: number, arguments: string} | null}} Image
  * @typedef {{name: string, hosts: Host[], guests: Guest[], images: Image[], speed: string, unit: 'trap' | 'instruction',
  *            running: boolean, undo: string | null, redo: string | null}} LabDocument

@@ -23,7 +23,7 @@ from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program
-from tests.conformance.programs import ALIAS, BASE, LARGE_PAGE, STATE_CSRS
+from tests.conformance.programs import ALIAS, BASE, FLOATS, LARGE_PAGE, STATE_CSRS
 
 TRAP = struct.Struct("<7Q8x")
 TRAP_FIELDS = ("cause", "epc", "tval", "status", "mode", "pending", "vector")
@@ -78,6 +78,17 @@ def _differences(program: Program, theirs: bytes, ours: bytes, who: str) -> Iter
         )
         if expected_value != actual_value:
             yield f"x{number}: {who} {expected_value:#x}, we {actual_value:#x}"
+    for number in range(32):
+        expected_value, actual_value = (
+            struct.unpack_from("<Q", memory, state + FLOATS + 8 * number)[0] for memory in (theirs, ours)
+        )
+        if expected_value != actual_value:
+            yield f"f{number}: {who} {expected_value:#x}, we {actual_value:#x}"
+    expected_value, actual_value = (
+        struct.unpack_from("<Q", memory, state + FLOATS - 8)[0] for memory in (theirs, ours)
+    )
+    if expected_value != actual_value:
+        yield f"fcsr: {who} {expected_value:#x}, we {actual_value:#x}"
     entries = range(program.symbols["root_table"] - BASE, program.symbols["arena"] - BASE)
     begin, end = (program.symbols[name] - BASE for name in ("signature", "signature_end"))
     skipped = range(state, program.symbols["log_end"] - BASE)  # compared above

@@ -45,6 +45,13 @@ _start:
     csrw mepc, t0
     li t0, 0x1800
     csrc mstatus, t0
+    li t0, 0x6000               # FS: Dirty while the registers are filled
+    csrs mstatus, t0
+{float_registers}
+    li t0, {fcsr}
+    fscsr t0
+    li t0, 0x6000
+    csrc mstatus, t0
     li t0, {mstatus}
     csrs mstatus, t0
 {registers}
@@ -93,7 +100,16 @@ machine_trap:
     beqz t1, 2f
     csrw mepc, s11
     j machine_return
-2:  csrr t1, mepc
+2:  csrr t1, mepc              # past the instruction, 2 or 4 bytes; the body is at BASE or at its alias
+    slli t0, t1, 34
+    srli t0, t0, 34
+    li t2, {base}
+    add t0, t0, t2
+    lhu t0, 0(t0)
+    andi t0, t0, 3
+    sltiu t0, t0, 3
+    slli t0, t0, 1
+    sub t1, t1, t0
     addi t1, t1, 4
     csrw mepc, t1
 machine_return:
@@ -146,7 +162,16 @@ supervisor_trap:
     beqz t1, 2f
     csrw sepc, s11
     j supervisor_return
-2:  csrr t1, sepc
+2:  csrr t1, sepc              # past the instruction, 2 or 4 bytes; the body is at BASE or at its alias
+    slli t0, t1, 34
+    srli t0, t0, 34
+    li t2, {base}
+    add t0, t0, t2
+    lhu t0, 0(t0)
+    andi t0, t0, 3
+    sltiu t0, t0, 3
+    slli t0, t0, 1
+    sub t1, t1, t0
     addi t1, t1, 4
     csrw sepc, t1
 supervisor_return:
@@ -186,6 +211,12 @@ store_state:
     csrr t0, mscratch
     sd t0, 80(a0)
 {store_csrs}
+    li t0, 0x6000
+    csrs mstatus, t0
+    frcsr t0
+    sd t0, {fcsr_offset}(a0)
+    addi a0, a0, {floats_offset}
+{store_floats}
     li t0, 0x100000
     li t1, 0x5555
     sw t1, 0(t0)

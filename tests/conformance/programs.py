@@ -3,8 +3,8 @@
 A program's shape:
 
     _start (M)  ->  prepare: trap vectors, delegation, page tables, registers  ->  body in M, S or U
-    every trap: its handler logs cause, epc, tval, status and mode, and goes on at epc + 4, or at s11 after
-    a failed fetch
+    every trap: its handler logs cause, epc, tval, status and mode, and goes on after the instruction, or at
+    s11 when it could not be fetched
     the body ends with ecall and a7 = MAGIC  ->  store registers and CSRs  ->  finisher
 
 Registers with a meaning in the body: gp (next output word), s9 (address at hand), s10 (the arena's middle),
@@ -22,6 +22,8 @@ from pathlib import Path
 
 from engine.isa.csrs import Status
 from engine.isa.decoder import decode
+from engine.isa.disassembler import disassemble
+from engine.isa.table import ROWS
 
 BASE = 0x8000_0000
 MAGIC = 0x5117
@@ -92,8 +94,14 @@ REGISTER_REGISTER = [
     "remw",
     "remuw",
 ]
+REGISTER_REGISTER += [
+    *("add.uw", "sh1add", "sh2add", "sh3add", "sh1add.uw", "sh2add.uw", "sh3add.uw", "andn", "orn", "xnor"),
+    *("max", "maxu", "min", "minu", "rol", "ror", "rolw", "rorw", "bclr", "bext", "binv", "bset"),
+]
+BIT_UNARY = ["clz", "clzw", "ctz", "ctzw", "cpop", "cpopw", "sext.b", "sext.h", "zext.h", "orc.b", "rev8"]
 REGISTER_IMMEDIATE = ["addi", "slti", "sltiu", "xori", "ori", "andi", "addiw"]
 SHIFTS = {"slli": 64, "srli": 64, "srai": 64, "slliw": 32, "srliw": 32, "sraiw": 32}
+SHIFTS |= {"slli.uw": 64, "rori": 64, "roriw": 32, "bclri": 64, "bexti": 64, "binvi": 64, "bseti": 64}
 UPPER = ("lui", "auipc")
 LOADS = {"lb": 1, "lbu": 1, "lh": 2, "lhu": 2, "lw": 4, "lwu": 4, "ld": 8}
 STORES = {"sb": 1, "sh": 2, "sw": 4, "sd": 8}
@@ -115,9 +123,29 @@ OTHERS = [
     "sret",
     "wfi",
     "sfence.vma",
+    "sinval.vma",
+    "sfence.w.inval",
+    "sfence.inval.ir",
+    "fence.tso",
+    "pause",
 ]
+FLOATING = [row for row in ROWS if row.extension in {"F", "D"}]
+COMPRESSED = [row for row in ROWS if row.length == 2]
+#: Halfwords that are encodings and change nothing: those that would write x0.
+HINTS = [
+    half
+    for half in range(1 << 16)
+    if (row := decode(half)) is not None
+    and row.length == 2
+    and row.operands(half).get("rd") == 0
+    and row.mnemonic not in {"c.j", "c.jr"}
+]
+ILLEGAL_HALVES = [half for half in range(1 << 16) if half & 3 != 3 and decode(half) is None]
 COVERED = frozenset(
     [
+        *(row.mnemonic for row in COMPRESSED),
+        *(row.mnemonic for row in FLOATING),
+        *BIT_UNARY,
         *REGISTER_REGISTER,
         *REGISTER_IMMEDIATE,
         *SHIFTS,
@@ -160,6 +188,10 @@ STATE_CSRS = [
 ]
 
 
+#: Where in `state` the floating-point registers are; fcsr is right before them.
+FLOATS = 256 + 8 * len(STATE_CSRS) + 8
+
+
 @dataclass(frozen=True)
 class Case:
     """One program and where to look in memory: `regions` are (label, begin label, end label)."""
@@ -171,6 +203,37 @@ class Case:
     @property
     def name(self) -> str:
         return f"{self.scenario}-{self.seed}"
+
+
+def float_lines(rng: random.Random) -> str:
+    """Random values for all floating-point registers."""
+    return "\n".join(f"    li t0, {float_value(rng)}\n    fmv.d.x f{number}, t0" for number in range(32))
+
+
+def float_value(rng: random.Random) -> int:
+    """A word that is a double, a boxed single or neither; often special, or near where rounding changes."""
+    if rng.random() < 0.5:
+        return 0xFFFF_FFFF_0000_0000 | number_word(rng, 8, 23)
+    return number_word(rng, 11, 52) if rng.random() < 0.9 else rng.getrandbits(64)
+
+
+def number_word(rng: random.Random, exponent_bits: int, fraction_bits: int) -> int:
+    """A number of an IEEE 754 format: exponents near each other, near the ends, or any."""
+    greatest = (1 << exponent_bits) - 1
+    middle = greatest >> 1
+    exponent = rng.choice(
+        (
+            0, 0, 1, 2, greatest, greatest - 1, greatest - 2, rng.randrange(greatest + 1),
+            middle, middle + rng.randrange(-3, 4), middle + rng.randrange(-3, 4),
+            middle + rng.choice((fraction_bits, 31, 32, 63, 64, -fraction_bits)) + rng.randrange(-2, 3),
+        )
+    )  # fmt: skip
+    ones = (1 << fraction_bits) - 1
+    fraction = rng.choice(
+        (0, 0, 1, ones, 1 << (fraction_bits - 1), rng.getrandbits(fraction_bits), rng.getrandbits(fraction_bits),
+         ones ^ ((1 << rng.randrange(fraction_bits)) - 1), (1 << rng.randrange(fraction_bits)) - 1)
+    )  # fmt: skip
+    return (rng.getrandbits(1) << exponent_bits | exponent) << fraction_bits | fraction
 
 
 def register_lines(rng: random.Random) -> str:
@@ -216,10 +279,12 @@ class Body:
     # -- the base ISA
     def arithmetic(self) -> None:
         rng = self.rng
-        match rng.randrange(6):
+        match rng.randrange(7):
             case 0 | 1 | 2:
                 name = rng.choice(REGISTER_REGISTER)
                 self.add(f"{name} {self.register()}, {self.source()}, {self.source()}")
+            case 6:
+                self.add(f"{rng.choice(BIT_UNARY)} {self.register()}, {self.source()}")
             case 3:
                 immediate = rng.choice((rng.randrange(-2048, 2048), rng.randrange(-4, 5), -2048, 2047))
                 self.add(f"{rng.choice(REGISTER_IMMEDIATE)} {self.register()}, {self.source()}, {immediate}")
@@ -270,19 +335,21 @@ class Body:
             case 2:
                 self.add(f"jal {self.register()}, {label}")
             case 3:
-                self.add(f"la s9, {label}", f"jalr {self.register()}, {rng.choice((0, 1))}(s9)")
+                self.add(f"la s9, {label}", f"jalr {self.register()}, {rng.choice((0, 1, 1))}(s9)")
         for _ in range(rng.randrange(1, 4)):
             self.arithmetic()
         self.lines.append(f"{label}:")
 
     def bad_jump(self) -> None:
-        """A jump to a misaligned address or to nowhere. The handler goes on at s11."""
+        """A jump into the middle of an instruction (its second half is c.li) or to nowhere. The handler goes
+        on at s11."""
         rng = self.rng
         label = self.label()
         self.add(f"la s11, {label}")
         match rng.randrange(4):
             case 0:
-                self.add(f"la s9, {label}", f"jalr {self.register()}, {rng.choice((2, 3, -2))}(s9)")
+                self.add("la s9, 1f", f"jalr {self.register()}, {rng.choice((2, 3))}(s9)")
+                self.lines.append(f"1: .word {0x4501_0013 | rng.randrange(1, 32) << 23}")
             case 1:
                 self.add(f"li s9, {rng.choice((0, 0x1000_0000_0000, 0x50, 0x2000_0000_0000_0000, 1 << 63))}")
                 self.add(f"jalr {self.register()}, 0(s9)")
@@ -296,9 +363,7 @@ class Body:
     def bad_access(self) -> None:
         """A load or store where there is no memory."""
         rng = self.rng
-        address = rng.choice(
-            (0, 8, 0x1800_0000, 0x1_0000_0000_0000, 1 << 63, (1 << 64) - 8, 0x7FFF_FFFF_FFF0)
-        )
+        address = rng.choice((0, 8, 0x1800_0000, 0x1_0000_0000_0000, 1 << 63, (1 << 64) - 8, 0x7FFF_FFFF_FFF0))
         self.add(f"li s9, {address}")
         name = rng.choice([*LOADS, *STORES, "amoadd.w", "amoor.d", "lr.w", "lr.d"])
         if name.startswith("lr"):
@@ -310,7 +375,78 @@ class Body:
             self.add(f"{name} {self.register()}, {rng.randrange(-8, 8) // size * size}(s9)")
 
     def environment(self) -> None:
-        self.add(self.rng.choice(("ecall", "ebreak", "fence", "fence.i", "fence rw, w")))
+        self.add(self.rng.choice(("ecall", "ebreak", "fence", "fence.i", "fence rw, w", "fence.tso", "pause")))
+
+    # -- floating point
+    def floating(self) -> None:
+        """One instruction of F or D: any registers, any rounding mode, now and then a reserved one."""
+        rng = self.rng
+        row = rng.choice(FLOATING)
+        if rng.random() < 0.08:
+            choice = rng.randrange(4)
+            self.add(
+                (f"fsrmi {rng.randrange(8)}", f"fsflagsi {rng.randrange(32)}",
+                 f"li s9, {rng.getrandbits(8)}\n    fscsr {self.register()}, s9", "frflags s9")[choice]
+            )  # fmt: skip
+            if choice == 3:
+                self.output("s9")
+            return
+        if rng.random() < 0.15:
+            number = rng.randrange(32)
+            self.add(f"li s9, {float_value(rng)}", f"fmv.d.x f{number}, s9")
+        if "(" in row.syntax:
+            size = 8 if "d" in row.mnemonic else 4
+            self.add(f"{row.mnemonic} f{rng.randrange(32)}, {rng.randrange(-2000, 2000) // size * size}(s10)")
+            return
+        operands = {name: rng.randrange(32) for name in row.fields if name[0] == "r"}
+        if "frd" not in row.syntax:
+            operands["rd"] = rng.choice([0, *FREE])
+        elif "frs1" not in row.syntax:
+            operands["rs1"] = rng.choice([0, *FREE])
+        if "rm" in row.fields:
+            operands["rm"] = rng.choice((0, 1, 2, 3, 4, 7, 7, 7)) if "rm" in row.syntax else 0
+        word = row.encode(**operands)
+        if "rm" in row.fields and rng.random() < 0.02:
+            self.add(f".word {word & ~0x7000 | rng.choice((5, 6)) << 12}")
+            return
+        self.add(disassemble(word, 0))
+
+    # -- compressed instructions
+    def compressed(self) -> None:
+        """One compressed instruction, with an address in its base register or a label in its way."""
+        rng = self.rng
+        if rng.random() < 0.1:
+            self.add(f".half {rng.choice(HINTS)}")
+            return
+        row = rng.choice(COMPRESSED)
+        operands: dict[str, int] = {}
+        for field in row.fields:
+            low, high, step = row.limits(field)
+            allowed = [
+                number
+                for number in range(low, high + 1, step)
+                if number not in row.excluded.get(field, ()) and (field[0] != "r" or number in FREE)
+            ]
+            operands[field] = rng.choice(allowed)
+        base = operands.get("rs1", row.implied.get("rs1"))
+        text = disassemble(row.encode(**operands), 0)
+        if "target" in row.syntax:
+            label = self.label()
+            self.add(f"{text.rpartition(' ')[0]} {label}")
+        elif row.mnemonic in {"c.jr", "c.jalr"}:
+            label = self.label()
+            self.add(f"la x{base}, {label}", text)
+        else:
+            if "(" in row.syntax:
+                self.add(
+                    f"mv x{base}, s10",
+                    *([f"addi x{base}, x{base}, {rng.randrange(8)}"] * (rng.random() < 0.2)),
+                )
+            self.add(text)
+            return
+        for _ in range(rng.randrange(1, 4)):
+            self.arithmetic()
+        self.lines.append(f"{label}:")
 
     # -- privilege
     def csr(self) -> None:
@@ -364,7 +500,10 @@ class Body:
         )
 
     def illegal(self) -> None:
-        self.add(f".word {illegal_word(self.rng)}")
+        if self.rng.random() < 0.3:
+            self.add(f".half {self.rng.choice(ILLEGAL_HALVES)}")
+        else:
+            self.add(f".word {illegal_word(self.rng)}")
 
     def privileged(self) -> None:
         """Instructions that are legal only at some level, under some bits of mstatus."""
@@ -373,7 +512,9 @@ class Body:
         self.add(f"la s11, {label}")
         match rng.randrange(7):
             case 0:
-                self.add(f"sfence.vma {self.source()}, {self.source()}")
+                self.add(f"{rng.choice(('sfence', 'sinval'))}.vma {self.source()}, {self.source()}")
+                if self.mode != "u":  # where QEMU 7.2 permits what Svinval forbids
+                    self.add(rng.choice(("sfence.w.inval", "sfence.inval.ir")))
             case 1:
                 self.add("csrr s9, satp", "csrw satp, s9")
             case 2:
@@ -519,18 +660,19 @@ class CsrAccess:
 #: QEMU has more extensions or makes another legal (WARL) choice where `why` says so; writes stay within
 #: what both implement, so that what is compared is defined by the privileged specification.
 CSR_ACCESSES = (
-    CsrAccess("mstatus", 0x7E19AA, "no FS, VS, UXL and MPP = 2: QEMU keeps bits of extensions that are off"),
-    CsrAccess("sstatus", 0xC0122, "the same"),
+    CsrAccess("mstatus", 0x7E79AA, "no VS, UXL and MPP = 2: QEMU keeps bits of extensions that are off"),
+    CsrAccess("sstatus", 0xC6122, "the same"),
+    CsrAccess("fflags", 0x1F),
+    CsrAccess("frm", 7),
+    CsrAccess("fcsr", 0xFF),
     CsrAccess("mie", 0xAAA, "QEMU keeps VS-level bits without the H extension"),
     CsrAccess("sie", 0x222, "the same"),
     CsrAccess("mip", 0x222, "the same"),
     CsrAccess("sip", 0x222, "the same"),
-    CsrAccess(
-        "medeleg", 0xB1FF, "QEMU also delegates causes 10, 11 and 20 to 23; ecall from S is how a body ends"
-    ),
+    CsrAccess("medeleg", 0xB1FF, "QEMU also delegates causes 10, 11 and 20 to 23; ecall from S is how a body ends"),
     CsrAccess("mideleg", 0x222, "QEMU keeps VS-level bits"),
-    CsrAccess("mepc", (1 << 64) - 4, "QEMU keeps bit 1 without the C extension, and faults at mret instead"),
-    CsrAccess("sepc", (1 << 64) - 4, "the same"),
+    CsrAccess("mepc", (1 << 64) - 2, "QEMU keeps bit 0"),
+    CsrAccess("sepc", (1 << 64) - 2, "the same"),
     CsrAccess("mcause"),
     CsrAccess("scause"),
     CsrAccess("mtval"),
@@ -539,9 +681,7 @@ CSR_ACCESSES = (
     CsrAccess("sscratch", restore=True),
     CsrAccess("mtvec", (1 << 64) - 3, "a reserved mode: QEMU drops the whole write", restore=True),
     CsrAccess("stvec", (1 << 64) - 3, "the same", restore=True),
-    CsrAccess(
-        "satp", (8 << 60) | (1 << 44) - 1, "QEMU has Sv48 and Sv57 too, and 16 bits of ASID", restore=True
-    ),
+    CsrAccess("satp", (8 << 60) | (1 << 44) - 1, "QEMU has Sv48 and Sv57 too, and 16 bits of ASID", restore=True),
     CsrAccess("mcounteren", 7, "QEMU has the performance counters"),
     CsrAccess("scounteren", 7, "the same"),
     CsrAccess("menvcfg", 1, "QEMU keeps bits of cache-block extensions"),
@@ -556,8 +696,6 @@ CSR_ACCESSES = (
 #: Numbers without a register on either side.
 UNKNOWN_CSRS = (
     0x000,
-    0x001,
-    0x003,
     0x101,
     0x109,
     0x110,
@@ -682,9 +820,7 @@ def illegal_word(rng: random.Random) -> int:
 def vectors(level: str, mark: str) -> str:
     """A vector table whose entries leave the cause they are for in `mark`, which the handler logs."""
     jumps = [f"    j {level}_trap"] + [f"    j {level}_vector_{cause}" for cause in range(1, 16)]
-    entries = [
-        f"{level}_vector_{cause}: csrwi {mark}, {cause & 7}\n    j {level}_trap" for cause in range(1, 16)
-    ]
+    entries = [f"{level}_vector_{cause}: csrwi {mark}, {cause & 7}\n    j {level}_trap" for cause in range(1, 16)]
     return "\n".join(jumps + entries)
 
 
@@ -709,14 +845,20 @@ SYNCHRONOUS = 0xB1FF
 PLAIN: dict[Step, float] = {Body.arithmetic: 8, Body.load_store: 3, Body.branch: 1}
 SCENARIOS: dict[str, Scenario] = {
     "integer": Scenario({**PLAIN, Body.atomic: 2}, length=250),
+    "compressed": Scenario(
+        {Body.compressed: 8, Body.arithmetic: 1, Body.branch: 1, Body.illegal: 0.3},
+        delegation=SYNCHRONOUS,
+        length=200,
+    ),
+    "floating": Scenario(
+        {Body.floating: 12, Body.arithmetic: 1, Body.compressed: 1, Body.branch: 0.5}, status=0x6000, length=300
+    ),
     "memory": Scenario(
         {Body.arithmetic: 2, Body.load_store: 5, Body.atomic: 4, Body.bad_access: 1}, delegation=SYNCHRONOUS
     ),
     "jumps": Scenario({Body.arithmetic: 2, Body.branch: 4, Body.bad_jump: 2}, delegation=SYNCHRONOUS),
     "illegal": Scenario({Body.arithmetic: 1, Body.illegal: 4, Body.environment: 1}, delegation=SYNCHRONOUS),
-    "csrs": Scenario(
-        {Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120
-    ),
+    "csrs": Scenario({Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120),
     "privilege": Scenario(
         {Body.arithmetic: 1, Body.privileged: 5, Body.bad_access: 1},
         delegation=SYNCHRONOUS,
@@ -783,16 +925,19 @@ def build(name: str, scenario: Scenario, seed: int, written: str = "") -> Case:
         alias_offset=ALIAS - BASE if scenario.paging and mode == "u" else 0,
         mstatus=status,
         registers=registers,
-        store_registers="\n".join(
-            f"    sd x{number}, {8 * number}(a0)" for number in range(1, 32) if number != 10
-        ),
+        float_registers=float_lines(rng),
+        fcsr=rng.choice((0, rng.getrandbits(5) | rng.randrange(5) << 5)),
+        store_floats="\n".join(f"    fsd f{number}, {8 * number}(a0)" for number in range(32)),
+        fcsr_offset=256 + 8 * len(STATE_CSRS),
+        floats_offset=FLOATS,
+        store_registers="\n".join(f"    sd x{number}, {8 * number}(a0)" for number in range(1, 32) if number != 10),
         store_csrs="\n".join(
             f"    csrr t0, {name}\n    sd t0, {256 + 8 * index}(a0)" for index, name in enumerate(STATE_CSRS)
         ),
         body="\n".join(body.lines),
         tables=tables(rng),
         arena="\n".join(arena_page(rng) for _ in range(4)),
-        state_size=256 + 8 * len(STATE_CSRS),
+        state_size=FLOATS + 256,
         log_size=64 * LOG_ENTRIES,
     )
     return Case(name, seed, source)

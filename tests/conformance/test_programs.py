@@ -42,7 +42,9 @@ def test_same_memory_in_a_vm(scenario: str) -> None:
 EXPECTED_CAUSES: dict[str, set[int]] = {
     "integer": {4, 6, 8, 9, 11},
     "memory": {4, 5, 6, 7},
-    "jumps": {0, 1},
+    "compressed": {2, 3},
+    "floating": {2},
+    "jumps": {1},
     "illegal": {2, 3},
     "csrs": {2},
     "privilege": {2, 3, 5, 7},

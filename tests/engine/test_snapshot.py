@@ -27,8 +27,9 @@ from engine.commands import (
 )
 from engine.document import GuestRow
 from engine.hypervisor.host import Host
-from engine.images import builtin_rows
+from engine.images import Images, builtin_rows
 from engine.lab import Lab
+from engine.library import Library
 from engine.machine.loader import inspect
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.rings import Trace
@@ -68,7 +69,7 @@ def test_a_machine_goes_on_as_if_it_had_never_stopped(stack: Stack, harts: int) 
         first.run(position)
         late, ended = Trace(), bytearray()
         second = snapshot.resume(
-            snapshot.read(_file(first, early)), 1, late, lambda _guest, data: ended.extend(data)  # noqa: B023
+            snapshot.read(_file(first, early)), Images(Library()), 1, late, lambda _guest, data: ended.extend(data)  # noqa: B023
         )
         second.run(END - position)
         assert late.hash() == trace.hash(), position
@@ -305,4 +306,4 @@ def test_a_page_outside_of_its_memory() -> None:
     found = snapshot.read(_kept("type1-trap-and-emulate"))
     found.state["machine"]["pages"][0x80000 + (MEMORY_MIB << 8)] = bytes(4096)
     with pytest.raises(LabError, match="no page of its memory"):
-        snapshot.try_out(found)
+        snapshot.try_out(found, Images(Library()))

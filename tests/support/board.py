@@ -7,7 +7,7 @@ from engine.devices.clint import Clint
 from engine.devices.finisher import Finisher
 from engine.devices.plic import Plic
 from engine.devices.uart import Uart16550
-from engine.devices.virtio import SLOTS, EmptySlot
+from engine.devices.virtio.mmio import SLOTS, EmptySlot
 
 
 class Devices:

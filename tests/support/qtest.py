@@ -61,6 +61,13 @@ class Qtest:
     def write(self, address: int, size: int, value: int) -> None:
         self._ask(f"write{_LETTERS[size]}", f"{address:#x}", f"{value:#x}")
 
+    def load(self, address: int, length: int) -> bytes:
+        """Guest memory."""
+        return bytes.fromhex(self._ask("read", f"{address:#x}", f"{length:#x}").removeprefix("0x"))
+
+    def store(self, address: int, data: bytes) -> None:
+        self._ask("write", f"{address:#x}", f"{len(data):#x}", f"0x{data.hex()}")
+
     def set_line(self, device: str, line: int, level: bool) -> None:
         """Drive an input of a device, given by its QOM path."""
         self._ask("set_irq_in", device, "unnamed-gpio-in", str(line), str(int(level)))

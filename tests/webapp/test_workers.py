@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import gevent.queue
@@ -37,8 +38,8 @@ def ear() -> Ear:
 
 
 @pytest.fixture
-def pool(ear: Ear) -> Iterator[Pool]:
-    pool = Pool(1, ear)
+def pool(ear: Ear, tmp_path: Path) -> Iterator[Pool]:
+    pool = Pool(1, ear, tmp_path)
     pool.start()
     yield pool
     pool.stop()

@@ -64,6 +64,7 @@ export class Palette {
         stack.deprivileged ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
       ))),
       section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
+        h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
         h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
         h('button', { type: 'button', onclick: () => app.actions?.run('assemble') }, icon(ICONS.code), app.t('do.assemble'))), this.refusal, this.file),
       h('p.palette-hint', null, app.t('palette.hint')),
@@ -75,7 +76,7 @@ export class Palette {
     const { app } = this;
     const item = this.item(
       { kind: 'image', id: image.id }, image.name, this.describe(image), image.kind === 'assembly' ? 'user' : 'kernel',
-      image.builtin ? 'V' : image.snapshot ? 'S' : image.kind === 'assembly' ? 'A' : 'U',
+      image.builtin ? 'V' : image.snapshot ? 'S' : image.kind === 'assembly' ? 'A' : image.kind === 'linux' ? 'L' : 'U',
     );
     if (!image.snapshot) return item;
     const title = app.t('palette.download', { name: image.name });
@@ -90,6 +91,7 @@ export class Palette {
     const size = image.size < 1024 ? `${app.n(image.size)} B` : `${app.n(Math.round(image.size / 1024))} KiB`;
     if (image.title_key && app.i18n.has(image.title_key)) return app.t(image.title_key);
     if (image.snapshot) return app.t('palette.snapshot', { size, stack: app.t(`stack.${image.snapshot.stack}.technique`) });
+    if (image.title) return image.title;
     return app.t(image.builtin ? 'palette.image' : image.kind === 'assembly' ? 'palette.assembled' : 'palette.uploaded', { size });
   }
 

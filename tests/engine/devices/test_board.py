@@ -8,7 +8,7 @@ import msgpack
 import pytest
 
 from engine.devices import AccessFault
-from engine.devices.virtio import EmptySlot
+from engine.devices.virtio.mmio import EmptySlot
 from tests.support.board import Devices
 from tests.support.qtest import Qtest
 

@@ -17,7 +17,9 @@ from engine.isa.assembler import (
     BSS_LIMIT,
     DEFAULT_BASE,
     ERROR_LIMIT,
+    FLOAT_PATTERNS,
     FORMS,
+    ROUNDING_NUMBERS,
     AssemblyError,
     assemble,
     words_of,
@@ -27,12 +29,11 @@ from engine.isa.diagnostics import MESSAGES
 from engine.isa.disassembler import disassemble
 from engine.isa.formats import Row
 from engine.isa.pseudo import PSEUDOS
-from engine.isa.table import REGISTERS, ROWS
+from engine.isa.table import FLOAT_REGISTERS, REGISTERS, ROWS
 from tests.engine.isa.test_table import random_word
 from tests.support import binutils
 
 CALLER = "engine.guests"
-OPERAND = r"[a-z]+\d?"
 EDGES = (
     *(0, 1, -1, 2, 5, -5, 0x7FF, -0x800, 0x800, 0x801, 0xFFF, 0x1000, -0x801, 0x7FFFF7FF, 0x7FFFF800),
     *(0x7FFFFFFF, 0x80000000, -0x80000000, -0x80000001, 0xFFFFFFFF, 0x100000000, 0x7FFFFFFFFFFFFFFF),
@@ -66,10 +67,14 @@ def operand(pattern: str, rng: random.Random) -> str:
     """A random operand for one pattern of a row's syntax or a pseudo-instruction's spelling."""
     if pattern in {"rd", "rs", "rt", "rs1", "rs2"}:
         return rng.choice((rng.choice(REGISTERS), f"x{rng.randrange(32)}", "fp"))
+    if pattern in FLOAT_PATTERNS:
+        return rng.choice((rng.choice(FLOAT_REGISTERS), f"f{rng.randrange(32)}"))
     if pattern.endswith(")"):
         register = rng.choice(REGISTERS)
         return f"({register})" if pattern == "(rs1)" else f"{rng.choice((0, -2048, 2047, 8))}({register})"
     match pattern:
+        case "rm":
+            return rng.choice(list(ROUNDING_NUMBERS))
         case "csr":
             return rng.choice([row.name for row in CSRS.values() if row.number < 0xB00 or row.number > 0xF00])
         case "target":
@@ -83,9 +88,7 @@ def operand(pattern: str, rng: random.Random) -> str:
         case "pred" | "succ":
             return rng.choice(("i", "o", "r", "w", "rw", "iorw", "ir", "ow"))
         case "imm":
-            return str(
-                rng.choice((0, 1, -1, 2047, -2048, "'A'", "0x7f", "1 << 3 + 2", "~5 & 0xff", "(2 + 3) * 4"))
-            )
+            return str(rng.choice((0, 1, -1, 2047, -2048, "'A'", "0x7f", "1 << 3 + 2", "~5 & 0xff", "(2 + 3) * 4")))
         case "value":
             return str(rng.choice((0, 1, 5, 31)))
     raise AssertionError(pattern)
@@ -102,10 +105,17 @@ def test_every_row_with_random_operands() -> None:
         for order in ("", ".aq", ".rl", ".aqrl") if "aq" in row.fields else ("",):
             for _ in range(12):
                 operands = [operand(pattern, rng) for pattern in row.syntax.split(", ") if pattern]
+                if operands and "rm" in row.syntax and rng.random() < 0.3:
+                    del operands[-1]
                 lines.append(f"    {row.mnemonic}{order} {', '.join(operands)}")
     for begin in range(0, len(lines), 400):
         body = "\n".join(lines[begin : begin + 400])
         assert_same(f"here:\n{body}\nthere: .word 0, 0, 0\n.data\nvariable: .dword 1\n")
+
+
+def written(syntax: str, texts: dict[str, str]) -> str:
+    """A row's syntax with a text for each operand; `sp` stays."""
+    return re.sub(r"[a-z]+\d?", lambda match: texts.get(match[0], match[0]), syntax)
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.length == 2], ids=lambda row: row.mnemonic)
@@ -115,13 +125,16 @@ def test_every_compressed_row_with_every_register_and_value(row: Row) -> None:
     for _ in range(60):
         word = random_word(row, rng)
         texts = {name: str(value) for name, value in row.operands(word).items()}
-        texts |= {name: rng.choice((REGISTERS[int(texts[name])], f"x{texts[name]}")) for name in texts if name[0] == "r"}
+        for name in [name for name in texts if name[0] == "r"]:
+            number = int(texts[name])
+            texts[name] = rng.choice((REGISTERS[number], f"x{number}"))
+            texts[f"f{name}"] = rng.choice((FLOAT_REGISTERS[number], f"f{number}"))
         if row.operands(word).get("shamt") == 0:
             continue  # a HINT that GNU as spells otherwise
         texts |= {"target": rng.choice(("here", "there"))}
         if "upper" in row.syntax:
             texts["upper"] = str(int(texts["imm"]) >> 12 & 0xF_FFFF)
-        lines.append(f"{row.mnemonic} {re.sub(OPERAND, lambda match: texts.get(match[0], 'sp'), row.syntax)}")
+        lines.append(f"{row.mnemonic} {written(row.syntax, texts)}")
     assert_same("\n".join(lines) + "\nthere: .word 0\n")
 
 
@@ -140,9 +153,7 @@ def test_every_pseudo_instruction() -> None:
     for pseudo in PSEUDOS:
         if f"{pseudo.mnemonic} {', '.join(pseudo.operands)}" in NOT_GNU:
             continue
-        lines += [
-            f"{pseudo.mnemonic} {', '.join(operand(p, rng) for p in pseudo.operands)}" for _ in range(6)
-        ]
+        lines += [f"{pseudo.mnemonic} {', '.join(operand(p, rng) for p in pseudo.operands)}" for _ in range(6)]
     assert_same("here:\n" + "\n".join(lines) + "\nthere: .word 0, 0, 0\n.data\nvariable: .dword 1\n")
 
 
@@ -263,8 +274,7 @@ room: .zero 4096
         (0x80200020, 0, 4096, 6),
     ]
     symbols = {
-        s.name: (s["st_value"], s["st_info"]["bind"])
-        for s in file.get_section_by_name(".symtab").iter_symbols()
+        s.name: (s["st_value"], s["st_info"]["bind"]) for s in file.get_section_by_name(".symtab").iter_symbols()
     }
     assert symbols["UART"] == (0x10000000, "STB_LOCAL")
     assert symbols["room"] == (0x80200020, "STB_LOCAL")
@@ -274,9 +284,7 @@ room: .zero 4096
 
 
 def test_entry_base_lines_and_listing() -> None:
-    program = assemble(
-        "nop\n\n.org 0x80200010\n_start:\n  li a0, 0x12345678\n  ret # back\n", base=0x80200000
-    )
+    program = assemble("nop\n\n.org 0x80200010\n_start:\n  li a0, 0x12345678\n  ret # back\n", base=0x80200000)
     assert program.entry == 0x80200010
     assert program.lines == ((0x80200000, 1), (0x80200010, 5), (0x80200014, 5), (0x80200018, 6))
     assert program.line_at(0x80200014) == 5
@@ -362,6 +370,12 @@ def test_words_of_one_statement() -> None:
         (".equ a, b\n.equ b, a\nli a0, a", 2, 9, "circular", "a"),
         (".equ a", 1, 1, "directive-form", ".equ name, value"),
         ("fence x, w", 1, 7, "operand-fence", "i, o, r, w"),
+        ("fadd.s fa0, a0, fa1", 1, 13, "operand-float", "floating-point"),
+        ("fmv.d fa0, a0", 1, 12, "operand-float", "fmv.d frd, frs"),
+        ("fadd.s fa0, fa1, fa2, up", 1, 23, "operand-rounding", "rup"),
+        ("c.fld fa0, 8(t0)", 1, 12, "register-range", "s0 to a5"),
+        ("c.fld ft0, 8(a0)", 1, 7, "register-range", "fs0 to fa5"),
+        ("fa0: nop", 1, 1, "register-name", "fa0"),
         ("lr.w a0, 4(a1)", 1, 10, "operand-offset", "(a0)"),
         (".space 5000000", 1, 1, "too-large", "4 MiB"),
         (f".bss\n.space {BSS_LIMIT}\n.space 1", 3, 1, "too-large", "512 MiB"),
@@ -399,9 +413,7 @@ def test_errors_are_collected_in_the_order_of_lines_up_to_a_limit() -> None:
     assert [error[0] for error in caught.value.errors] == list(range(1, ERROR_LIMIT + 1))
     with pytest.raises(AssemblyError) as caught:
         assemble("nop\naddi a0, a0, 9999\nfoo\nj nowhere\n")
-    assert [error[0] for error in caught.value.errors] == [
-        3
-    ]  # ranges are looked at once everything has a place
+    assert [error[0] for error in caught.value.errors] == [3]  # ranges are looked at once everything has a place
 
 
 @pytest.mark.parametrize(
@@ -455,9 +467,7 @@ WORDS = (
     "sp",
     ".org",
 )
-FRAGMENTS = st.sampled_from(
-    [*WORDS, *",()'\"\\+-;#=. \n", "<<", "/*", "*/", ".space", ".align", "csrr", "mstatus"]
-)
+FRAGMENTS = st.sampled_from([*WORDS, *",()'\"\\+-;#=. \n", "<<", "/*", "*/", ".space", ".align", "csrr", "mstatus"])
 
 
 @given(st.lists(FRAGMENTS | st.text(max_size=3), max_size=40).map("".join))

@@ -19,11 +19,13 @@ from engine.isa.table import ROWS
 from tests.support import binutils
 
 PC = 0x8020_0000
+#: Special cases that have names of their own; the decoder finds those first.
+NAMED_APART = {("fence", "fence.tso"), ("fence", "pause")}
 
 
 def spelt_fields(row: Row) -> list[str]:
     """The fields that the row's syntax lets a program choose."""
-    named = set(re.findall(r"[a-z]+\d?", row.syntax)) | {"aq", "rl"}
+    named = {name.removeprefix("f") for name in re.findall(r"[a-z]+\d?", row.syntax)} | {"aq", "rl"}
     if named & {"upper", "target"}:
         named.add("imm")
     return [field for field in row.fields if field in named]
@@ -46,13 +48,20 @@ def random_operands(row: Row, rng: random.Random) -> dict[str, int]:
 
 def random_word(row: Row, rng: random.Random) -> int:
     """An encoding of `row` with random operands and zeros where nothing may be chosen."""
-    return row.encode(**random_operands(row, rng))
+    while True:
+        word = row.encode(**random_operands(row, rng))
+        if (row.mnemonic, getattr(decode(word), "mnemonic", "")) not in NAMED_APART:
+            return word
 
 
 def test_no_two_long_encodings_overlap() -> None:
+    overlapping = set()
     for first, second in combinations([row for row in ROWS if row.length == 4], 2):
         common = first.mask & second.mask
-        assert (first.match ^ second.match) & common, f"{first.mnemonic} and {second.mnemonic} overlap"
+        if not (first.match ^ second.match) & common:
+            assert common == first.mask != second.mask, "the special one must have more fixed bits"
+            overlapping.add((first.mnemonic, second.mnemonic))
+    assert overlapping == NAMED_APART
 
 
 def test_no_halfword_encodes_two_rows() -> None:
@@ -96,7 +105,10 @@ def test_every_compressed_encoding_disassembles_to_text_that_assembles_to_it() -
         assert words_of(disassemble(half, PC), PC) == [half]
 
 
-@given(st.integers(0, 0xFFFF_FFFF).map(lambda word: word | 3), st.integers(0, (1 << 62) - 1).map(lambda value: value * 4))
+@given(
+    st.integers(0, 0xFFFF_FFFF).map(lambda word: word | 3),
+    st.integers(0, (1 << 62) - 1).map(lambda value: value * 4),
+)
 @settings(max_examples=1000, deadline=None)
 def test_every_word_disassembles_to_text_that_assembles_to_it(word: int, pc: int) -> None:
     assert words_of(disassemble(word, pc), pc) == [word]
@@ -109,7 +121,7 @@ def test_operands_come_back_from_an_encoding(row: Row, data: st.DataObject) -> N
         low, high, step = row.limits(field)
         values = st.integers(0, (high - low) // step).map(lambda count, low=low, step=step: low + count * step)
         chosen[field] = data.draw(values.filter(lambda value, field=field: value not in row.excluded.get(field, ())))
-    assert (row.operands(row.encode(**chosen)).items() >= (chosen | row.implied).items())
+    assert row.operands(row.encode(**chosen)).items() >= (chosen | row.implied).items()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.mnemonic)
@@ -172,7 +184,8 @@ def test_every_halfword_reads_as_objdump_reads_it() -> None:
 
 
 def compressed_as_ours(text: str, half: int) -> str:
-    """objdump has names for what the manual calls illegal or reserved, HINTs of c.nop, and HINTs with a shift of 0."""
+    """objdump has names for what the manual calls illegal or reserved, HINTs of c.nop, and HINTs with a shift
+    of 0."""
     if text == "c.addi zero,0":
         return "c.nop"
     if text.startswith((".2byte", "c.unimp", "c.addi zero,")) or text == "c.addi16sp sp,0":
@@ -183,7 +196,8 @@ def compressed_as_ours(text: str, half: int) -> str:
 #: objdump 2.40 prints the assembler's shorthand `add a0, a0, 5` for an immediate; we print the instruction.
 SHORTHAND = {"add": "addi", "addw": "addiw", "and": "andi", "or": "ori", "xor": "xori", "slt": "slti",
              "sltu": "sltiu", "sll": "slli", "srl": "srli", "sra": "srai", "sllw": "slliw", "srlw": "srliw",
-             "sraw": "sraiw",
+             "sraw": "sraiw", "ror": "rori", "rorw": "roriw",
+             "bclr": "bclri", "bext": "bexti", "binv": "binvi", "bset": "bseti",
              "csrrw": "csrrwi", "csrrs": "csrrsi", "csrrc": "csrrci", "csrw": "csrwi", "csrs": "csrsi",
              "csrc": "csrci"}  # fmt: skip
 
@@ -194,19 +208,21 @@ def as_ours(text: str) -> str:
     last = operands.split(",")[-1]
     if mnemonic in SHORTHAND and re.fullmatch(r"-?(0x[0-9a-f]+|\d+)", last):
         return f"{SHORTHAND[mnemonic]} {operands}"
-    return text.replace("unknown", "0")
+    return re.sub(r"^(fs\w+i) zero,", r"\1 ", text).replace("unknown", "0")
 
 
 def test_illegal_words_are_illegal_for_binutils_too() -> None:
     """With the extensions that binutils knows beyond ours left out by their major opcodes."""
     rng = random.Random(7)
-    opcodes = (0x03, 0x13, 0x17, 0x1B, 0x23, 0x33, 0x37, 0x3B, 0x63, 0x67, 0x6F)
-    words = [rng.getrandbits(32) & ~0x7F | rng.choice(opcodes) for _ in range(4000)]
+    opcodes = (0x03, 0x13, 0x17, 0x1B, 0x23, 0x33, 0x37, 0x3B, 0x63, 0x67, 0x6F, 0x07, 0x27, 0x43, 0x47, 0x4B, 0x4F)
+    words = [rng.getrandbits(32) & ~0x7F | rng.choice((*opcodes, *[0x53] * 4)) for _ in range(8000)]
+    words = [word & ~0x1F00000 if word & 0x7F == 0x53 and rng.random() < 0.7 else word for word in words]
     theirs = binutils.disassembly(words, "-M", "no-aliases")
     known = {row.mnemonic for row in ROWS}
     for word, text in zip(words, theirs, strict=True):
         row = decode(word)
         if row is None:
-            assert text.split(" ")[0] not in known, f"{word:08x} is {text}"
-        else:
+            reserved = text.endswith("unknown")  # a rounding mode, which objdump shows within the instruction
+            assert reserved or text.split(" ")[0] not in known, f"{word:08x} is {text}"
+        elif "rm" not in row.fields or "rm" in row.syntax or not row.operands(word)["rm"]:
             assert text.split(" ")[0] == row.mnemonic, f"{word:08x} is {text}"

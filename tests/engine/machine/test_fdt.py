@@ -50,12 +50,14 @@ def test_dtc_reads_the_tree_without_a_warning() -> None:
     assert "timebase-frequency = <0x989680>" in source
 
 
+#: What a hart can do is another matter on this board, and QEMU 7.2 does not yet say it in the newer way.
+CPU_OF_OURS = ("riscv,isa", "riscv,isa-base", "riscv,isa-extensions", "mmu-type")
 #: Nodes whose properties must be QEMU's, and where ours may differ.
 SAME_AS_QEMU = {
     "/memory@80000000": (),
     "/cpus": (),
-    "/cpus/cpu@0": ("riscv,isa", "mmu-type"),
-    "/cpus/cpu@1": ("riscv,isa", "mmu-type"),
+    "/cpus/cpu@0": CPU_OF_OURS,
+    "/cpus/cpu@1": CPU_OF_OURS,
     "/cpus/cpu@1/interrupt-controller": ("#address-cells",),
     "/soc": (),
     "/soc/serial@10000000": (),
@@ -110,6 +112,8 @@ def test_what_differs_from_qemu_is_what_the_board_has() -> None:
     cpu = fdt.find(tree, "/cpus/cpu@0")
     assert cpu is not None
     assert fdt.texts(cpu.properties["riscv,isa"]) == (ISA,)
+    assert fdt.texts(cpu.properties["riscv,isa-base"]) == ("rv64i",)
+    assert fdt.texts(cpu.properties["riscv,isa-extensions"]) == ("i", "m", "a", "zicsr", "zifencei")
     assert fdt.texts(cpu.properties["mmu-type"]) == ("riscv,sv39",)
 
 

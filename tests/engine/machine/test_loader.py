@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from engine import guests
 from engine.commands import LabError
-from engine.machine.loader import LoadedImage, Symbols, check_fits, inspect
+from engine.machine.loader import LoadedImage, Symbols, check_fits, inspect, with_firmware, with_initrd
 
 MIB = 1 << 20
 CODE = bytes.fromhex("13000000 6f000000")
@@ -183,6 +183,34 @@ def test_flat() -> None:
     assert (image.kind, image.entry, image.start_mode, image.memory_needed) == ("flat", 0x80000000, "M", 8)
     moved = inspect(CODE, "flat.bin", address=0x80200000)
     assert (moved.entry, moved.start_mode) == (0x80200000, "S")
+
+
+def test_a_kernel_is_not_copied() -> None:
+    content = memoryview(_image_header() + bytes(100))
+    initrd = memoryview(b"070701")
+    image = with_initrd(inspect(content, "Image"), initrd)
+    assert image.segments[0].data is content
+    assert image.initrd is initrd
+    assert image.memory_needed > 2 * MIB + 0x3000 + len(initrd)
+
+
+def test_firmware_starts_and_the_kernel_is_next() -> None:
+    image = with_firmware(inspect(_image_header(), "Image"), inspect(CODE, "fw.bin"))
+    assert (image.entry, image.start_mode, image.next_entry) == (0x80000000, "M", 0x80200000)
+    assert [segment.address for segment in image.segments] == [0x80000000, 0x80200000]
+
+
+def test_what_cannot_be_combined_is_refused() -> None:
+    kernel, flat = inspect(_image_header(), "Image"), inspect(CODE, "flat")
+    with pytest.raises(LabError, match="is empty"):
+        with_initrd(kernel, b"")
+    with pytest.raises(LabError, match="in M mode and takes no initial RAM disk"):
+        with_initrd(flat, b"070701")
+    for image, firmware in ((kernel, kernel), (flat, flat)):
+        with pytest.raises(LabError, match="firmware starts in M mode"):
+            with_firmware(image, firmware)
+    with pytest.raises(LabError, match="into Image, which begins at 0x80200000"):
+        with_firmware(kernel, inspect(bytes(2 * MIB + 1), "large.bin"))
 
 
 # -- refusals --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.machine import loader
 
-CATALOGUE = Path(loader.__file__).parents[2] / "static" / "js" / "image-messages.js"
+CATALOGUE = Path(loader.__file__).parents[2] / "static" / "js" / "error_messages.js"
 
 
 def _raised() -> dict[str, set[str]]:
@@ -27,11 +27,11 @@ def _raised() -> dict[str, set[str]]:
 
 def test_the_page_says_every_refusal() -> None:
     text = CATALOGUE.read_text()
-    entries = re.findall(r"'error\.([\w-]+)': \[\s*'(.*?)',\s*'(.*?)',?\s*\]", text, re.S)
+    entries = re.findall(r"'error\.([\w-]+)': \['(.*?)', '(.*?)'\],", text)
     sentences = {key: languages for key, *languages in entries}
     raised = _raised()
     assert len(raised) > 20
-    assert set(sentences) == set(raised)
+    assert set(raised) <= set(sentences)
     for key, parameters in raised.items():
         for sentence in sentences[key]:
             assert set(re.findall(r"\{(\w+)", sentence)) <= parameters, key
