@@ -210,6 +210,16 @@ class TraceQuery(Query, tag="trace", frozen=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 200
 
 
+class StretchQuery(Query, tag="stretch", frozen=True):
+    """Every record written at positions from `begin` to before `end`, of one guest or of all, in the order in which
+    they were written; derived by replay. Result: {"records": bytes (RECORD layout), "begin", "end": as far as there
+    is history}."""
+
+    begin: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    end: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    guest: Identifier | None = None
+
+
 class TraceDetailQuery(Query, tag="trace.detail", frozen=True):
     """One record opened: registers before and after (derived by replay), instruction text, source line,
     symbol.
@@ -310,7 +320,7 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 
 AnyQuery = (
-    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
+    TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
     | TimelineQuery
     | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip

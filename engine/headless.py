@@ -36,6 +36,7 @@ from engine.library import Library
 from engine.machine.hart import NEVER
 from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
 from engine.snapshot import About, Machine, Snapshot
+from engine.trace.chrome import ChromeSink
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
@@ -167,7 +168,11 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         metavar="N",
         help="stop after so many guest instructions",
     )
-    run.add_argument("--trace", metavar="FILE", help="write every trap to FILE as JSON lines")
+    run.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write every trap to FILE as JSON lines; to FILE.json for ui.perfetto.dev and other trace viewers",
+    )
     run.add_argument(
         "--stats", action="store_true", help="at the end, count instructions and traps on standard error"
     )
@@ -568,9 +573,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         about, files, host = _begin(arguments, trace, show)
     with ExitStack() as cleanup:
         if arguments.trace is not None:
-            trace.sink = JsonLinesSink(
-                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
-            )
+            trace.sink = cleanup.enter_context(_sink(arguments.trace))
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)
         if arguments.input is None and sys.stdin.isatty():
             cleanup.enter_context(_raw_terminal(sys.stdin.fileno()))
@@ -582,6 +585,20 @@ def run_command(arguments: argparse.Namespace) -> int:
     if arguments.stats:
         sys.stderr.writelines(_statistics(host, trace))
     return status
+
+
+@contextmanager
+def _sink(path: str) -> Iterator[Callable[[bytes], None]]:
+    """Where records are written, in the format that the file's name asks for."""
+    with open(path, "w", encoding="utf-8") as stream:
+        if not path.endswith(".json"):
+            yield JsonLinesSink(stream)
+            return
+        sink = ChromeSink(stream)
+        try:
+            yield sink
+        finally:
+            sink.close()
 
 
 def _plan(arguments: argparse.Namespace) -> tuple[About, _Chosen, HostRow]:

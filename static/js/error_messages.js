@@ -76,6 +76,8 @@ export const ERROR_MESSAGES = {
   'error.unknown-command': ['The lab does not know this command. Reload the page.', '실험실이 모르는 명령입니다. 페이지를 새로 고치세요.'],
   'error.unknown-query': ['The lab does not know this question. Reload the page.', '실험실이 모르는 요청입니다. 페이지를 새로 고치세요.'],
   'error.checkpoint-newer': ['This lab was saved by a newer Ringside (format {version}; this one reads up to {supported}).', '더 새로운 Ringside가 저장한 실험실입니다 (형식 {version}, 여기서는 {supported}까지 읽음).'],
+  'error.stretch-too-long': ['This stretch takes more than {limit} steps to run again. Choose a shorter one.', '이 구간을 다시 실행하려면 {limit}단계가 넘게 걸립니다. 더 짧은 구간을 고르세요.'],
+  'error.stretch-too-full': ['This stretch has more than {limit} traps. Choose a shorter one.', '이 구간에는 트랩이 {limit}개 넘게 있습니다. 더 짧은 구간을 고르세요.'],
   // snapshots (engine/snapshot.py)
   'error.snapshot-foreign': ['This file is no snapshot of Ringside’s.', 'Ringside 스냅샷 파일이 아닙니다.'],
   'error.snapshot-newer': ['This snapshot has format {version}; this Ringside reads format {supported}.', '스냅샷의 형식은 {version}인데, 이 Ringside는 형식 {supported:을} 읽습니다.'],

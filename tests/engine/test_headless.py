@@ -268,6 +268,15 @@ def test_a_run_goes_on_from_its_snapshot_exactly(on: str, ringside: Ringside, tm
     assert len(traces[2].read_bytes().splitlines()) > 20
 
 
+def test_a_trace_for_viewers_has_the_records_of_the_lines(ringside: Ringside, tmp_path: Path) -> None:
+    lines, viewer = tmp_path / "t.jsonl", tmp_path / "t.json"
+    for path in (lines, viewer):
+        assert ringside("run", "hello", "--trace", path).status == 0
+    events = json.loads(viewer.read_text())["traceEvents"]
+    records = [event["args"] for event in events if "sequence" in event.get("args", {})]
+    assert records == [json.loads(line) for line in lines.read_text().splitlines()]
+
+
 def test_a_damaged_snapshot_is_refused_and_what_it_decides(ringside: Ringside, tmp_path: Path) -> None:
     file = tmp_path / "hello.ringside"
     assert ringside("run", "hello", "--snapshot-out", file).status == 0

@@ -128,6 +128,22 @@ def test_the_trace_is_downloaded_as_json_lines(browser: Browser, shared: Server)
         assert browser.get(f"/labs/demo/trace?guest={wrong}").status == 400
 
 
+def test_a_stretch_of_the_trace_is_downloaded_for_viewers(browser: Browser, shared: Server) -> None:
+    with Page(shared.port) as page:
+        page.join("demo")
+        page.until("tick", lambda tick: tick["position"] > 3_000)
+    answer = browser.get("/labs/demo/trace?format=chrome&from=100&to=3000")
+    assert answer.status == 200
+    assert answer.headers["Content-Disposition"].endswith('trace.json"')
+    told = [event["args"] for event in json.loads(answer.body)["traceEvents"] if "position" in event.get("args", {})]
+    assert told
+    assert all(100 <= args["position"] < 3000 for args in told)
+    lines = browser.get("/labs/demo/trace?from=100&to=3000").text.splitlines()
+    assert [json.loads(line) for line in lines] == told
+    for wrong in ("format=x", "from=x", "to=-1", "from=1&guest=0", "from=99999999999999999999"):
+        assert browser.get(f"/labs/demo/trace?{wrong}").status == 400, wrong
+
+
 def test_a_snapshot_is_downloaded_and_goes_on_in_another_lab(browser: Browser, shared: Server) -> None:
     first, second = create_lab(shared, "first"), create_lab(shared, "second")
     with Page(shared.port) as page:

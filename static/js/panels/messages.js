@@ -183,6 +183,8 @@ export const PANEL_MESSAGES = {
   'timeline.focus': ['Focus the playhead (F)', '현재 위치 보기 (F)'],
   'timeline.mark': ['Mark this moment (M)', '이 순간 표시 (M)'],
   'timeline.all': ['Whole history', '전체 기록'],
+  'timeline.export': ['Export', '내보내기'],
+  'timeline.export.hint': ['Download the stretch that is shown, for ui.perfetto.dev or another trace viewer', '보이는 구간을 내려받아 ui.perfetto.dev 같은 트레이스 뷰어로 봅니다'],
   'timeline.back': ['Step back across a trap', '트랩 하나 뒤로'],
   'timeline.position': ['step {position} of {end} · {time}', '스텝 {position} / {end} · {time}'],
   'timeline.now': ['now at step {position}', '현재 스텝 {position}'],
