@@ -79,6 +79,7 @@ class Host:
         self._records = [(ctypes.c_char * (NATIVE_RECORDS * RECORD.itemsize))() for _ in self.harts]
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
+            hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
             hart.use_native(native())
 
     # -- structure -----------------------------------------------------------------------------------

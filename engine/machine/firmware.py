@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS
+from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS, EnvironmentBits
 from engine.machine import sbi
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
@@ -157,11 +157,12 @@ class Firmware:
 
 
 def prepare_supervisor(hart: Hart) -> None:
-    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own
-    calls, counters open."""
+    """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own calls,
+    counters open, the supervisor's own timer and page-based memory types switched on."""
     hart.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
     hart.mideleg |= SUPERVISOR_INTERRUPTS
     hart.mcounteren = hart.scounteren = 7
+    hart.menvcfg |= EnvironmentBits.STCE | EnvironmentBits.PBMTE
     hart.mie |= 1 << Interrupt.MACHINE_TIMER
     hart.privilege = SUPERVISOR
     hart.refresh()

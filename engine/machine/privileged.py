@@ -31,7 +31,6 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 #: A trap's target besides SUPERVISOR (HS mode where there is an H extension) and MACHINE.
 VIRTUAL_SUPERVISOR = 2
 NO_INTERRUPT = 0
-_PBMTE_BITS = EnvironmentBits.PBMTE | EnvironmentBits.PBMTE >> 1
 
 
 # -- interrupts --------------------------------------------------------------------------------------
@@ -279,7 +278,9 @@ def choose_context(h: Hart) -> None:
     h.use_context(
         h.privilege | h.virtual << 2 | data << 3 | of_guest << 5,
         0 if h.virtual and of_guest else h.satp,
-        h.mstatus & (Status.SUM | Status.MXR) | (h.menvcfg | h.henvcfg >> 1) & _PBMTE_BITS,
+        h.mstatus & (Status.SUM | Status.MXR)
+        | h.menvcfg & EnvironmentBits.PBMTE
+        | (h.henvcfg & EnvironmentBits.PBMTE) >> 1,
         h.vsatp if guest else 0,
         h.hgatp if guest else 0,
         h.vsstatus & (Status.SUM | Status.MXR) if guest else 0,
