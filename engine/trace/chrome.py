@@ -1,10 +1,11 @@
 """The trace for trace viewers: Chrome's Trace Event Format, JSON object flavour, which ui.perfetto.dev reads too.
 
-    process   a host                          X  a slice: a level that ran, or a handler that had the guest's hart
-    thread    one vCPU of one guest           i  a trap that took no modelled time
+    process   a host                          X     a slice: a level that ran, or a handler that had the guest's hart
+    thread    one vCPU of one guest           i     a trap that took no modelled time
     counter   a guest's traps by disposition  s, f  a preemption and who ran next
 
-Time is the host's virtual time in microseconds, three decimals: nanoseconds. Between two records of a vCPU it was
+Time is the host's virtual time in microseconds: nanoseconds are the third decimal. A slice's begin and length never
+add up to more than the next one's begin, in floating point either: readers would take that for nesting. Between two records of a vCPU it was
 in the level in which the first one resumed; a handler's slice is as long as the cost modelled for its path. What
 the operands mean is in `engine.trace.export`, whose object of the record is each handler's `args`.
 
@@ -14,6 +15,7 @@ Source: N. Duca, D. Sinclair, "Trace Event Format" (Google, 2016 and later).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TextIO
@@ -73,13 +75,14 @@ class ChromeTrace:
             yield _slice(name, level, last.resumes, time, where, {"instructions": found["executed"]})
         for flow in self._preempted.pop((host, guest), ()):
             yield _flow("f", flow, time, where) | {"bp": "e"}
-        begin, cost = _microseconds(time), found["cost_cycles"]
+        cost = found["cost_cycles"]
         handler = " > ".join(level.replace("_", " ") for level in found["path"][1:-1]) or found["path"][-1]
-        what: Event = {"name": f"{handler}: {found['action'].replace('_', ' ')}", "cat": found["kind"], "ts": begin}
+        name, category = f"{handler}: {found['action'].replace('_', ' ')}", found["kind"]
         if cost:
-            yield {**what, "ph": "X", "dur": _microseconds(cost), **where, "args": found}
+            yield _slice(name, category, time, time + cost, where, found)
         else:
-            yield {**what, "ph": "i", "s": "t", **where, "args": found}
+            at = {"ts": _microseconds(time), **where}
+            yield {"name": name, "cat": category, "ph": "i", "s": "t", **at, "args": found}
         action = Action[found["action"].upper()]
         if action == Action.PREEMPT:
             self._flows += 1
@@ -88,7 +91,7 @@ class ChromeTrace:
         counts = self._counts.setdefault(guest, dict.fromkeys((one.name.lower() for one in Disposition), 0))
         counts[found["disposition"]] += 1
         name = f"traps of {self.names.guests.get(guest, f'guest {guest}')}"
-        yield {"name": name, "ph": "C", "ts": begin, "pid": host, "args": dict(counts)}
+        yield {"name": name, "ph": "C", "ts": _microseconds(time), "pid": host, "args": dict(counts)}
         self._tracks[host, thread] = _Last(time + cost, Level[found["to"].upper()], action)
 
     def _introduce(self, host: int, guest: int, vcpu: int, thread: int) -> Iterator[Event]:
@@ -106,8 +109,11 @@ def _name(what: str, host: int, thread: int | None, name: str) -> Event:
 
 
 def _slice(name: str, category: str, begin: int, end: int, where: Event, arguments: Event) -> Event:
-    times = {"ts": _microseconds(begin), "dur": _microseconds(end - begin)}
-    return {"name": name, "cat": category, "ph": "X", **times, **where, "args": arguments}
+    first, last = _microseconds(begin), _microseconds(end)
+    length = last - first
+    if first + length > last:
+        length = math.nextafter(length, 0)
+    return {"name": name, "cat": category, "ph": "X", "ts": first, "dur": length, **where, "args": arguments}
 
 
 def _flow(phase: str, flow: int, time: int, where: Event) -> Event:

@@ -64,6 +64,7 @@ def test_a_lab_keeps_to_the_format_and_tells_its_records(lab: Lab) -> None:
     assert len(records) > 300
     events = _valid("".join(to_chrome(records.tobytes(), Names({1: "host-1"}, {2: "vm-1"}))))
     told = [event["args"] for event in events if "sequence" in event.get("args", {})]
+    assert {event["ph"] for event in events} == set("XCsfM")
     assert [(args["guest"], args["sequence"]) for args in told] == [
         (int(record["guest"]), int(record["sequence"])) for record in records
     ]
@@ -74,26 +75,28 @@ def test_a_lab_keeps_to_the_format_and_tells_its_records(lab: Lab) -> None:
     assert len([key for key in names if key[1] is not None]) == 3
 
 
+def _slices(events: list[dict[str, Any]]) -> list[tuple[float, float, dict[str, Any]]]:
+    """(begin, end, event) of the slices of one vCPU, each ended before the next begins."""
+    slices = [(event["ts"], event["ts"] + event["dur"], event) for event in events if event["ph"] == "X"]
+    assert all(begin < end for begin, end, _ in slices)
+    assert all(end <= begin for (_, end, _), (begin, _, _) in pairwise(slices))
+    return slices
+
+
 def test_slices_of_a_vcpu_follow_one_another_and_cover_its_instructions(lab: Lab) -> None:
     guest = guests_of(lab)[0]
     records = _stretch(lab, 0, 200_000, guest)
-    events = _events(records)
-    slices = sorted(
-        ((event["ts"], event["ts"] + event["dur"], event) for event in events if event["ph"] == "X"),
-        key=lambda item: item[:2],
-    )
-    for (_, end, _), (begin, _, _) in pairwise(slices):
-        assert begin >= end - 1e-6
+    slices = _slices(_events(records))
     ran = [event for _, _, event in slices if event["name"] in ("user", "kernel deprivileged")]
     assert sum(event["args"]["instructions"] for event in ran) >= int(records["executed"][1:].sum()) * 0.9
-    handled = [event for _, _, event in slices if "sequence" in event["args"]]
-    assert {event["name"].split(":")[0] for event in handled} == {
+    handled = [slice_ for slice_ in slices if "sequence" in slice_[2]["args"]]
+    assert {event["name"].split(":")[0] for _, _, event in handled} == {
         "hypervisor",
         "hypervisor > device model > hypervisor",
     }
-    for event in handled:
-        assert round(event["dur"] * 1000) == event["args"]["cost_cycles"]
-        assert round(event["ts"] * 1000) == event["args"]["time_ns"]
+    for begin, end, event in handled:
+        assert round(begin * 1000) == event["args"]["time_ns"]
+        assert round(end * 1000) == event["args"]["time_ns"] + event["args"]["cost_cycles"]
 
 
 def test_flows_lead_from_who_was_preempted_to_who_ran_next(lab: Lab) -> None:
@@ -147,9 +150,11 @@ def test_the_sink_writes_a_whole_file_and_an_empty_one_is_valid() -> None:
         _record(trace, time=time, cost=600, action=action, a=0)
     sink.close()
     events = _valid(stream.getvalue())
-    rest, ran = (event for event in events if event["ph"] == "X" and "sequence" not in event["args"])
-    assert (rest["name"], rest["ts"], rest["dur"]) == ("waits for an interrupt", 1.6, 7.4)
-    assert (ran["name"], ran["ts"], ran["dur"]) == ("kernel deprivileged", 9.6, 2.4)
+    between = [(event["name"], begin, end) for begin, end, event in _slices(events) if "sequence" not in event["args"]]
+    assert between == [
+        ("waits for an interrupt", 1.6, pytest.approx(9.0)),
+        ("kernel deprivileged", 9.6, pytest.approx(12.0)),
+    ]
     assert stream.getvalue() == "".join(to_chrome(trace.latest(10).tobytes()))
     assert _valid("".join(to_chrome(b""))) == []
 
