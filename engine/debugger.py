@@ -35,6 +35,7 @@ from engine.machine.hart import Hart
 from engine.machine.loader import LoadedImage
 from engine.machine.memory import PAGE
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
+from engine.machine.tiers import Tier
 from engine.world import World
 
 SLICE_STEPS = 20_000
@@ -74,9 +75,14 @@ class Debugger:
     """
 
     def __init__(
-        self, host: HostRow, guest: GuestRow, image: LoadedImage, show: Callable[[bytes], None]
+        self,
+        host: HostRow,
+        guest: GuestRow,
+        image: LoadedImage,
+        show: Callable[[bytes], None],
+        tier: Tier = Tier.JIT,
     ) -> None:
-        self.world = World.build([host], [guest], lambda _name: image, self._print)
+        self.world = World.build([host], [guest], lambda _name: image, self._print, tier)
         self.history = History(self.world)
         self.breakpoints: set[int] = set()
         self.watchpoints: dict[Range, list[Range]] = {}  # by virtual range: the physical ones it means

@@ -9,6 +9,7 @@ and returns the exit status.
 from __future__ import annotations
 
 import argparse
+import mmap
 import os
 import select
 import shlex
@@ -16,7 +17,7 @@ import socket
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
@@ -34,7 +35,9 @@ from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
 from engine.library import Library
 from engine.machine.hart import NEVER
-from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_firmware, with_initrd
+from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_disk, with_firmware, with_initrd
+from engine.machine.native import objects
+from engine.machine.tiers import Tier
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.chrome import ChromeSink
 from engine.trace.export import JsonLinesSink
@@ -46,7 +49,11 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 HOST = GUEST = 1
-STACKS: dict[str, Stack] = {"trap-and-emulate": "type1-trap-and-emulate", "bare-metal": "bare-metal"}
+STACKS: dict[str, Stack] = {
+    "trap-and-emulate": "type1-trap-and-emulate",
+    "hardware-assist": "type1-hardware-assist",
+    "bare-metal": "bare-metal",
+}
 DEFAULT_ON = "trap-and-emulate"
 SLICE_STEPS = 50_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
@@ -108,6 +115,7 @@ examples:
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
   ringside images add debian                             fetch Debian's kernel and BusyBox, once; then
   ringside run debian --on bare-metal                    Linux, with a shell
+  ringside run debian --disk disk.raw                    the same with a disk, /dev/vda
   ringside run --kernel Image --initrd initrd --append console=ttyS0 --on bare-metal --firmware opensbi
 """
 
@@ -136,6 +144,11 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     run.add_argument("--kernel", metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
     run.add_argument("--initrd", metavar="FILE", help="the kernel's initial RAM disk")
     run.add_argument(
+        "--disk",
+        metavar="FILE",
+        help="the plain content of a disk (/dev/vda); what the guest writes is forgotten in the end",
+    )
+    run.add_argument(
         "--firmware",
         metavar="FILE",
         help="what starts in M mode below the kernel, with --on bare-metal: opensbi, or a file "
@@ -144,7 +157,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     run.add_argument(
         "--on",
         choices=tuple(STACKS),
-        help="in a VM under trap-and-emulate (default), or on the bare machine",
+        help="in a VM under trap-and-emulate (default) or hardware assist, or on the bare machine",
     )
     run.add_argument(
         "--harts", type=_count(1, 4), metavar="N", help="harts, or virtual CPUs (1 to 4; default 1)"
@@ -160,6 +173,13 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "--input",
         metavar="FILE",
         help="what the guest reads from its console, given line by line as it reads; - is standard input",
+    )
+    run.add_argument(
+        "--tier",
+        choices=[tier.value for tier in Tier],
+        default=Tier.JIT.value,
+        help="what executes: all do the same; reference is slow plain Python, interpreter is native, jit compiles hot "
+        "code besides (default)",
     )
     run.add_argument("--append", metavar="ARGS", help="the kernel's arguments (bootargs)")
     run.add_argument(
@@ -294,7 +314,7 @@ class _Chosen(NamedTuple):
 
     image: LoadedImage
     row: ImageRow
-    files: dict[str, bytes] | None = None
+    files: Mapping[str, Content] | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     arguments: str = ""
 
@@ -347,6 +367,10 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
             files=_with(arguments, chosen, "initrd", initrd),
             memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB),
         )
+    if arguments.disk is not None:
+        disk = _mapped(arguments.disk)
+        image = with_disk(chosen.image, disk, arguments.disk)
+        chosen = chosen._replace(image=image, files=_with(arguments, chosen, "disk", disk))
     if arguments.firmware is not None:
         path = _firmware(arguments.firmware)
         firmware = path.read_bytes()
@@ -355,7 +379,7 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
     return chosen
 
 
-def _with(arguments: argparse.Namespace, chosen: _Chosen, name: str, content: bytes) -> dict[str, bytes]:
+def _with(arguments: argparse.Namespace, chosen: _Chosen, name: str, content: Content) -> dict[str, Content]:
     """The files of an image and one more."""
     if chosen.files is not None:
         return {**chosen.files, name: content}
@@ -364,6 +388,14 @@ def _with(arguments: argparse.Namespace, chosen: _Chosen, name: str, content: by
     if arguments.snapshot_out is not None:
         raise _MisuseError(f"--snapshot-out cannot keep an added image with another {name}: name the kernel's file")
     return {}
+
+
+def _mapped(path: str) -> Content:
+    """A file's content, read as far as somebody looks at it."""
+    with open(path, "rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return b""
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def _firmware(name: str) -> Path:
@@ -565,6 +597,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         console.extend(data)
 
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
+    objects.keep_in(objects.folder_in(os.environ))
     if arguments.snapshot_in is not None:
         about, files, host = _go_on(arguments, trace, show)
     elif arguments.gdb is not None:
@@ -614,7 +647,7 @@ def _plan(arguments: argparse.Namespace) -> tuple[About, _Chosen, HostRow]:
     return About(guest, STACKS[on], chosen.row), chosen, host
 
 
-_Begun = tuple[About, dict[str, bytes] | None, "Host"]
+_Begun = tuple[About, Mapping[str, Content] | None, "Host"]
 
 
 def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
@@ -622,7 +655,7 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
     from engine.hypervisor.host import Host
 
     about, chosen, row = _plan(arguments)
-    host = Host(HOST, row.harts, row.memory_mib, row.stack, trace, show)
+    host = Host(HOST, row.harts, row.memory_mib, row.stack, trace, show, tier=Tier(arguments.tier))
     guest = about.guest
     host.add_guest(GUEST, chosen.image, guest.vcpus, guest.memory_mib, guest.arguments)
     return about, chosen.files, host
@@ -630,21 +663,22 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
 
 def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
     """As `_begin`, from a snapshot."""
-    decided = ("image", "kernel", "initrd", "firmware", "on", "harts", "memory", "append", "gdb")
+    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "harts", "memory", "append", "gdb")
     for name in decided:
         if getattr(arguments, name) is not None:
             given = "an image" if name == "image" else f"--{name}"
             raise _MisuseError(f"a snapshot is a whole machine: --snapshot-in cannot be used with {given}")
     found = snapshot.read(_read(arguments.snapshot_in))
-    host = snapshot.resume(found, Images(Library(arguments.library)), GUEST, trace, show)
+    host = snapshot.resume(found, Images(Library(arguments.library)), GUEST, trace, show, Tier(arguments.tier))
     return found.about, found.image, host
 
 
-def _snapshot(about: About, files: dict[str, bytes] | None, host: Host, trace: Trace) -> bytes:
+def _snapshot(about: About, files: Mapping[str, Content] | None, host: Host, trace: Trace) -> bytes:
     machine = Machine(len(host.harts), host.memory_mib, GUEST, host.save(), trace.save_guest(GUEST))
     kept = {"trace": Trace().save_guest(GUEST), "console": Scrollback().save()}
     state = {"machine": host.export_guest(GUEST), "kept": kept}
-    return snapshot.write(Snapshot(about, state, files, machine))
+    image = None if files is None else {name: bytes(content) for name, content in files.items()}
+    return snapshot.write(Snapshot(about, state, image, machine))
 
 
 def _run_with_gdb(arguments: argparse.Namespace, script: _Script) -> int:
@@ -653,7 +687,7 @@ def _run_with_gdb(arguments: argparse.Namespace, script: _Script) -> int:
             option = name.replace("_", "-")
             raise _MisuseError(f"gdb goes back and forth in time: --gdb cannot be used with --{option}")
     about, chosen, host = _plan(arguments)
-    debugger = Debugger(host, about.guest, chosen.image, _print)
+    debugger = Debugger(host, about.guest, chosen.image, _print, Tier(arguments.tier))
     status = _Door(debugger, script).serve(arguments.gdb, arguments.image or arguments.kernel)
     if arguments.stats:
         sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))

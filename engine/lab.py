@@ -84,6 +84,7 @@ from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.hypervisor.guest import IDLE, RUNNING
 from engine.images import Images, digest
 from engine.library import Library
+from engine.machine.tiers import Tier
 from engine.report import Report, host_columns, status
 from engine.structure import perform
 from engine.vocabulary import vocabulary
@@ -105,13 +106,14 @@ def _unheard(_guest: int, _data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one lab may hold. The server's configuration sets them."""
+    """What one lab may hold, and what executes it. The server's configuration sets them."""
 
     hosts: int = 16
     guests: int = 64
     memory_mib: int = 8192  # of all hosts together
     images: int = 32  # uploaded and assembled ones
     images_mib: int = 64
+    tier: Tier = Tier.JIT
 
 
 class Lab:
@@ -639,7 +641,7 @@ class Lab:
     def _blank_world(self, output: Callable[[int, bytes], None] = _unheard) -> World:
         document = self._document
         return World.build(
-            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output
+            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output, self.limits.tier
         )
 
     # -- state -------------------------------------------------------------------------------------

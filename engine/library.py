@@ -27,7 +27,7 @@ from msgspec import Meta, Struct
 
 from engine.commands import LabError
 from engine.document import ImageRow
-from engine.machine.loader import Content, LoadedImage, inspect, with_firmware, with_initrd
+from engine.machine.loader import Content, LoadedImage, inspect, with_disk, with_firmware, with_initrd
 
 FORMAT = 1
 MANIFEST_SUFFIX = ".json"
@@ -48,6 +48,7 @@ class Manifest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     kernel: Digest
     initrd: Digest | None = None
     firmware: Digest | None = None
+    disk: Digest | None = None
     arguments: Annotated[str, Meta(max_length=512)] = ""
     memory_mib: Annotated[int, Meta(ge=4, le=512)] = 256
 
@@ -65,7 +66,9 @@ class Manifest(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=Tr
     @property
     def parts(self) -> tuple[str, ...]:
         """The digests of its files."""
-        return tuple(digest for digest in (self.kernel, self.initrd, self.firmware) if digest is not None)
+        return tuple(
+            digest for digest in (self.kernel, self.initrd, self.firmware, self.disk) if digest is not None
+        )
 
 
 class _Entry:
@@ -97,6 +100,8 @@ class _Entry:
         image = inspect(self._mapped(manifest.kernel), manifest.name)
         if manifest.initrd is not None:
             image = with_initrd(image, self._mapped(manifest.initrd))
+        if manifest.disk is not None:
+            image = with_disk(image, self._mapped(manifest.disk), manifest.name)
         if manifest.firmware is not None:
             image = with_firmware(image, inspect(self._mapped(manifest.firmware), "firmware"))
         return image

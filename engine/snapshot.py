@@ -46,6 +46,7 @@ from engine.machine.loader import RAM_BASE, LoadedImage, inspect, with_firmware,
 from engine.machine.memory import PAGE
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import HartState
+from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 from engine.world import World, anew
 
@@ -354,7 +355,12 @@ def _try(snapshot: Snapshot, image: LoadedImage) -> None:
 
 
 def resume(
-    snapshot: Snapshot, images: Images, guest: int, trace: Trace, console: Callable[[int, bytes], None]
+    snapshot: Snapshot,
+    images: Images,
+    guest: int,
+    trace: Trace,
+    console: Callable[[int, bytes], None],
+    tier: Tier = Tier.JIT,
 ) -> Host:
     """A host with the snapshot's guest, ready to go on. With `Snapshot.machine` the records, too, go on in
     `trace`. Raises LabError."""
@@ -363,14 +369,14 @@ def resume(
     row = about.guest
     if machine is None:
         memory = _TRIAL_MEMORY_FACTOR * row.memory_mib + _TRIAL_MEMORY_MIB
-        host = Host(1, row.vcpus, memory, about.stack, trace, console)
+        host = Host(1, row.vcpus, memory, about.stack, trace, console, tier=tier)
         host.import_guest(guest, image, anew(snapshot.state)["machine"])
         return host
     if machine.guest != guest:
         raise damaged("machine", f"its guest is number {machine.guest} and not {guest}")
 
     def loaded(records: Trace, output: Callable[[int, bytes], None]) -> Host:
-        host = Host(1, machine.harts, machine.memory_mib, about.stack, records, output)
+        host = Host(1, machine.harts, machine.memory_mib, about.stack, records, output, tier=tier)
         host.add_guest(guest, image, row.vcpus, row.memory_mib, row.arguments)
         _same_shape(machine.state, host.save(), "machine")
         host.load(machine.state)

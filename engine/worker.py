@@ -59,6 +59,7 @@ from engine.commands import (
 )
 from engine.lab import Lab, Limits
 from engine.library import Library
+from engine.machine.native import objects
 
 NICENESS = 15
 SLICE_SECONDS = 0.02
@@ -328,7 +329,8 @@ class Worker:
         self._start(seat, lambda job: self._load(seat, message, job))
 
     def _load(self, seat: Seat, message: wire.Open, job: Job) -> None:
-        limits = Limits(**message.limits)
+        sizes: dict[str, Any] = message.limits
+        limits = Limits(**sizes)
         try:
             if message.checkpoint is not None:
                 lab = Lab.load(message.checkpoint, limits, self._library)
@@ -531,6 +533,7 @@ def main(endpoint: str, identity: str, marker: str, library: str) -> None:
         signal.SIGINT, signal.SIG_IGN
     )  # the terminal's Ctrl+C is for the web process, which then says Stop
     os.nice(NICENESS)
+    objects.keep_in(objects.folder_in(os.environ))
     lifeline = sys.stdin.fileno()
     with open(marker, "r+b") as file:
         marks = mmap.mmap(file.fileno(), MARKER.size)

@@ -10,8 +10,12 @@ does.
 
 Hosts advance in epochs of virtual time (`EPOCH_NS`), in the order of their ids: nothing crosses between hosts
 inside an epoch, so their order inside it cannot be seen by a guest. The turn and the epoch's end are part of
-the state and change only together with a step. So stopping, saving or looking at any position changes nothing
-that comes after it.
+the state and change only together with a step or an input. So stopping, saving or looking at any position
+changes nothing that comes after it.
+
+While one host alone has something to do, its epoch lasts longer, up to LONE_EPOCH_NS, but ends as it would have
+otherwise as soon as anything leaves the host or comes in. So what a guest sees of another is never later than with
+epochs of EPOCH_NS.
 
 Frames that guests send arrive when the epoch ends, also on their own host: as soon as no host has anything to
 do before its end, with the step that brought that about. So whoever looks at a position always finds them
@@ -38,9 +42,11 @@ from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.machine.hart import NEVER
 from engine.machine.loader import LoadedImage
+from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 
 EPOCH_NS = 50_000
+LONE_EPOCH_NS = 200 * EPOCH_NS
 SCROLLBACK_BYTES = 64 << 10
 
 
@@ -99,10 +105,15 @@ def anew(state: Mapping[str, Any]) -> dict[str, Any]:
 
 class World:
     """See the module. `images` finds a loaded image by the id in a guest's row; `output` is told what guests
-    print.
+    print. No guest can tell the `tier`.
     """
 
-    def __init__(self, images: Callable[[str], LoadedImage], output: Callable[[int, bytes], None]) -> None:
+    def __init__(
+        self,
+        images: Callable[[str], LoadedImage],
+        output: Callable[[int, bytes], None],
+        tier: Tier = Tier.JIT,
+    ) -> None:
         self.trace = Trace()
         self.switch = Switch()
         self.hosts: dict[int, Host] = {}
@@ -111,8 +122,10 @@ class World:
         self.position = 0
         self._images = images
         self._output = output
+        self._tier = tier
         self._turn = 0
         self._epoch_end = 0
+        self._cut = 0  # while a host runs: where the epoch has to end now
 
     @classmethod
     def build(
@@ -121,9 +134,10 @@ class World:
         guests: list[GuestRow],
         images: Callable[[str], LoadedImage],
         output: Callable[[int, bytes], None],
+        tier: Tier = Tier.JIT,
     ) -> World:
         """A world in which every guest is about to start from its image."""
-        self = cls(images, output)
+        self = cls(images, output, tier)
         for host in sorted(hosts, key=lambda row: row.id):
             self.add_host(host)
         for guest in sorted(guests, key=lambda row: row.id):
@@ -134,7 +148,7 @@ class World:
     def add_host(self, row: HostRow) -> None:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
-            row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console, self._transmit
+            row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console, self._transmit, self._tier
         )
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
@@ -248,14 +262,17 @@ class World:
                 break
             turn = next((host for host, at in busy_from.items() if host >= turn and at < epoch_end), 0)
             if not turn:
-                soonest = min(busy_from.values(), default=NEVER)
+                soonest, second, *_ = sorted((*busy_from.values(), NEVER, NEVER))
                 if soonest >= NEVER:
                     break
-                epoch_end = (soonest // EPOCH_NS + 1) * EPOCH_NS
+                alone_until = min(second // EPOCH_NS * EPOCH_NS, soonest // EPOCH_NS * EPOCH_NS + LONE_EPOCH_NS)
+                epoch_end = max(_end_of_epoch(soonest), alone_until)
                 continue
             host = self.hosts[turn]
             host.position_offset = self.position - host.position
+            self._cut = epoch_end
             done = host.run(left, None if stop_after_traps is None else stop_after_traps - traps, epoch_end)
+            epoch_end = min(epoch_end, self._cut)
             busy_from[turn] = host.busy_from
             if done:
                 self.position += done
@@ -277,6 +294,8 @@ class World:
         self._settle()
 
     def _waken(self, host_id: int) -> Host:
+        """A host that an input is for; no epoch for one host alone goes on beyond that."""
+        self._epoch_end = min(self._epoch_end, _end_of_epoch(self.time))
         return self._advanced(self.hosts[host_id], self.time)
 
     @staticmethod
@@ -291,6 +310,8 @@ class World:
     def _transmit(self, guest: int, frame: bytes) -> None:
         host = self.hosts[self.homes[guest]]
         self.switch.send(host.active.clock, host.id, guest, frame)
+        self._cut = min(self._cut, _end_of_epoch(host.active.clock))
+        host.stop_at(self._cut)
 
     def _settle(self) -> None:
         """After an input: did it leave nothing to do before the epoch's end?"""
@@ -333,3 +354,8 @@ class World:
         self.consoles = {guest: Scrollback.load(chunks) for guest, chunks in state["consoles"].items()}
         self.switch.load(state["switch"])
         self.trace.load(state["trace"])
+
+
+def _end_of_epoch(time: int) -> int:
+    """Where the epoch of EPOCH_NS that `time` is in ends."""
+    return (time // EPOCH_NS + 1) * EPOCH_NS

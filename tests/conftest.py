@@ -1,4 +1,5 @@
-"""What all tests share: property tests that give the same answer every time, and a data folder of their own.
+"""What all tests share: property tests that give the same answer every time, a data folder of their own, and one
+folder of compiled code for all of them, so that they pay for it once.
 
 Invariants: no test reads or writes the developer's own labs; none fails because the machine was slow
 (hypothesis has no deadline); a failing random input is found again on every run.
@@ -6,10 +7,17 @@ Invariants: no test reads or writes the developer's own labs; none fails because
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from engine.machine.native import objects
+from tests.support.checks import ROOT
+
+os.environ["RINGSIDE_CACHE"] = str(ROOT / ".pytest_cache" / "objects")
+objects.keep_in(objects.folder_in(os.environ))
 
 settings.register_profile("ringside", deadline=None, derandomize=True, database=None)
 settings.load_profile("ringside")

@@ -1,7 +1,7 @@
 """`ringside images`: the library of large images (operating systems) that every lab of this machine shares.
 
     ringside images add debian                          fetch Debian's kernel and BusyBox
-    ringside images add NAME --kernel F --initrd F      files of one's own
+    ringside images add NAME --kernel F --initrd F      files of one's own (--disk F: with a disk)
     ringside images list, ringside images remove NAME
 
 A running server notices what is added. `--progress json` writes one JSON object a line on standard output:
@@ -61,6 +61,7 @@ def add_commands(commands: Any, data: Path) -> None:
     add.add_argument(
         "--firmware", metavar="FILE", help="M-mode firmware below it, such as OpenSBI's fw_dynamic.bin"
     )
+    add.add_argument("--disk", metavar="FILE", help="its disk's plain content, which guests write over and never change")
     add.add_argument("--append", metavar="ARGS", help=f"its arguments (debian: {debian.ARGUMENTS})")
     add.add_argument(
         "--memory",
@@ -142,16 +143,18 @@ def _add(options: argparse.Namespace) -> None:
 
 
 def _prepared(options: argparse.Namespace, progress: Progress) -> NewImage:
-    files = (options.kernel, options.initrd, options.firmware)
+    files = (options.kernel, options.initrd, options.firmware, options.disk)
     if options.deb:
         if any(files):
             raise LabError("images-options", "Give packages (--deb) or files (--kernel, --initrd), not both.")
         packages = {Path(path).name: Path(path).read_bytes() for path in options.deb}
         image = debian.prepare(packages, progress)
     elif options.kernel is not None:
-        kernel, initrd, firmware = (None if path is None else Path(path).read_bytes() for path in files)
+        kernel, initrd, firmware, disk = (
+            None if path is None else Path(path).read_bytes() for path in files
+        )
         assert kernel is not None
-        image = NewImage(options.name, Path(options.kernel).name[:80], kernel, initrd, firmware)
+        image = NewImage(options.name, Path(options.kernel).name[:80], kernel, initrd, firmware, disk)
     elif options.name == debian.NAME and not any(files):
         image = debian.fetch(progress)
     else:

@@ -231,9 +231,18 @@ class Labs:
 
     def add_image(self, image: NewImage) -> Manifest:
         """Keep an image for all labs. Raises LabError when it cannot be started."""
-        manifest: Manifest = gevent.get_hub().threadpool.apply(library.add, (self._library, image))
+
+        def work() -> Manifest | LabError:
+            try:
+                return library.add(self._library, image)
+            except LabError as error:
+                return error  # raised in a thread of gevent's it would also be written to the log
+
+        added: Manifest | LabError = gevent.get_hub().threadpool.apply(work)
+        if isinstance(added, LabError):
+            raise added
         self.look_at_library()
-        return manifest
+        return added
 
     def look_at_library(self) -> None:
         """Have every worker look at the library again if its folder has changed."""

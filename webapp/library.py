@@ -19,7 +19,7 @@ import msgspec
 
 from engine.commands import LabError
 from engine.library import FORMAT, MANIFEST_SUFFIX, Manifest, manifests
-from engine.machine.loader import check_fits, inspect, with_firmware, with_initrd
+from engine.machine.loader import check_fits, inspect, with_disk, with_firmware, with_initrd
 
 FOLDER = "images"
 MIB = 1 << 20
@@ -39,6 +39,7 @@ class NewImage:
     kernel: bytes
     initrd: bytes | None = None
     firmware: bytes | None = None
+    disk: bytes | None = None
     arguments: str = ""
     memory_mib: int = 256
 
@@ -51,6 +52,8 @@ def add(folder: Path, image: NewImage) -> Manifest:
     loaded = inspect(image.kernel, image.name)
     if image.initrd is not None:
         loaded = with_initrd(loaded, image.initrd)
+    if image.disk is not None:
+        loaded = with_disk(loaded, image.disk, image.name)
     if image.firmware is not None:
         loaded = with_firmware(loaded, inspect(image.firmware, "firmware"))
     check_fits(loaded, image.memory_mib * MIB)
@@ -64,6 +67,7 @@ def add(folder: Path, image: NewImage) -> Manifest:
                 "kernel": _digest(image.kernel),
                 "initrd": None if image.initrd is None else _digest(image.initrd),
                 "firmware": None if image.firmware is None else _digest(image.firmware),
+                "disk": None if image.disk is None else _digest(image.disk),
                 "arguments": image.arguments,
                 "memory_mib": image.memory_mib,
             },
@@ -77,7 +81,7 @@ def add(folder: Path, image: NewImage) -> Manifest:
             detail=str(error),
         ) from error
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for content in (image.kernel, image.initrd, image.firmware):
+    for content in (image.kernel, image.initrd, image.firmware, image.disk):
         if content is not None:
             _keep(folder / _digest(content), content)
     _keep(folder / (manifest.digest + MANIFEST_SUFFIX), msgspec.json.encode(manifest), again=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
-from engine.machine import mmu
 from engine.machine.board import Board
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import Memory
+from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import NO_STREAK
 from engine.trace.record import (
@@ -29,7 +29,7 @@ from engine.trace.record import (
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
-from engine.hypervisor.guest import Guest
+from engine.hypervisor.guest import Guest, TableReader, kind_of
 
 
 class BareMetalGuest(Guest):
@@ -93,7 +93,7 @@ class BareMetalGuest(Guest):
     # -- traps ---------------------------------------------------------------------------------------
     def observe(self, hart: Hart, cause: int, value: int, interrupt: bool, origin: int, handler: int) -> None:
         """The hart delivered a trap by itself."""
-        kind = _bare_kind(cause, interrupt)
+        kind = kind_of(cause, interrupt)
         self._record(
             hart, kind, cause, value, interrupt, origin, hart.pc, Level.HARDWARE, Action.DELIVER, handler, 0
         )
@@ -175,8 +175,8 @@ class BareMetalGuest(Guest):
     def instructions(self) -> int:
         return sum(hart.retired - began for hart, began in zip(self.harts, self._began, strict=True))
 
-    def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:  # noqa: ARG002
-        return [], None
+    def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:  # noqa: ARG002
+        return RecordedWalk(TableReader(self.board)), None
 
     def host_physical(self, gpa: int) -> int | None:
         return gpa
@@ -222,16 +222,6 @@ class BareMetalGuest(Guest):
 
 
 _BARE_LEVELS = {USER: Level.USER, SUPERVISOR: Level.KERNEL, MACHINE: Level.FIRMWARE}
-
-
-def _bare_kind(cause: int, interrupt: bool) -> Kind:
-    if interrupt:
-        return Kind.INTERRUPT
-    if cause == Cause.ECALL_U:
-        return Kind.SYSCALL
-    if cause == Cause.ECALL_S:
-        return Kind.HYPERCALL
-    return Kind.PAGE_FAULT if cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
 
 
 class _HostRam:

@@ -3,6 +3,9 @@
 Ringside's harts take a trap in one step. What it costs a real processor to leave a guest and to come back is
 added to the host's clock from this table, and every record carries the sum for its path, apart from the
 instructions that were executed.
+
+The cited figures are those of a processor's own virtualization hardware. Techniques that do without it are charged
+the same, so that stacks differ here by what they do and not by whose table was asked.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ class Cost:
 _EXIT, _ENTRY = _SOURCE.format("page fault VM exit"), _SOURCE.format("VM entry")
 COSTS: tuple[Cost, ...] = tuple(
     Cost(path, cycles, source)
-    for guest in (Level.USER, Level.KERNEL_DEPRIVILEGED)
+    for guest in (Level.USER, Level.KERNEL_DEPRIVILEGED, Level.KERNEL)
     for path, cycles, source in (
         ((guest, Level.HYPERVISOR), 1186, _EXIT),
         ((Level.HYPERVISOR, guest), 937, _ENTRY),

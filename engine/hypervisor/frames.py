@@ -56,16 +56,38 @@ class Frames:
     def take(self) -> int:
         """A zeroed frame for the hypervisor. Caches are emptied when none is left; raises OutOfFramesError if
         that does not help."""
-        if self.total - self.used <= self.promised:
-            for give in self.reclaim:
-                give()
-            self._free.sort()  # in which order the caches were made is not part of a snapshot
-            if self.total - self.used <= self.promised:
-                raise OutOfFramesError
+        self._make_room(1)
         frame = self._recycled()
         if frame is None:
             frame, self._low = self._low, self._low + 1
         return frame
+
+    def take_row(self, count: int) -> int:
+        """The first of `count` zeroed frames in a row, at a multiple of `count`. Raises OutOfFramesError."""
+        self._make_room(count)
+        free = set(self._free)
+        for first in sorted(free):
+            row = range(first, first + count)
+            if first % count == 0 and free.issuperset(row):
+                self._free = [frame for frame in self._free if frame not in row]
+                self.memory.write_bytes(first * PAGE, _ZERO * count)
+                return first
+        first = -(-self._low // count) * count
+        if first + count > self._high:
+            raise OutOfFramesError
+        self._free += range(self._low, first)
+        self._low = first + count
+        return first
+
+    def _make_room(self, count: int) -> None:
+        """See to it that `count` frames are neither taken nor promised."""
+        if self.total - self.used - self.promised >= count:
+            return
+        for give in self.reclaim:
+            give()
+        self._free.sort()  # in which order the caches were made is not part of a snapshot
+        if self.total - self.used - self.promised < count:
+            raise OutOfFramesError
 
     def _recycled(self) -> int | None:
         if not self._free:

@@ -23,6 +23,7 @@ from engine.machine.traps import TRAP_LOOP, Trap
 from engine.trace.record import (
     FAILURES,
     Cause,
+    Kind,
     Level,
     cause_name,
 )
@@ -231,20 +232,27 @@ class Guest:
             gpa = self._look(vcpu, address, trail)
         except Trap as trap:
             fault = cause_name(trap.cause)
-        shadow, hpa = self.host_walk(vcpu, address)
-        if hpa is None and gpa is not None and not shadow:
+        host, hpa = self.host_walk(vcpu, address)
+        # The host's walk goes through the guest's own tables where it has two stages.
+        two_stages = bool(host.last) or any(step.second for step in host.trail)
+        shadow, second = ([], host.trail) if two_stages else (host.trail, [])
+        if hpa is None and gpa is not None and not host.trail:
             hpa = self.host_physical(gpa)
+        stages = [*(step.second for step in second), host.last]
         return {
             "gva": address,
             "guest": [_step(step) for step in trail],
             "gpa": gpa,
             "shadow": [_step(step) for step in shadow],
             "hpa": hpa,
-            "references": {"guest": len(trail), "shadow": len(shadow)},
+            "second": [[_step(step) for step in stage] for stage in stages if stage],
+            "references": {
+                "guest": len(trail), "shadow": len(shadow), "second": sum(len(stage) for stage in stages),
+            },
             "fault": fault,
         }
 
-    def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:
+    def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
         """The walk that the host's MMU does for this address, and where it ends."""
         raise NotImplementedError
 
@@ -294,6 +302,17 @@ def _step(step: mmu.Step) -> dict[str, Any]:
     }
 
 
+def kind_of(cause: int, interrupt: bool) -> Kind:
+    """What sort of event a trap is for a system that nobody runs below."""
+    if interrupt:
+        return Kind.INTERRUPT
+    if cause == Cause.ECALL_U:
+        return Kind.SYSCALL
+    if cause in (Cause.ECALL_S, Cause.ECALL_VS):
+        return Kind.HYPERCALL
+    return Kind.PAGE_FAULT if cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
+
+
 class TableReader:
     """A guest's page tables for somebody who only looks."""
 
@@ -306,5 +325,5 @@ class TableReader:
     def read_entry(self, address: int) -> int:
         return int.from_bytes(self._board.ram.read(address, 8), "little")
 
-    def write_entry(self, address: int, entry: int) -> None:
+    def write_entry(self, address: int, entry: int) -> None:  # noqa: ARG002
         raise AssertionError("looking changes nothing")

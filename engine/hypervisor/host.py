@@ -1,7 +1,7 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
-Harts take turns in quanta of QUANTUM_NS of virtual time. On a hypervisor, each hart takes runnable vCPUs from
-one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
+Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
+hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
 them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
 into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
 """
@@ -23,7 +23,7 @@ from engine.machine.bus import Bus, Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
-from engine.machine.native.runtime import native
+from engine.machine.tiers import Tier, native_tier
 from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
@@ -34,7 +34,9 @@ SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
-BARE_METAL, TRAP_AND_EMULATE = "bare-metal", "type1-trap-and-emulate"
+BARE_METAL = "bare-metal"
+#: Stacks whose harts have the H extension: trap-and-emulate shows a machine from before there was one.
+WITH_HYPERVISOR_EXTENSION = (BARE_METAL, "type1-hardware-assist")
 _UNLIMITED = 1 << 62
 
 
@@ -55,6 +57,7 @@ class Host:
         trace: Trace,
         console: Callable[[int, bytes], None],
         transmit: Callable[[int, bytes], None] = _no_cable,
+        tier: Tier = Tier.JIT,
     ) -> None:
         self.id = host_id
         self.stack = stack
@@ -64,7 +67,8 @@ class Host:
         self.transmit = transmit
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
-        self.harts = [Hart(number, self.bus, _no_clock) for number in range(harts)]
+        extension = stack in WITH_HYPERVISOR_EXTENSION
+        self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.loaded: list[VCpu | None] = [None] * harts
@@ -76,11 +80,12 @@ class Host:
         self._turn = 0
         self._quantum_end = QUANTUM_NS
         self._traps_left = _UNLIMITED
+        self._until = NEVER
         self._records = [(ctypes.c_char * (NATIVE_RECORDS * RECORD.itemsize))() for _ in self.harts]
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
-            hart.use_native(native())
+            hart.use_native(native_tier(tier))
 
     # -- structure -----------------------------------------------------------------------------------
     @property
@@ -164,7 +169,11 @@ class Host:
         does not fit."""
         guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
         self._admit(guest)  # first, so that its timers are set on this host's harts
-        guest.take_over(state)
+        try:
+            guest.take_over(state)
+        except LabError:
+            self.remove_guest(guest_id)
+            raise
 
     def clone_guest(self, guest_id: int, clone_id: int) -> None:
         """Another VM that goes on from where this one is. Raises LabError if it does not fit."""
@@ -233,13 +242,14 @@ class Host:
         begin = self.position
         end = begin + steps
         self._traps_left = _UNLIMITED if stop_after_traps is None else stop_after_traps
-        while (left := end - self.position) > 0 and self._traps_left > 0 and self.time < until:
+        self._until = until
+        while (left := end - self.position) > 0 and self._traps_left > 0 and self.time < (until := self._until):
             if self._turn >= len(self.harts):
                 if not self._next_quantum(until):
                     break
                 continue
             hart = self.active = self.harts[self._turn]
-            end_of_turn = min(self._quantum_end, until)
+            end_of_turn = min(self._quantum_end, until) if len(self.harts) > 1 else until
             if hart.clock >= end_of_turn:
                 self._turn += 1
             elif self._dispatch(hart):
@@ -250,6 +260,12 @@ class Host:
                 self._rest(hart, end_of_turn)
         self._traps_left = _UNLIMITED
         return self.position - begin
+
+    def stop_at(self, clock: int) -> None:
+        """Called from within `run`: let it end at `clock`, if it would not end earlier."""
+        if clock < self._until:
+            self._until = clock
+            self.interrupt_all()
 
     # -- records of traps that native code took ------------------------------------------------------
     def record_natively(self, hart: Hart, guest: int, vcpu: int, started: int) -> None:

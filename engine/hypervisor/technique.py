@@ -6,11 +6,16 @@ A technique runs the vCPUs of one VM on host harts. While a vCPU is loaded, the 
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
+from engine.commands import Problem
 from engine.hypervisor.vm import VCpu
 from engine.machine.hart import Hart
-from engine.trace.record import Action, Disposition, Kind
+from engine.machine.mmu import RecordedWalk, Tables
+from engine.trace.record import Action, Disposition, Kind, Level
+
+if TYPE_CHECKING:
+    from engine.hypervisor.vm_guest import VmGuest
 
 
 class Outcome(NamedTuple):
@@ -25,7 +30,20 @@ class Outcome(NamedTuple):
 
 
 class Technique(Protocol):
-    """Each method leaves the hart ready to go on, or asks it to `leave` when the vCPU cannot."""
+    """Each method leaves the hart ready to go on, or asks it to `leave` when the vCPU cannot. `kernel_level`: where
+    the guest's kernel runs."""
+
+    kernel_level: Level
+
+    @classmethod
+    def of(cls, guest: VmGuest) -> Self:
+        """The technique for one VM, whose memory is there."""
+        ...
+
+    @staticmethod
+    def refuses(machine_mode: bool) -> Problem | None:
+        """Why it cannot run a guest that is, or is not, in machine mode; None: it can."""
+        ...
 
     def enter(self, vcpu: VCpu, hart: Hart) -> None:
         """Put a vCPU onto a hart. Raises OutOfFramesError when the host has no memory for it."""
@@ -35,15 +53,40 @@ class Technique(Protocol):
         """Take the vCPU off its hart."""
         ...
 
+    def catch_up(self, vcpu: VCpu) -> None:
+        """Bring the virtual hart up to date, if the vCPU is on a hart. No guest can tell."""
+        ...
+
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
         """A VM exit at hart.pc: handle it and write its record."""
         ...
 
     def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
-        """The host's timer interrupted the guest: its own timer is due, or (`preempted_by`: next guest) its
-        slice is over."""
+        """The clock has reached the guest's own timer, or (`preempted_by`: next guest) the end of its slice."""
         ...
 
     def inject_pending(self, vcpu: VCpu) -> bool:
-        """Deliver an interrupt that became pending while the VMM had the hart. False: there was none."""
+        """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to deliver."""
         ...
+
+    def host_walk(self, vcpu: VCpu, tables: Tables, address: int) -> tuple[RecordedWalk, int | None]:
+        """The walk that the host's MMU does for a guest virtual address, and where it ends if it does."""
+        ...
+
+    def stored(self, address: int, length: int) -> None:
+        """Guest physical [address, address + length) was written by the VMM on the guest's behalf."""
+        ...
+
+    def remapped(self, page: int) -> None:
+        """A guest page has another frame now, or `GuestRam.writable` says something else of it."""
+        ...
+
+    def close(self) -> None:
+        """The VM is gone: give the host's memory back."""
+        ...
+
+    def save(self) -> dict[str, Any]:
+        """What the VMM knows besides what is in host memory."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None: ...

@@ -18,23 +18,24 @@ Every exit is one step of the host hart and writes one record.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.bits import MASK64
+from engine.commands import Problem
+from engine.hypervisor.interpret import execute
 from engine.hypervisor.shadow import ShadowTables, permissions
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
-from engine.isa.csrs import CSR_NUMBERS
+from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
 from engine.isa.table import uses_floats
 from engine.machine import mmu
 from engine.machine.hart import Hart
+from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER, walk_options
-from engine.machine.reference import operation
 from engine.machine.state import NO_RESERVATION
-from engine.machine.traps import IllegalInstruction, Trap
-from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind
+from engine.machine.traps import Trap
+from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
 
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
@@ -49,9 +50,21 @@ class TrapAndEmulate:
     guest: VmGuest
     shadow: ShadowTables
 
+    kernel_level = Level.KERNEL_DEPRIVILEGED
+
+    @classmethod
+    def of(cls, guest: VmGuest) -> TrapAndEmulate:
+        ram = guest.vm.ram
+        return cls(guest, ShadowTables(guest.host.frames, ram.frame, ram.writable))
+
+    @staticmethod
+    def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
+        return None
+
     # -- entering and leaving a hart -----------------------------------------------------------------
     def enter(self, vcpu: VCpu, hart: Hart) -> None:
         vcpu.load(hart)
+        self._hand_over(vcpu)
         hart.monitor = self
         hart.privilege = USER
         self._select_space(vcpu, hart)
@@ -59,8 +72,27 @@ class TrapAndEmulate:
     def leave(self, vcpu: VCpu) -> None:
         hart = vcpu.hart
         assert hart is not None
+        self.catch_up(vcpu)
         vcpu.unload()
         hart.monitor = None
+
+    def catch_up(self, vcpu: VCpu) -> None:
+        """The virtual hart takes what the guest changes without a trap: its pc, fcsr, and FS when it became Dirty."""
+        if vcpu.hart is None:
+            return
+        virtual, hart = vcpu.virtual, vcpu.hart
+        virtual.pc, virtual.fcsr = hart.pc, hart.fcsr
+        if hart.mstatus & Status.SD:
+            virtual.mstatus |= Status.FS | Status.SD
+
+    @staticmethod
+    def _hand_over(vcpu: VCpu) -> None:
+        """The hart goes on where the virtual hart is; see `catch_up`. FS is Off there when the guest has it Off."""
+        virtual, hart = vcpu.virtual, vcpu.hart
+        assert hart is not None
+        hart.pc, hart.fcsr = virtual.pc, virtual.fcsr
+        floats = Status.FS | Status.SD
+        hart.mstatus = hart.mstatus & ~floats | virtual.mstatus & floats
 
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""
@@ -71,7 +103,7 @@ class TrapAndEmulate:
             hart.refresh()
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
-        vcpu.hand_over()
+        self._hand_over(vcpu)
         self._select_space(vcpu, hart)
         self.guest.host.retime(hart)
         if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() != NO_INTERRUPT:
@@ -81,9 +113,8 @@ class TrapAndEmulate:
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
-        virtual = vcpu.virtual
         origin, pc = vcpu.level, hart.pc
-        vcpu.catch_up()
+        self.catch_up(vcpu)
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
         if cause == Cause.ECALL_U:
             outcome = self._ecall(vcpu)
@@ -102,7 +133,7 @@ class TrapAndEmulate:
         slice is over."""
         hart = vcpu.hart
         assert hart is not None
-        vcpu.catch_up()
+        self.catch_up(vcpu)
         origin, pc = vcpu.level, hart.pc
         hart.steps += 1
         hart.unretired += 1
@@ -123,7 +154,7 @@ class TrapAndEmulate:
         hart = vcpu.hart
         assert hart is not None
         origin, pc = vcpu.level, vcpu.pc
-        vcpu.catch_up()
+        self.catch_up(vcpu)
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
             return False
@@ -172,7 +203,7 @@ class TrapAndEmulate:
         row = decode(word)
         x = virtual.x
         before = list(x)
-        trap = self._execute(vcpu, word)
+        trap = execute(vcpu, word)
         if trap is not None:
             return self._inject(vcpu, trap.cause, trap.value, Kind.EXCEPTION)
         assert row is not None
@@ -197,19 +228,6 @@ class TrapAndEmulate:
         elif row.mnemonic in ("sfence.vma", "sinval.vma"):
             action, a = Action.SFENCE, before[operands["rs1"]]
         return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
-
-    def _execute(self, vcpu: VCpu, word: int) -> Trap | None:
-        """One instruction on the virtual hart. The trap that it takes there, if any, is returned and not yet
-        taken."""
-        virtual = vcpu.virtual
-        try:
-            virtual.pc = operation(word)(virtual, virtual.pc) & MASK64
-        except Trap as trap:
-            return trap
-        except IllegalInstruction:
-            return Trap(Cause.ILLEGAL_INSTRUCTION, word)
-        vcpu.emulated()
-        return None
 
     def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> tuple[Outcome, int]:
         """The outcome, and the encoding of the instruction where it was emulated."""
@@ -266,7 +284,7 @@ class TrapAndEmulate:
         stored = 0
         if row is not None and "rs2" in row.fields:
             stored = (virtual.f if uses_floats(row) else virtual.x)[row.operands(word)["rs2"]]
-        trap_taken = self._execute(vcpu, word)
+        trap_taken = execute(vcpu, word)
         if trap_taken is not None:
             return self._inject(vcpu, trap_taken.cause, trap_taken.value, Kind.EXCEPTION), word
         touched = virtual.bus.touched
@@ -276,3 +294,30 @@ class TrapAndEmulate:
             return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
         kind = Kind.PAGE_FAULT if action == Action.PAGE_TABLE_WRITE else Kind.VM_EXIT
         return Outcome(kind, Disposition.EMULATED, action, target, stored), word
+
+    # -- the rest of Technique -----------------------------------------------------------------------
+    def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
+        key = self.shadow.key(vcpu.virtual)
+        walk = RecordedWalk(tables)
+        if key not in self.shadow.roots:
+            return walk, None
+        satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + self.shadow.roots[key]
+        try:
+            return walk, mmu.walk(walk, satp, 0, address, Access.LOAD, USER, Status.MXR | mmu.LOOK)
+        except Trap:
+            return walk, None
+
+    def stored(self, address: int, length: int) -> None:
+        self.shadow.stored(address, length)
+
+    def remapped(self, page: int) -> None:
+        self.shadow.remapped(page)
+
+    def close(self) -> None:
+        self.shadow.close()
+
+    def save(self) -> dict[str, Any]:
+        return self.shadow.save()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.shadow.load(state)

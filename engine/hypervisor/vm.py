@@ -3,7 +3,8 @@
 A vCPU's `virtual` hart is its architectural state: the privilege and CSRs that the guest believes in. It is a
 Hart whose bus leads to guest physical memory, so that emulating an instruction is executing the same table
 row on it, and injecting a trap is the architecture's own trap entry. While a vCPU is loaded on a host hart,
-both share one register list.
+both share one register list. What else of its state is then in the hart is the technique's matter: its `catch_up`
+brings the virtual hart up to date.
 """
 
 from __future__ import annotations
@@ -11,17 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from engine.bits import signed
 from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.isa.csrs import Status
 from engine.machine.board import Board, Fitting, Owner
 from engine.machine.bus import Devices
-from engine.machine.hart import Hart
+from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
 from engine.machine.privileged import USER
 from engine.machine.state import NO_RESERVATION
-from engine.trace.record import Level
+from engine.trace.record import Interrupt, Level
 
 
 class GuestRam:
@@ -174,13 +176,15 @@ class GuestBus:
 
 
 class VirtualHart(Hart):
-    """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's."""
+    """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's. `carrier`: the host hart
+    whose own VS mode runs it now, and which therefore takes its interrupts."""
 
     bus: GuestBus  # type: ignore[assignment]
 
     def __init__(self, number: int, bus: GuestBus, board: Board) -> None:
         self._board = board
         self.instructions: Callable[[], int] = _zero
+        self.carrier: Hart | None = None
         super().__init__(number, bus, board.clint.time)  # type: ignore[arg-type]
         # It never caches a translation, so it need not hear of changes.
         bus.memory.caches.remove(self)
@@ -192,6 +196,24 @@ class VirtualHart(Hart):
     @property
     def retired(self) -> int:
         return self.instructions()
+
+    def set_line(self, interrupt: Interrupt, level: bool) -> None:
+        super().set_line(interrupt, level)
+        if self.carrier is not None and interrupt == Interrupt.SUPERVISOR_EXTERNAL:
+            bit = 1 << Interrupt.VIRTUAL_SUPERVISOR_EXTERNAL
+            self.carrier.mip = self.carrier.mip | bit if level else self.carrier.mip & ~bit
+            self.carrier.look_at_interrupts()
+
+    def raise_software(self, interrupt: Interrupt) -> None:
+        super().raise_software(interrupt)
+        if self.carrier is not None and interrupt == Interrupt.SUPERVISOR_SOFTWARE:
+            self.carrier.raise_software(Interrupt.VIRTUAL_SUPERVISOR_SOFTWARE)
+
+    def timer_due(self) -> int:
+        if self.carrier is None:
+            return super().timer_due()
+        due = self.carrier.timer_due()
+        return due if due >= NEVER else due + signed(self.carrier.htimedelta)
 
     def keep_registers(self) -> None:
         """Off a host hart: hold the registers here again."""
@@ -228,7 +250,8 @@ class VCpu:
 
     @property
     def level(self) -> Level:
-        return Level.USER if self.virtual.privilege == USER else Level.KERNEL_DEPRIVILEGED
+        privilege = self.hart.privilege if self.virtual.carrier is not None and self.hart else self.virtual.privilege
+        return Level.USER if privilege == USER else self.vm.kernel_level
 
     @property
     def runnable(self) -> bool:
@@ -246,41 +269,23 @@ class VCpu:
         hart.x[:], hart.f[:] = virtual.x, virtual.f
         virtual.x, virtual.f = hart.x, hart.f
         hart.reservation = NO_RESERVATION
-        self.hand_over()
 
     def unload(self) -> None:
+        """The virtual hart is up to date."""
         hart = self.hart
         assert hart is not None
         self._retired = self.instructions
-        self.catch_up()
         self.virtual.keep_registers()
         hart.clear_registers()
         hart.fcsr, hart.mstatus = 0, hart.mstatus & ~(Status.FS | Status.SD)
         self.hart = None
-
-    def catch_up(self) -> None:
-        """The virtual hart takes what the guest changes without a trap: its pc, fcsr, and FS when it became Dirty."""
-        if self.hart is None:
-            return
-        virtual, hart = self.virtual, self.hart
-        virtual.pc, virtual.fcsr = hart.pc, hart.fcsr
-        if hart.mstatus & Status.SD:
-            virtual.mstatus |= Status.FS | Status.SD
-
-    def hand_over(self) -> None:
-        """The hart goes on where the virtual hart is; see `catch_up`. FS is Off there when the guest has it Off."""
-        virtual, hart = self.virtual, self.hart
-        assert hart is not None
-        hart.pc, hart.fcsr = virtual.pc, virtual.fcsr
-        floats = Status.FS | Status.SD
-        hart.mstatus = hart.mstatus & ~floats | virtual.mstatus & floats
 
     def deadline(self) -> int:
         """Board time of the vCPU's next timer interrupt, NEVER if it is masked or not set."""
         return self.vm.board.deadline(self.number)
 
     def save(self) -> dict[str, Any]:
-        self.catch_up()
+        """The virtual hart is up to date."""
         return {
             "virtual": self.virtual.save(),
             "retired": self.instructions, "reported": self.reported, "streak": list(self.streak),
@@ -307,7 +312,9 @@ class Vm:
         now: Callable[[], int],
         owner: Owner,
         fitting: Fitting,
+        kernel_level: Level,
     ) -> None:
+        self.kernel_level = kernel_level  # where the guest's kernel runs
         self.ram = GuestRam(frames, memory_bytes)
         self.board = Board(vcpus, self.ram, now, owner, fitting)
         bus = GuestBus(self.ram, self.board.devices)

@@ -5,35 +5,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.bits import MASK64
+from engine.commands import LabError
 from engine.hypervisor.costs import PATH_CYCLES
-from engine.hypervisor.shadow import ShadowTables
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
-from engine.isa.csrs import Status
-from engine.machine import mmu
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
-from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
-from engine.machine.traps import Trap
-from engine.trace.record import (
-    FAILURES,
-    PATH_IDS,
-    Action,
-    Disposition,
-    Level,
-)
+from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, Action, Cause, Disposition, Level
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
-from engine.hypervisor.guest import FAILED, Guest, TableReader
+from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
+
+
+#: Which technique runs the VMs of a host, by the host's stack.
+TECHNIQUES: dict[str, type[Technique]] = {
+    "type1-trap-and-emulate": TrapAndEmulate,
+    "type1-hardware-assist": HardwareAssist,
+}
 
 
 class VmGuest(Guest):
-    """A VM under trap-and-emulate."""
+    """A VM under the technique of its host's stack."""
 
     def __init__(
         self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
@@ -43,17 +43,26 @@ class VmGuest(Guest):
 
     def _make(self) -> None:
         size = self.memory_mib << 20
-        self.vm = Vm(self.host.frames, self.vcpu_count, size, self.now, self, self.fitting)
+        technique = TECHNIQUES[self.host.stack]
+        self.vm = Vm(
+            self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level
+        )
         self.board, ram = self.vm.board, self.vm.ram
-        self.technique = TrapAndEmulate(self, ShadowTables(self.host.frames, ram.frame, ram.writable))
-        ram.stored, ram.remapped = self.technique.shadow.stored, self.technique.shadow.remapped
+        self.technique: Technique = technique.of(self)
+        ram.stored, ram.remapped = self.technique.stored, self.technique.remapped
 
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
+        self._check(self.image.start_mode == "M")
         self.started = self.host.active.clock
         self.board.load_image(self.image, self.arguments)
         self._connect()
         self.begin()
+
+    def _check(self, machine_mode: bool) -> None:
+        problem = self.technique.refuses(machine_mode)
+        if problem is not None:
+            raise LabError(problem.key, problem.message, **problem.params)
 
     def _connect(self) -> None:
         for vcpu in self.vm.vcpus:
@@ -69,7 +78,7 @@ class VmGuest(Guest):
     def close(self) -> None:
         """Give the host's memory back."""
         self.host.unload_guest(self)
-        self.technique.shadow.close()
+        self.technique.close()
         self.vm.ram.release()
 
     # -- exits ---------------------------------------------------------------------------------------
@@ -137,6 +146,33 @@ class VmGuest(Guest):
             b,
         )
 
+    def delivered(
+        self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int
+    ) -> None:
+        """Write the record of a trap that the hart delivered to the guest's kernel by itself, at hart.pc."""
+        path = (origin, Level.HARDWARE, vcpu.level)
+        executed, hart.reported = (hart.retired - hart.reported) & MASK64, hart.retired
+        instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
+        self.host.record(
+            self.id,
+            vcpu.number,
+            kind_of(cause, interrupt),
+            cause | (INTERRUPT_BIT if interrupt else 0),
+            PATH_IDS[path],
+            Disposition.HARDWARE,
+            Action.DELIVER,
+            origin,
+            path[-1],
+            hart.clock - 1,
+            hart.pc,
+            value,
+            instruction & 0xFFFFFFFF,
+            executed,
+            0,
+            handler,
+            0,
+        )
+
     def watch_for_trap_loops(self, vcpu: VCpu, cause: int, instructions: int) -> None:
         vcpu.streak = self.follow_trap(vcpu.streak, cause, _trapped_at(vcpu.virtual), instructions)
 
@@ -155,11 +191,11 @@ class VmGuest(Guest):
 
     def hart(self, vcpu: int) -> Hart:
         chosen = self.vm.vcpus[vcpu]
-        chosen.catch_up()
+        self.technique.catch_up(chosen)
         return chosen.virtual
 
     def level_of(self, hart: Hart) -> Level:
-        return Level.USER if hart.privilege == USER else Level.KERNEL_DEPRIVILEGED
+        return Level.USER if hart.privilege == USER else self.technique.kernel_level
 
     @property
     def vcpus(self) -> list[VCpu]:
@@ -169,18 +205,10 @@ class VmGuest(Guest):
     def instructions(self) -> int:
         return sum(vcpu.instructions for vcpu in self.vm.vcpus)
 
-    def host_walk(self, vcpu: int, address: int) -> tuple[list[mmu.Step], int | None]:
-        shadow = self.technique.shadow
-        key = shadow.key(self.vm.vcpus[vcpu].virtual)
-        if key not in shadow.roots:
-            return [], None
-        walk = RecordedWalk(_HostReader(self.host.memory))
-        satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + shadow.roots[key]
-        try:
-            physical = mmu.walk(walk, satp, 0, address, Access.LOAD, USER, Status.MXR | mmu.LOOK)
-        except Trap:
-            return walk.trail, None
-        return walk.trail, physical
+    def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
+        chosen = self.vm.vcpus[vcpu]
+        self.technique.catch_up(chosen)
+        return self.technique.host_walk(chosen, _HostReader(self.host.memory), address)
 
     def host_physical(self, gpa: int) -> int | None:
         frame = self.vm.ram.map.get(gpa >> 12)
@@ -188,11 +216,16 @@ class VmGuest(Guest):
 
     def save(self) -> dict[str, Any]:
         return super().save() | {
-            "vcpus": [vcpu.save() for vcpu in self.vm.vcpus],
+            "vcpus": self._saved_vcpus(),
             "map": [[page, frame] for page, frame in sorted(self.vm.ram.map.items())],
             "shared": sorted(self.vm.ram.shared),
-            "shadow": self.technique.shadow.save(),
+            "technique": self.technique.save(),
         }
+
+    def _saved_vcpus(self) -> list[dict[str, Any]]:
+        for vcpu in self.vm.vcpus:
+            self.technique.catch_up(vcpu)
+        return [vcpu.save() for vcpu in self.vm.vcpus]
 
     def load(self, state: dict[str, Any]) -> None:
         """The host has loaded its frames and memory."""
@@ -200,7 +233,7 @@ class VmGuest(Guest):
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
         self.vm.ram.map, self.vm.ram.shared = dict(state["map"]), set(state["shared"])
-        self.technique.shadow.load(state["shadow"])
+        self.technique.load(state["technique"])
         self._connect()
 
     def export(self) -> dict[str, Any]:
@@ -211,7 +244,7 @@ class VmGuest(Guest):
     def _portable(self) -> dict[str, Any]:
         """All but the memory."""
         return super().save() | {
-            "vcpus": [vcpu.save() for vcpu in self.vm.vcpus],
+            "vcpus": self._saved_vcpus(),
             "elapsed": self.host.active.clock - self.started,
             **self._shape(),
         }
@@ -222,7 +255,8 @@ class VmGuest(Guest):
         original.vm.ram.share_with(self.vm.ram)
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Become what `export` gave."""
+        """Become what `export` gave. Raises LabError if the technique cannot run it."""
+        self._check(state["board"]["firmware"] is None)
         super().load(state)
         self.started = self.host.active.clock - state["elapsed"]
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):

@@ -269,8 +269,7 @@ _ZBB = [
      "rd = sx(zx(rs1, 32) >> shamt | rs1 << (-shamt & 31), 32)"),
     # A byte is not 0 when its bit 7 is set or adding 0x7f to the others sets it; times 255 makes a 1 a byte of ones.
     ("orc.b", "0010100 00111 rs1 101 rd 0010011", UNARY,
-     "carry = (rs1 & 0x7f7f7f7f7f7f7f7f) + 0x7f7f7f7f7f7f7f7f\n"
-     "rd = (((carry | rs1) >> 7) & 0x0101010101010101) * 255"),
+     "carry = (rs1 & 0x7f7f7f7f7f7f7f7f) + 0x7f7f7f7f7f7f7f7f; rd = ((carry | rs1) >> 7 & 0x0101010101010101) * 255"),
     ("rev8", "0110101 11000 rs1 101 rd 0010011", UNARY, "rd = rev8(rs1)"),
 ]  # fmt: skip
 
@@ -480,6 +479,8 @@ _H = [
         "rs1, rs2",
         "hfence_gvma(rs1, rs2, rs1_index, rs2_index)",
     ),
+    ("hinval.vvma", "0010011 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_vvma(rs1, rs2, rs1_index, rs2_index)"),
+    ("hinval.gvma", "0110011 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_gvma(rs1, rs2, rs1_index, rs2_index)"),
 ]
 
 BY_MNEMONIC: dict[str, Row] = {}

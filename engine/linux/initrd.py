@@ -8,7 +8,8 @@ The archive is not compressed: unpacking would cost the guest more instructions 
 of its inputs, so the same packages give the same machine and the same trace.
 
 What the drivers are for is found out in the guest: /etc/rc offers the alias of every virtio device to
-modprobe, so a machine without a disk does not spend time on one.
+modprobe, so a machine without a disk does not spend time on one. A network card gets the address 10.0.x.y,
+where x and y are the last two bytes of its hardware address: guests of a lab can reach each other.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ hostname ringside
 ifconfig lo 127.0.0.1
 modprobe -q virtio_mmio
 cat /sys/bus/virtio/devices/*/modalias 2>/dev/null | while read -r alias; do modprobe -q "$alias"; done
+for card in /sys/class/net/eth*; do
+  [ -e "$card/address" ] || continue
+  IFS=: read -r _ _ _ _ high low <"$card/address"
+  ifconfig "${card##*/}" "10.0.$((0x$high)).$((0x$low))" netmask 255.255.0.0
+done
 memory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 echo
 echo "$(uname -sr) on $(nproc) CPU, ${memory} MiB, with BusyBox. The command poweroff ends the machine."

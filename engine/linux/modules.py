@@ -80,15 +80,22 @@ def closure(wanted: Iterable[str], packed: Mapping[str, tuple[str, bytes]]) -> l
 
 
 def tables(modules: Iterable[Module]) -> dict[str, bytes]:
-    """modules.dep and modules.alias for modules that lie in one folder as NAME.ko."""
-    present = {module.name: module for module in modules}
-    needs = [
-        f"{name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in module.depends if other in present)
-        for name, module in present.items()
-    ]
+    """modules.dep and modules.alias for modules that lie in one folder as NAME.ko, needed ones first.
+
+    A row has all that its module needs, what is needed deepest last: modprobe begins at the end.
+    """
+    present: dict[str, Module] = {}
+    needed: dict[str, set[str]] = {}
+    rows = []
+    for module in modules:
+        direct = [other for other in module.depends if other in present]
+        all_needed = needed[module.name] = set(direct).union(*(needed[other] for other in direct))
+        in_order = [name for name in reversed(present) if name in all_needed]
+        rows.append(f"{module.name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in in_order))
+        present[module.name] = module
     aliases = [f"alias {alias} {module.name}" for module in present.values() for alias in module.aliases]
     return {
-        "modules.dep": "".join(f"{line}\n" for line in needs).encode(),
+        "modules.dep": "".join(f"{line}\n" for line in rows).encode(),
         "modules.alias": "".join(f"{line}\n" for line in aliases).encode(),
     }
 

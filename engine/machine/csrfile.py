@@ -112,13 +112,14 @@ def check(h: Hart, row: Csr, write: bool) -> None:
     reach = _HS if h.virtual or h.privilege == SUPERVISOR else h.privilege
     if row.privilege > reach:
         raise IllegalInstruction
-    if row.rule == "float":
-        privileged.check_floats(h)
     if h.privilege < MACHINE:
         if row.rule == "timer":
             check_gates(h, _TIME, h.menvcfg & EnvironmentBits.STCE != 0, h.henvcfg & EnvironmentBits.STCE != 0, True)
         elif row.number in COUNTERS:
             check_gates(h, row.number & 31, True, True, h.privilege != 0)
+    if row.rule == "float":
+        privileged.check_floats(h)
+        h.settle_floats()
     if h.virtual:
         if row.privilege > h.privilege or (row.rule == "satp" and h.hstatus & GuestStatus.VTVM):
             raise VirtualInstruction

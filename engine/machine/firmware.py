@@ -1,6 +1,6 @@
 """Built-in firmware: what OpenSBI is on a real board, written at M level.
 
-It serves SBI calls and turns machine timer interrupts into supervisor ones. It is a hart's `monitor`: on a
+It serves SBI calls. It is a hart's `monitor`: on a
 bare-metal host it sits below the kernel on the host's own harts, in a VM below the guest kernel on the vCPUs'
 architectural state.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.isa.csrs import DELEGABLE_EXCEPTIONS, SUPERVISOR_INTERRUPTS, EnvironmentBits
+from engine.bits import MASK64
+from engine.isa.csrs import DELEGABLE_EXCEPTIONS, HYPERVISOR_EXCEPTIONS, SUPERVISOR_INTERRUPTS, EnvironmentBits
 from engine.machine import sbi
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
@@ -29,24 +30,15 @@ class Firmware:
     def __init__(self, board: Board) -> None:
         self.board = board
         self.suspended: set[int] = set()
-        self.last: tuple[Action, int, int] = (Action.TIMER, 0, 0)
+        self.last: tuple[Action, int, int] = (Action.SBI_CALL, 0, 0)
 
     # -- monitor -------------------------------------------------------------------------------------
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
-        if interrupt and cause == Interrupt.MACHINE_TIMER:
-            self.timer(hart)
-            return
         if not interrupt and cause == Cause.ECALL_S:
             self.call(hart)
             return
         hart.enter_trap(SUPERVISOR, cause, value, interrupt)
         self.last = (Action.INJECT_EXCEPTION, cause, hart.pc)
-
-    def timer(self, hart: Hart) -> None:
-        """The machine timer is the supervisor's: hand it on and wait until it sets the next one."""
-        hart.raise_software(Interrupt.SUPERVISOR_TIMER)
-        hart.mie &= ~(1 << Interrupt.MACHINE_TIMER)
-        self.last = (Action.TIMER, 0, 0)
 
     def call(self, hart: Hart) -> None:
         """An SBI call. The hart goes on after the ecall."""
@@ -68,10 +60,10 @@ class Firmware:
         return 0, 0, 0
 
     def set_timer(self, hart: int, ticks: int) -> None:
+        """As OpenSBI does where there is Sstc: the supervisor's own comparator, so that the interrupt needs nobody."""
         state = self.board.harts[hart]
-        state.mip &= ~(1 << Interrupt.SUPERVISOR_TIMER)
-        state.mie |= 1 << Interrupt.MACHINE_TIMER
-        self.board.clint.set_timer(hart, ticks)
+        state.stimecmp = ticks & MASK64
+        state.timer_changed()
 
     def send_ipi(self, mask: int) -> None:
         for hart in self.board.harts:
@@ -159,10 +151,9 @@ class Firmware:
 def prepare_supervisor(hart: Hart) -> None:
     """What firmware leaves behind when it hands a hart to a supervisor: everything delegated but its own calls,
     counters open, the supervisor's own timer and page-based memory types switched on."""
-    hart.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S)
+    hart.medeleg = DELEGABLE_EXCEPTIONS & ~(1 << Cause.ECALL_S) | (HYPERVISOR_EXCEPTIONS if hart.hypervisor else 0)
     hart.mideleg |= SUPERVISOR_INTERRUPTS
     hart.mcounteren = hart.scounteren = 7
     hart.menvcfg |= EnvironmentBits.STCE | EnvironmentBits.PBMTE
-    hart.mie |= 1 << Interrupt.MACHINE_TIMER
     hart.privilege = SUPERVISOR
     hart.refresh()

@@ -309,6 +309,9 @@ class Hart(HartState):
         """mtime."""
         return self.ticks() & MASK64
 
+    def settle_floats(self) -> None:
+        """fcsr has every flag that was raised: here always."""
+
     # -- system instructions -------------------------------------------------------------------------
     def ecall(self) -> None:
         privileged.ecall(self)
@@ -495,6 +498,8 @@ class Hart(HartState):
             reason = SLOW if self.probe is not None else native.run(state)
             if self.record_count:
                 self.on_records()
+            if native.jit is not None and (self.hot_count or native.jit.finished):
+                native.jit.attend(self)
             if reason == LIMIT or self.steps >= self.limit:
                 return
             pc = self.pc

@@ -107,7 +107,7 @@ class LoadedImage:
     tohost: int | None = None  # physical address of the word through which it ends as under Spike
     initrd: Content = b""  # the board finds a place for it
     next_entry: int | None = None  # where firmware, which is what starts, finds its kernel
-    disk: bytes | memoryview | None = None  # what its guests find on their disk, if they have one
+    disk: Content | None = None  # what its guests find on their disk, if they have one
 
     @property
     def end(self) -> int:
@@ -164,6 +164,28 @@ def with_initrd(image: LoadedImage, initrd: Content) -> LoadedImage:
             entry=f"{image.entry:#x}",
         )
     return replace(image, initrd=initrd)
+
+
+#: Formats of disk images that are not the disk's plain content, by how they begin.
+_DISK_FORMATS = {b"QFI\xfb": "qcow2", b"KDMV": "VMDK", b"vhdxfile": "VHDX", b"conectix": "VHD"}
+
+
+def with_disk(image: LoadedImage, disk: Content, name: str) -> LoadedImage:
+    """The image with a disk beside it, whose plain content is `disk`. Raises LabError "disk-empty" or
+    "disk-format".
+    """
+    if not disk:
+        raise LabError("disk-empty", f"The disk {name} is empty.", disk=name)
+    for magic, packing in (_PACKED | _DISK_FORMATS).items():
+        if disk[: len(magic)] == magic:
+            raise LabError(
+                "disk-format",
+                f"{name} is in the format {packing}, and a disk must be its plain content. "
+                f"Convert it: qemu-img convert -O raw {name} disk.raw, or unpack it if it is compressed.",
+                disk=name,
+                format=packing,
+            )
+    return replace(image, disk=disk)
 
 
 def with_firmware(image: LoadedImage, firmware: LoadedImage) -> LoadedImage:

@@ -230,9 +230,9 @@ def _factory(row: Row, writes: bool) -> Callable[..., Operation]:
             operation.body += [following, *body, ast.Return(_expression("next_pc"))]
         else:
             operation.body += [*body, ast.Return(_expression(f"pc + {row.length}"))]
-        names = {"M": MASK64, "S": SIGN64, **_FUNCTIONS}
+        names: dict[str, Any] = {"M": MASK64, "S": SIGN64, **_FUNCTIONS}
         exec(compile(ast.fix_missing_locations(module), f"<semantics of {row.mnemonic}>", "exec"), names)  # noqa: S102
-        make: Callable[..., Operation] = names["make"]  # type: ignore[assignment]
+        make: Callable[..., Operation] = names["make"]
         factory = _factories[key] = make
     return factory
 

@@ -14,6 +14,8 @@ from engine.isa.csrs import STORAGE
 MAX_HARTS = 64
 #: No address: what `reservation` holds when there is none.
 NO_RESERVATION = (1 << 64) - 1
+#: Hot operations that one stretch of native execution can report; further ones wait for their next turn.
+MAX_HOT = 8
 NO_TIME = (1 << 64) - 1
 #: `streak_at` before the first trap.
 NO_STREAK = (1 << 64) - 1
@@ -33,6 +35,7 @@ class HartState(ctypes.Structure):
     memory_at: the MemoryState. contexts_at, context, next_context, stale: the hart's contexts, the number of the
     present one and of the one to give up next, and a bit for each that has to be emptied. tlb_at, ops, page_pc: the
     present context, code page and its virtual address (see engine.machine.native.layout).
+    hot, hot_count: operations that were reached often, as pairs of code page and byte offset, until the JIT takes them.
     record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
     be added to for a record's position. reported: `retired` at the latest record. streak_*: traps without a retired
@@ -84,6 +87,8 @@ class HartState(ctypes.Structure):
         ("trap_cause", _WORD),
         ("trap_value", _WORD),
         ("page_pc", _WORD),
+        ("hot", _WORD * (2 * MAX_HOT)),
+        ("hot_count", _WORD),
         ("waiting", _BYTE),
         ("stopped", _BYTE),
         ("leave", _BYTE),
@@ -114,6 +119,8 @@ class HartState(ctypes.Structure):
     tlb_at: int
     ops: int
     page_pc: int
+    hot: ctypes.Array[ctypes.c_uint64]
+    hot_count: int
     record_at: int
     record_count: int
     record_limit: int

@@ -107,14 +107,15 @@ class Action(enum.IntEnum):
     MMIO_WRITE = 11  # a: guest physical address, b: value
     SBI_CALL = 12  # a: extension id, b: function id
     PAGE_TABLE_WRITE = 13  # a: guest physical address, b: value
-    TIMER = 14  # a: 1 if the guest masks the timer that is due, so it waits; 0: firmware passed it on
+    TIMER = 14  # a: 1; the guest masks the timer that is due, so it waits
     PREEMPT = 15  # a: the guest that runs next; the time slice was over
     KILL = 16  # a: index into FAILURES
     SHUTDOWN = 17  # a: the guest's exit status
     ADDRESS_SPACE = 18  # satp written. a: new satp, b: 1 when its shadow tables were still there
     DIRTY = 19  # first write to a clean page: a: guest physical address, b: host physical address
     EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
-    COPY_ON_WRITE = 21  # first write to a page shared with a clone: a: guest physical address, b: host physical
+    SECOND_STAGE_FILL = 21  # a: guest physical address, b: host physical address
+    COPY_ON_WRITE = 22  # first write to a page shared with a clone: a: guest physical address, b: host physical
 
 
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.
@@ -144,6 +145,10 @@ PATHS: tuple[tuple[Level, ...], ...] = (
     (Level.KERNEL, Level.FIRMWARE),
     (Level.USER, Level.FIRMWARE),
     (Level.FIRMWARE, Level.HARDWARE),
+    (Level.KERNEL, Level.HYPERVISOR, Level.KERNEL),
+    (Level.USER, Level.HYPERVISOR, Level.KERNEL),
+    (Level.KERNEL, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.KERNEL),
+    (Level.KERNEL, Level.HYPERVISOR),
 )
 PATH_IDS = {path: index for index, path in enumerate(PATHS)}
 

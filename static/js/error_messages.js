@@ -51,6 +51,8 @@ export const ERROR_MESSAGES = {
   'error.image-endianness': ['This is a big-endian RISC-V Image; the machine is little-endian.', '빅 엔디언 RISC-V Image입니다. 이 기계는 리틀 엔디언입니다.'],
   'error.image-outside-ram': ['A segment lies at {address}..{end}, outside RAM. Link the kernel at 0x80000000 (M mode) or 0x80200000 (S mode).', '세그먼트 {address}..{end}가 RAM 밖에 있습니다. 커널을 0x80000000 (M 모드) 또는 0x80200000 (S 모드)에 링크하세요.'],
   'error.initrd-empty': ['The initial RAM disk is empty.', '초기 RAM 디스크가 비어 있습니다.'],
+  'error.disk-empty': ['The disk {disk} is empty.', '디스크 {disk}이(가) 비어 있습니다.'],
+  'error.disk-format': ['{disk} is in the format {format}; a disk must be its plain content. Convert it with qemu-img convert -O raw, or unpack it if it is compressed.', '{disk}은(는) {format} 형식입니다. 디스크는 원본(raw) 내용이어야 합니다. qemu-img convert -O raw로 변환하거나, 압축되어 있으면 푸십시오.'],
   'error.initrd-start': ['It starts at {entry} in M mode and takes no initial RAM disk; a kernel does, which starts in S mode from 0x80200000 on.', '{entry}에서 M 모드로 시작하므로 초기 RAM 디스크를 받지 않습니다. 0x80200000부터 S 모드로 시작하는 커널이어야 합니다.'],
   'error.firmware-start': ['{image} starts at {entry}. Firmware starts in M mode from 0x80000000 on, the kernel above it in S mode from 0x80200000 on.', '{image:은} {entry}에서 시작합니다. 펌웨어는 0x80000000부터 M 모드로, 그 위의 커널은 0x80200000부터 S 모드로 시작합니다.'],
   'error.firmware-overlap': ['{firmware} reaches to {end}, into {image}, which begins at {address}.', '{firmware:이} {end}까지 이르러 {address}에서 시작하는 {image:과} 겹칩니다.'],

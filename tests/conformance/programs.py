@@ -138,7 +138,7 @@ HINTS = [
     if (row := decode(half)) is not None
     and row.length == 2
     and row.operands(half).get("rd") == 0
-    and row.mnemonic not in {"c.j", "c.jr"}
+    and row.mnemonic not in {"c.j", "c.jr", "c.fld", "c.fldsp"}
 ]
 ILLEGAL_HALVES = [half for half in range(1 << 16) if half & 3 != 3 and decode(half) is None]
 COVERED = frozenset(
@@ -284,7 +284,11 @@ class Body:
                 name = rng.choice(REGISTER_REGISTER)
                 self.add(f"{name} {self.register()}, {self.source()}, {self.source()}")
             case 6:
-                self.add(f"{rng.choice(BIT_UNARY)} {self.register()}, {self.source()}")
+                name, source = rng.choice(BIT_UNARY), self.source()
+                if name == "ctzw":  # QEMU 7.2 looks beyond the low word when that is zero
+                    self.add(f"zext.w s9, {source}")
+                    source = "s9"
+                self.add(f"{name} {self.register()}, {source}")
             case 3:
                 immediate = rng.choice((rng.randrange(-2048, 2048), rng.randrange(-4, 5), -2048, 2047))
                 self.add(f"{rng.choice(REGISTER_IMMEDIATE)} {self.register()}, {self.source()}, {immediate}")
@@ -858,7 +862,9 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "jumps": Scenario({Body.arithmetic: 2, Body.branch: 4, Body.bad_jump: 2}, delegation=SYNCHRONOUS),
     "illegal": Scenario({Body.arithmetic: 1, Body.illegal: 4, Body.environment: 1}, delegation=SYNCHRONOUS),
-    "csrs": Scenario({Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120),
+    "csrs": Scenario(
+        {Body.arithmetic: 1, Body.csr: 6, Body.unknown_csr: 1, Body.read_only_csr: 1}, length=120, interrupts=True
+    ),
     "privilege": Scenario(
         {Body.arithmetic: 1, Body.privileged: 5, Body.bad_access: 1},
         delegation=SYNCHRONOUS,

@@ -20,9 +20,13 @@ from engine.trace.rings import Trace
 from tests.conformance.programs import BASE
 
 MEMORY_MIB = 16
-#: QEMU's rv64 with every extension off that our machine does not have (7.2's names).
-QEMU_CPU = "rv64," + ",".join(
-    f"{name}=false" for name in ("h", "v", "sstc", "svpbmt", "svnapot", "zbc", "Zfh", "sscofpmf")
+#: QEMU's rv64 with every extension off that our machine does not have, and on that it has (7.2's names).
+QEMU_CPU = ",".join(
+    [
+        "rv64",
+        "svinval=true",
+        *(f"{name}=false" for name in ("h", "v", "sstc", "svpbmt", "svnapot", "zbc", "Zfh", "sscofpmf")),
+    ]
 )
 #: Without AIA, QEMU 7.2 takes the lowest-numbered pending interrupt; with it, in section 3.1.9's order.
 ADVANCED_INTERRUPTS = ",x-smaia=true,x-ssaia=true"
@@ -101,7 +105,9 @@ class _Ram:
         self.memory.write_bytes(address - self.memory.base, data)
 
 
-def run_on_reference(program: Program, hypervisor_extension: bool = False) -> bytes:
+def run_on_reference(
+    program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT
+) -> bytes:
     """RAM after the program wrote the finisher, on one hart of our board."""
     memory = Memory(BASE, MEMORY_MIB << 20)
     owner = _Owner()
@@ -110,7 +116,7 @@ def run_on_reference(program: Program, hypervisor_extension: bool = False) -> by
     owner.hart = hart
     board.attach([hart])
     board.load_image(inspect(program.elf(), program.name), "")
-    ran = hart.run(STEP_LIMIT)
+    ran = hart.run(step_limit)
     assert owner.ended, f"not at its end after {ran} steps, at {hart.pc:#x}"
     return bytes(memory.ram)
 

@@ -66,15 +66,17 @@ def test_a_difference_is_noticed() -> None:
 
 
 def test_the_generator_knows_every_instruction() -> None:
-    assert {row.mnemonic for row in ROWS} == COVERED
+    """The H extension's have tests of their own."""
+    assert {row.mnemonic for row in ROWS if row.extension != "H"} == COVERED
 
 
 def test_the_generator_knows_every_csr_that_can_be_written() -> None:
+    """Those of the H extension and Sstc, which are off here, have tests of their own."""
     known = {access.name for access in CSR_ACCESSES}
     named = {
         row.name
         for row in CSRS.values()
-        if (row.storage or row.constant or row.rule) and row.rule != "hpmcounter"
+        if (row.storage or row.constant or row.rule) and row.rule != "hpmcounter" and not row.of_hypervisor
     }
-    assert named - known == {"mhartid"}
-    assert not CSRS.keys() & set(UNKNOWN_CSRS)
+    assert named - known == {"mhartid", "stimecmp"}
+    assert all(CSRS[number].of_hypervisor for number in UNKNOWN_CSRS if number in CSRS)

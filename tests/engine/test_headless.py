@@ -38,6 +38,88 @@ class Outcome(NamedTuple):
 Ringside = Callable[..., Outcome]
 
 
+#: Reads sector 1, adds the byte to itself, writes it back, reads it again and ends with it as its status.
+DISK_READER = """
+_start:
+        li      s0, 0x10001000
+        li      t0, 3
+        sw      t0, 0x70(s0)
+        li      t0, 1
+        sw      t0, 0x24(s0)
+        sw      t0, 0x20(s0)
+        li      t0, 11
+        sw      t0, 0x70(s0)
+        li      t0, 4
+        sw      t0, 0x38(s0)
+        la      t0, descriptors
+        sw      t0, 0x80(s0)
+        la      t0, available
+        sw      t0, 0x90(s0)
+        la      t0, used
+        sw      t0, 0xa0(s0)
+        li      t0, 1
+        sw      t0, 0x44(s0)
+        li      t0, 15
+        sw      t0, 0x70(s0)
+        la      t0, descriptors
+        la      t1, header
+        sd      t1, 0(t0)
+        la      t1, sector
+        sd      t1, 16(t0)
+        la      t1, status
+        sd      t1, 32(t0)
+        call    request                 # read
+        la      t1, sector
+        lbu     t2, 0(t1)
+        add     t2, t2, t2
+        sb      t2, 0(t1)
+        la      t1, header
+        li      t3, 1
+        sw      t3, 0(t1)
+        la      t1, descriptors
+        sh      t3, 28(t1)
+        call    request                 # write
+        la      t1, sector
+        sb      zero, 0(t1)
+        la      t1, header
+        sw      zero, 0(t1)
+        la      t1, descriptors
+        li      t3, 3
+        sh      t3, 28(t1)
+        call    request                 # read
+        la      t1, sector
+        lbu     t2, 0(t1)
+        slli    t2, t2, 16
+        li      t3, 0x3333
+        or      t2, t2, t3
+        li      t1, 0x100000
+        sw      t2, 0(t1)
+here:   j       here
+request:
+        la      t1, available
+        lhu     t2, 2(t1)
+        addi    t2, t2, 1
+        sh      t2, 2(t1)
+        sw      zero, 0x50(s0)
+        ret
+.data
+.align 4
+descriptors:
+        .dword  0
+        .word   16, 0x00010001
+        .dword  0
+        .word   512, 0x00020003
+        .dword  0
+        .word   1, 2
+        .zero   16
+available: .zero 32
+used:   .zero   64
+header: .dword  0, 1
+sector: .zero   512
+status: .byte   9
+"""
+
+
 @pytest.fixture
 def ringside(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> Ringside:
     """Run a command; `source` is written to program.s first, which then is the image."""
@@ -81,6 +163,23 @@ def test_hello_says_what_it_says_on_qemu(on: str, ringside: Ringside, tmp_path: 
 )
 def test_the_finisher_gives_the_status(on: str, word: str, status: int, ringside: Ringside) -> None:
     assert ringside("run", "--on", on, source=FINISHER.format(word=word)).status == status
+
+
+@pytest.mark.parametrize("on", STACKS)
+def test_a_disk_is_in_the_guest_and_the_file_stays_as_it_is(on: str, ringside: Ringside, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(512) + b"\x07" * 512)
+    assert ringside("run", "--on", on, "--disk", disk, source=DISK_READER).status == 7 << 1
+    assert disk.read_bytes() == bytes(512) + b"\x07" * 512
+
+
+def test_a_disk_that_is_none_is_refused(ringside: Ringside, tmp_path: Path) -> None:
+    for content, why in ((b"", "is empty"), (b"QFI\xfb", "in the format qcow2")):
+        (tmp_path / "disk").write_bytes(content)
+        outcome = ringside("run", "hello", "--disk", tmp_path / "disk")
+        assert outcome.status == Status.REFUSED
+        assert why in outcome.said
+    assert ringside("run", "hello", "--disk", tmp_path / "none").status == Status.REFUSED
 
 
 @pytest.mark.parametrize("on", STACKS)

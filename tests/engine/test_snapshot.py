@@ -36,7 +36,7 @@ from engine.trace.rings import Trace
 from engine.world import Scrollback
 from tests.support.labs import console, guests_of, lab_of, registers, run_to
 
-STACKS: tuple[Stack, ...] = ("bare-metal", "type1-trap-and-emulate")
+STACKS: tuple[Stack, ...] = ("bare-metal", "type1-trap-and-emulate", "type1-hardware-assist")
 END = 120_000
 MEMORY_MIB = 16
 

@@ -23,7 +23,7 @@ from engine.commands import GuestCreate, HostCreate, ImageAdd, LabError, Snapsho
 from engine.lab import Lab
 from tests.support.labs import guests_of, lab_of
 
-STACKS: tuple[Stack, ...] = ("bare-metal", "type1-trap-and-emulate")
+STACKS: tuple[Stack, ...] = ("bare-metal", "type1-trap-and-emulate", "type1-hardware-assist")
 KEYS = {
     "snapshot-foreign",
     "snapshot-newer",

@@ -1,8 +1,8 @@
 """Hostile drivers against the virtio devices: `python -m tests.fuzz.virtio --count 1000 --seed 0`.
 
-A case is a device on a bench with a small RAM, and a driver that knows the specification and breaks it: registers written
-at random, rings with loops, jumps, wild lengths and addresses, buffers over the rings, resets in the middle. The same goes
-to a twin that is replaced by its own snapshot again and again. Prints what broke and the seed that does it.
+A case is a device on a bench with a small RAM, and a driver that knows the specification and breaks it: registers
+written at random, rings with loops, jumps, wild lengths and addresses, buffers over the rings, resets in the middle.
+The same goes to a twin that is replaced by its own snapshot again and again. Prints what broke and the seed of it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _BUFFERS = [[(16, 0), (512, 0), (1, 2)], [(16, 0), (512, 2), (1, 2)], [(64, 2)],
 Action = tuple[str, tuple[int, ...]]
 
 
-class Broken(AssertionError):
+class BrokenError(AssertionError):
     """An invariant does not hold."""
 
 
@@ -134,7 +134,7 @@ class _Side:
     @staticmethod
     def check(holds: bool, what: str) -> None:
         if not holds:
-            raise Broken(what)
+            raise BrokenError(what)
 
 
 def _actions(dice: random.Random, deaf: Callable[[], bool]) -> Iterator[Action]:
@@ -230,7 +230,7 @@ def _describe(at: int, address: int, length: int, flags: int, following: int) ->
 
 
 def run(seed: int) -> int:
-    """One case; raises Broken. Returns how many buffers came back."""
+    """One case; raises BrokenError. Returns how many buffers came back."""
     dice = random.Random(seed)
     name = dice.choice(sorted(DEVICES))
     one, twin = _Side(name), _Side(name)
@@ -244,9 +244,9 @@ def run(seed: int) -> int:
             if dice.random() < 0.05:
                 twin.replace()
         except Exception as error:
-            raise Broken(f"seed {seed}, {name}, step {step}, {action}: {type(error).__name__}: {error}") from error
+            raise BrokenError(f"seed {seed}, {name}, step {step}, {action}: {type(error).__name__}: {error}") from error
     if one.bench.ram.content != twin.bench.ram.content or one.device.save() != twin.device.save():
-        raise Broken(f"seed {seed}, {name}: the twin is in another state at the end")
+        raise BrokenError(f"seed {seed}, {name}: the twin is in another state at the end")
     return returned
 
 
@@ -260,7 +260,7 @@ def main() -> int:
     for seed in range(arguments.seed, arguments.seed + arguments.count):
         try:
             returned += run(seed)
-        except Broken as error:
+        except BrokenError as error:
             broken += 1
             sys.stdout.write(f"{error}\n")
     sys.stdout.write(f"{arguments.count} cases, {returned} notifications gave buffers back, {broken} broke\n")

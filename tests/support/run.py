@@ -14,7 +14,7 @@ from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 
 SLICE_STEPS = 2000
-STACKS = ("bare-metal", "type1-trap-and-emulate")
+STACKS = ("bare-metal", "type1-trap-and-emulate", "type1-hardware-assist")
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,12 @@ def _shape(row: Row) -> tuple[object, ...]:
 
 
 def decoder(rows: Sequence[Row]) -> str:
-    """`decode`, of the handlers' type: fills in the operation and goes on in its handler."""
+    """`decode`, of the handlers' type: fills in the operation and goes on in its handler. `decode_word`: fills in an
+    operation for a word, all but the handler, which it returns."""
+    return f"{_decode()}\n{_decode_word(rows)}"
+
+
+def _decode() -> str:
     code = Code()
     begin = code.op(f"load ptr, ptr {code.op(f'getelementptr i8, ptr %s, i64 {_OPS}')}")
     offset = code.op(f"sub i64 {code.op('ptrtoint ptr %op to i64')}, {code.op(f'ptrtoint ptr {begin} to i64')}")
@@ -85,21 +90,30 @@ def decoder(rows: Sequence[Row]) -> str:
     at = code.op(f"getelementptr i8, ptr {content}, i64 {code.op(f'lshr i64 {offset}, 3')}")
     low = code.op(f"zext i16 {code.op(f'load i16, ptr {at}')} to i32")
     wide = code.op(f"icmp eq i32 {code.op(f'and i32 {low}, {_WIDE}')}, {_WIDE}")
-    code.end(f"br i1 {wide}, label %wide, label %narrow")
-    code.label("wide")
     last = code.op(f"icmp eq i64 {offset}, {layout.OPS_BYTES - layout.OPERATION_BYTES}")
-    code.end(f"br i1 {last}, label %none, label %whole")
-    code.label("whole")
+    straddles, whole = code.branch(code.op(f"and i1 {wide}, {last}"), likely=False)
+    code.label(whole)
+    # Behind the content lies more of the code page: reading it for a narrow instruction does no harm.
     after = code.op(f"getelementptr i8, ptr {at}, i64 2")
     high = code.op(f"zext i16 {code.op(f'load i16, ptr {after}')} to i32")
-    whole = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
-    code.end("br label %wide_rows")
-    code.label("narrow")
-    code.end("br label %narrow_rows")
+    word = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
+    handler = code.op(f"call ptr @decode_word(ptr %op, i32 {word})")
+    code.do(f"store ptr {handler}, ptr %op")
+    code.end(f"ret i64 {code.op(f'musttail call i64 {handler}(ptr %s, ptr %op, i64 %budget)')}")
+    code.label(straddles)
+    code.do("store ptr @straddle, ptr %op")
+    code.end(f"ret i64 {code.op('musttail call i64 @straddle(ptr %s, ptr %op, i64 %budget)')}")
+    return code.text("define i64 @decode(ptr nonnull %s, ptr nonnull %op, i64 %budget) #1")
 
+
+def _decode_word(rows: Sequence[Row]) -> str:
+    code = Code()
+    wide = code.op(f"icmp eq i32 {code.op(f'and i32 %word, {_WIDE}')}, {_WIDE}")
+    low = code.op("and i32 %word, 65535")
+    code.end(f"br i1 {wide}, label %wide_rows, label %narrow_rows")
     shapes: dict[tuple[object, ...], int] = {}
     arrivals: dict[int, list[tuple[int, str]]] = {}
-    for length, name, word in ((4, "wide_rows", whole), (2, "narrow_rows", low)):
+    for length, name, word in ((4, "wide_rows", "%word"), (2, "narrow_rows", low)):
         code.label(name)
         groups: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
@@ -128,17 +142,12 @@ def decoder(rows: Sequence[Row]) -> str:
         code.label(f"shape{shape}")
         phi = ", ".join(f"[ {index}, %{label} ]" for index, label in found)
         chosen_row = code.op(f"phi i64 {phi}")
-        word = whole if rows[found[0][0]].length == 4 else low
-        _extract(code, rows[found[0][0]], word)
+        _extract(code, rows[found[0][0]], "%word" if rows[found[0][0]].length == 4 else low)
         chosen = code.op(f"getelementptr ptr, ptr @handlers, i64 {chosen_row}")
-        code.do(f"store ptr {code.op(f'load ptr, ptr {chosen}')}, ptr %op")
-        code.end("br label %decoded")
+        code.end(f"ret ptr {code.op(f'load ptr, ptr {chosen}')}")
     code.label("none")
-    code.do("store ptr @slow, ptr %op")
-    code.label("decoded")
-    handler = code.op("load ptr, ptr %op")
-    code.end(f"ret i64 {code.op(f'musttail call i64 {handler}(ptr %s, ptr %op, i64 %budget)')}")
-    return code.text("define i64 @decode(ptr noalias nonnull %s, ptr nonnull %op, i64 %budget) #1")
+    code.end("ret ptr @slow")
+    return code.text("define internal ptr @decode_word(ptr nonnull %op, i32 %word) #1")
 
 
 def _i32(value: int) -> int:

@@ -19,24 +19,24 @@ from typing import Any
 
 from engine.isa.csrs import CSRS
 from engine.isa.formats import Row
-from engine.isa.table import ROWS, uses_floats
+from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
-from engine.machine.native import access, layout, traps
-from engine.machine.native.decoder import decoder
+from engine.machine.native import access, floats, layout, traps
+from engine.machine.native.decoder import decoder, writes_integer
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
+    IN_MACHINE,
+    IN_RAM,
     METADATA,
     SIGNED,
     UNSIGNED,
     Code,
     NotLowerable,
-    Scope,
     Value,
-    statements,
 )
 from engine.machine.native.procedures import DONE, RESULT, TRAPPED, Procedures
 from engine.machine.privileged import SUPERVISOR
-from engine.machine.state import NO_RESERVATION
+from engine.machine.state import MAX_HOT, NO_RESERVATION
 
 Primitive = Callable[[list[ast.expr]], Value | None]
 #: Registers of machine mode that firmware uses at every trap.
@@ -52,11 +52,11 @@ ARGUMENTS = "ptr nonnull %s, ptr nonnull %op, i64 %budget"
 
 
 def load_field(code: Code, name: str, kind: str = "i64") -> str:
-    return code.op(f"load {kind}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}")
+    return code.op(f"load {kind}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}{IN_MACHINE}")
 
 
 def store_field(code: Code, name: str, value: str, kind: str = "i64") -> None:
-    code.do(f"store {kind} {value}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}")
+    code.do(f"store {kind} {value}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}{IN_MACHINE}")
 
 
 def tail(code: Code, function: str, operation: str, budget: str) -> None:
@@ -65,7 +65,7 @@ def tail(code: Code, function: str, operation: str, budget: str) -> None:
     code.end(f"ret i64 {result}")
 
 
-class MachineScope(Scope):
+class MachineScope(floats.FloatScope):
     """Loads, stores and atomics through the TLB: common to handlers and compiled regions."""
 
     def __post_init__(self) -> None:
@@ -76,9 +76,12 @@ class MachineScope(Scope):
             "fence_i": lambda _args: None,
         }  # fmt: skip
 
-    def bail(self) -> str:
-        """Label of a block that leaves this instruction, of which nothing was done yet, to the reference."""
-        raise NotImplementedError
+    def state(self, name: str) -> str:
+        return load_field(self.code, name)
+
+    def context(self) -> str:
+        """Address of the TLBs in use."""
+        return load_field(self.code, "tlb_at", "ptr")
 
     def probe(self, address: str, size: int, tag: int) -> str:
         """Host address of `size` aligned bytes that the TLB holds; otherwise control goes to `bail`."""
@@ -92,7 +95,8 @@ class MachineScope(Scope):
     def translated(self, address: str, entry: str) -> str:
         """Host address of what a TLB entry holds."""
         code = self.code
-        addend = code.op(f"load i64, ptr {code.op(f'getelementptr i8, ptr {entry}, i64 {layout.ADDEND}')}")
+        added = code.op(f"getelementptr i8, ptr {entry}, i64 {layout.ADDEND}")
+        addend = code.op(f"load i64, ptr {added}{IN_MACHINE}")
         return code.op(f"add i64 {address}, {addend}")
 
     def lookup(self, address: str, size: int, tag: int) -> tuple[str, str]:
@@ -101,10 +105,9 @@ class MachineScope(Scope):
         key = code.op(f"and i64 {address}, {-4096 | size - 1}")
         index = code.op(f"lshr i64 {address}, 7")
         index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << 5}")
-        tlb = load_field(code, "tlb_at", "ptr")
-        entry = code.op(f"getelementptr i8, ptr {tlb}, i64 {index}")
+        entry = code.op(f"getelementptr i8, ptr {self.context()}, i64 {index}")
         at = code.op(f"getelementptr i8, ptr {entry}, i64 {tag}") if tag else entry
-        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {at}')}, {key}"), entry
+        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {at}{IN_MACHINE}')}, {key}"), entry
 
     def _size(self, node: ast.expr) -> int:
         size: int = ast.literal_eval(node)
@@ -112,14 +115,14 @@ class MachineScope(Scope):
 
     def _read(self, host: str, size: int) -> Value:
         code = self.code
-        value = code.op(f"load i{8 * size}, ptr {code.op(f'inttoptr i64 {host} to ptr')}")
+        value = code.op(f"load i{8 * size}, ptr {code.op(f'inttoptr i64 {host} to ptr')}{IN_RAM}")
         return Value(value if size == 8 else code.op(f"zext i{8 * size} {value} to i64"), UNSIGNED)
 
     def _write(self, host: str, size: int, value: str) -> None:
         code = self.code
         if size < 8:
             value = code.op(f"trunc i64 {value} to i{8 * size}")
-        code.do(f"store i{8 * size} {value}, ptr {code.op(f'inttoptr i64 {host} to ptr')}")
+        code.do(f"store i{8 * size} {value}, ptr {code.op(f'inttoptr i64 {host} to ptr')}{IN_RAM}")
 
     def _load(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
@@ -174,6 +177,7 @@ class HandlerScope(MachineScope):
         self.primitives |= {
             "jump": self._jump,
             "ecall": self._checked(privileged.ecall, steps=True),
+            "sfence_order": self._checked(privileged.check_fence_order),
             "sfence_vma": self._checked(privileged.check_fence),
             "hfence_vvma": self._checked(privileged.check_guest_fence, "0"),
             "hfence_gvma": self._checked(privileged.check_guest_fence, "1"),
@@ -186,6 +190,33 @@ class HandlerScope(MachineScope):
     def bail(self) -> str:
         self.bailed = True
         return "bail"
+
+    # -- floating point ------------------------------------------------------------------------------
+    def read_float(self, name: str) -> str:
+        return self.code.op(f"load i64, ptr {self._float_register(self.places[name])}")
+
+    def write_float(self, value: str) -> None:
+        self.code.do(f"store i64 {value}, ptr {self._float_register(layout.RD)}")
+
+    def _float_register(self, place: int) -> str:
+        code = self.code
+        words = code.op(f"getelementptr i8, ptr %s, i64 {field('f_words')}")
+        return code.op(f"getelementptr i64, ptr {words}, i64 {self._byte(place)}")
+
+    def enter_floats(self, ready: str) -> None:
+        self._unless(ready, privileged.check_floats)
+
+    def leave_floats(self, ready: str) -> None:
+        self._unless(ready, privileged.dirty_floats)
+
+    def _unless(self, condition: str, function: Callable[..., Any]) -> None:
+        """Call a procedure where a condition that mostly holds does not."""
+        code = self.code
+        on, otherwise = code.branch(condition, likely=True)
+        code.label(otherwise)
+        self.procedure(PROCEDURES.need(function))
+        code.end(f"br label %{on}")
+        code.label(on)
 
     # -- calls of procedures -------------------------------------------------------------------------
     def procedure(self, symbol: str, *arguments: str) -> str:
@@ -336,7 +367,7 @@ class HandlerScope(MachineScope):
         if name in self.places and self.places[name] == layout.IMM:
             value = code.op(f"load i32, ptr {code.op(f'getelementptr i8, ptr %op, i64 {layout.IMM}')}")
             return Value(code.op(f"sext i32 {value} to i64"), SIGNED if name == "imm" else UNSIGNED)
-        raise NotLowerable(name)
+        return super().read(name)
 
     def _register(self, index: str) -> str:
         return self.code.op(f"getelementptr i64, ptr %s, i64 {index}")
@@ -345,7 +376,7 @@ class HandlerScope(MachineScope):
         if name == "rd":
             self.code.do(f"store i64 {value.text}, ptr {self._register(self._byte(layout.RD))}")
             return True
-        return False
+        return super().write(name, value)
 
     def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
         super().run(body)
@@ -356,15 +387,20 @@ class HandlerScope(MachineScope):
     def _jump(self, args: list[ast.expr]) -> None:
         code = self.code
         if ast.unparse(args[0]) == "pc + imm":
-            distance = code.op(f"shl i64 {self.read('imm').text}, 3")
+            immediate = self.read("imm").text
+            distance = code.op(f"shl i64 {immediate}, 3")
             target = code.op(f"getelementptr i8, ptr %op, i64 {distance}")
+            worth = code.op(f"icmp slt i64 {immediate}, 0")
+            if writes_integer(self.row):
+                calls = code.op(f"icmp ne i64 {self._byte(layout.RD)}, {layout.SINK}")
+                worth = code.op(f"or i1 {worth}, {calls}")
 
             def finish() -> None:
                 begin = load_field(code, "ops")
                 offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {target} to i64')}, {begin}")
                 near, far = code.branch(code.op(f"icmp ult i64 {offset}, {layout.OPS_BYTES}"), likely=True)
                 code.label(near)
-                follow(code, target)
+                follow(code, target, worth)
                 code.label(far)
                 store_field(code, "pc", program_counter(code, target))
                 self._far()
@@ -376,7 +412,8 @@ class HandlerScope(MachineScope):
                 near, far = code.branch(code.op(f"icmp ult i64 {distance}, 4096"))
                 code.label(near)
                 begin = load_field(code, "ops", "ptr")
-                follow(code, code.op(f"getelementptr i8, ptr {begin}, i64 {code.op(f'shl i64 {distance}, 3')}"))
+                target = code.op(f"getelementptr i8, ptr {begin}, i64 {code.op(f'shl i64 {distance}, 3')}")
+                follow(code, target, "true")
                 code.label(far)
                 store_field(code, "pc", address)
                 self._far()
@@ -394,24 +431,83 @@ def program_counter(code: Code, operation: str) -> str:
     return code.op(f"add i64 {load_field(code, 'page_pc')}, {code.op(f'ashr i64 {offset}, 3')}")
 
 
-def follow(code: Code, operation: str) -> None:
-    """This instruction is done: go on with `operation` unless the budget is used up."""
-    left = code.op("sub i64 %budget, 1")
+def follow(code: Code, operation: str, worth: str | None = None) -> None:
+    """This instruction is done: go on with `operation` unless the budget is used up. `worth`: see `_count`."""
+    _go_on(code, operation, code.op("sub i64 %budget, 1"), worth)
+
+
+def _go_on(code: Code, operation: str, left: str, worth: str | None) -> None:
     over, on = code.branch(code.op(f"icmp eq i64 {left}, 0"), likely=False)
     code.label(on)
+    if worth is not None:
+        _count(code, operation, left, worth)
     tail(code, code.op(f"load ptr, ptr {operation}"), operation, left)
     code.label(over)
     tail(code, "@over", operation, left)
 
 
+def _count(code: Code, operation: str, left: str, worth: str) -> None:
+    """Count that a jump reached `operation` if it is `worth` counting: it went backwards, or it is a call, a return or
+    another indirect one. Where the count wraps, the operation is hot."""
+    begin, offset = _within_page(code, operation)
+    heat = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.HEAT_AT}")
+    heat = code.op(f"getelementptr i8, ptr {heat}, i64 {code.op(f'lshr i64 {offset}, 3')}")
+    count = code.op(f"add i16 {code.op(f'load i16, ptr {heat}')}, {code.op(f'zext i1 {worth} to i16')}")
+    code.do(f"store i16 {count}, ptr {heat}")
+    hot, cool = code.branch(code.op(f"icmp eq i16 {count}, 0"), likely=False)
+    code.label(hot)
+    code.do(f"store i16 1, ptr {heat}")
+    tail(code, "@report", operation, left)
+    code.label(cool)
+
+
+def _within_page(code: Code, operation: str) -> tuple[str, str]:
+    """The present code page, and the operation's offset in it."""
+    begin = load_field(code, "ops")
+    offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {operation} to i64')}, {begin}")
+    return code.op(f"inttoptr i64 {begin} to ptr"), offset
+
+
+def _report() -> str:
+    """Tell Python that this operation is hot, if there is room, and go on with it."""
+    code = Code()
+    count = load_field(code, "hot_count")
+    room, on = code.branch(code.op(f"icmp ult i64 {count}, {MAX_HOT}"), likely=True)
+    code.label(room)
+    begin, offset = _within_page(code, "%op")
+    pair = code.op(f"getelementptr [2 x i64], ptr %s, i64 {count}")
+    pair = code.op(f"getelementptr i8, ptr {pair}, i64 {field('hot')}")
+    code.do(f"store ptr {begin}, ptr {pair}")
+    code.do(f"store i64 {offset}, ptr {code.op(f'getelementptr i8, ptr {pair}, i64 8')}")
+    store_field(code, "hot_count", code.op(f"add i64 {count}, 1"))
+    code.label(on)
+    tail(code, code.op("load ptr, ptr %op"), "%op", "%budget")
+    return code.text(f"define internal i64 @report({ARGUMENTS}) #1")
+
+
+def _plain() -> str:
+    """Execute this operation, and as many as follow, as if no region began at it."""
+    code = Code()
+    begin, offset = _within_page(code, "%op")
+    place = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.PLAIN_AT}")
+    place = code.op(f"getelementptr i8, ptr {place}, i64 {code.op(f'lshr i64 {offset}, 1')}")
+    replaced = code.op(f"load ptr, ptr {place}")
+    present = code.op("load ptr, ptr %op")
+    chosen = code.op(f"select i1 {code.op(f'icmp eq ptr {replaced}, null')}, ptr {present}, ptr {replaced}")
+    over, on = code.branch(code.op("icmp eq i64 %budget, 0"), likely=False)
+    code.label(on)
+    tail(code, chosen, "%op", "%budget")
+    code.label(over)
+    tail(code, "@over", "%op", "%budget")
+    return code.text(f"define i64 @plain({ARGUMENTS}) #1")
+
+
 def handler(row: Row) -> str | None:
     """The native function of a row; None: the reference tier executes it."""
-    if uses_floats(row):
-        return None
     code = Code()
     try:
         scope = HandlerScope(row, code)
-        scope.run(statements(row.semantics))
+        scope.lower(row)
     except NotLowerable:
         return None
     if code.open:
@@ -466,11 +562,7 @@ def _far() -> str:
     store_field(code, "page_pc", page)
     offset = code.op(f"shl i64 {code.op(f'and i64 {target}, 4094')}, 3")
     operation = code.op(f"getelementptr i8, ptr {ops}, i64 {offset}")
-    over, on = code.branch(code.op("icmp eq i64 %budget, 0"), likely=False)
-    code.label(on)
-    tail(code, code.op(f"load ptr, ptr {operation}"), operation, "%budget")
-    code.label(over)
-    tail(code, "@over", operation, "%budget")
+    _go_on(code, operation, "%budget", "true")
     code.label(miss)
     result = code.op(f"call {RESULT} {PROCEDURES.need(access.fetch_slow)}(ptr %s, i64 {target})")
     status = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
@@ -482,6 +574,36 @@ def _far() -> str:
     store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
+
+
+def _straddle() -> str:
+    """An instruction whose second half is in the next page, whatever page that is now."""
+    code = Code()
+    begin = load_field(code, "ops", "ptr")
+    following = code.op(f"add i64 {load_field(code, 'page_pc')}, 4096")
+    result = code.op(f"call {RESULT} {PROCEDURES.need(access.fetch_page)}(ptr %s, i64 {following})")
+    status = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
+    page = code.op(f"extractvalue {RESULT} {result}, 0")
+    known = code.op(f"icmp ne i64 {page}, 0")
+    found, unknown = code.branch(code.op(f"and i1 {status}, {known}"), likely=True)
+    code.label(unknown)
+    tail(code, "@slow", "%op", "%budget")
+    code.label(found)
+    high = code.op(f"inttoptr i64 {code.op(f'add i64 {page}, {layout.CONTENT_AT}')} to ptr")
+    high = code.op(f"zext i16 {code.op(f'load i16, ptr {high}')} to i32")
+    key = code.op(f"or i32 {high}, 65536")
+    place = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.STRADDLE_AT}")
+    handler_at = code.op(f"getelementptr i8, ptr {place}, i64 8")
+    same, other = code.branch(code.op(f"icmp eq i32 {code.op(f'load i32, ptr {place}')}, {key}"), likely=True)
+    code.label(other)
+    low = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.CONTENT_AT + 4094}")
+    low = code.op(f"zext i16 {code.op(f'load i16, ptr {low}')} to i32")
+    word = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
+    code.do(f"store ptr {code.op(f'call ptr @decode_word(ptr %op, i32 {word})')}, ptr {handler_at}")
+    code.do(f"store i32 {key}, ptr {place}")
+    code.label(same)
+    tail(code, code.op(f"load ptr, ptr {handler_at}"), "%op", "%budget")
+    return code.text(f"define internal i64 @straddle({ARGUMENTS}) #1")
 
 
 def _next_page() -> str:
@@ -574,13 +696,16 @@ def _run() -> str:
     code.op(f"call {RESULT} {PROCEDURES.need(access.clean)}(ptr %s)")
     code.label(clean)
     left = code.op(f"sub i64 {load_field(code, 'limit')}, {load_field(code, 'steps')}")
-    code.end(f"ret i64 {code.op(f'call i64 @far(ptr %s, ptr null, i64 {left})')}")
+    host = floats.entered(code)
+    reason = code.op(f"call i64 @far(ptr %s, ptr null, i64 {left})")
+    floats.left(code, host)
+    code.end(f"ret i64 {reason}")
     return code.text("define i64 @run(ptr nonnull %s)")
 
 
 def module() -> str:
-    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `next_page`, and a handler
-    for each row."""
+    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `plain`, `next_page`, and
+    a handler for each row."""
     native: dict[str, str | None] = {}
     for row in ROWS:
         native.setdefault(symbol(row), handler(row))
@@ -589,7 +714,8 @@ def module() -> str:
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
         *filter(None, native.values()), _trap(), _attend(), _attend_far(), _csr_tables(), _use_context(),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _run(), decoder(ROWS),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
+        _plain(), _report(), _run(), decoder(ROWS),
         *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
     ])  # fmt: skip

@@ -8,7 +8,8 @@ rd of a row that writes an integer register is SINK instead of 0, so that no han
 
 A *code page* holds an operation for each halfword of a page's content, one more that goes on to the next
 page, the content itself, for each halfword its handler while a compiled region stands in its place, and how
-often it was reached by a jump backwards.
+often it was reached by a jump backwards. An instruction that ends in the next page has `straddle` as its handler;
+for what followed it last there are the halfword there (plus 1 << 16, so that 0 is none) and the handler.
 
 A *context* is what a hart may use without walking tables while privilege, satp and their like stay as they
 are: a data TLB (read tag, write tag, what to add for a host address), a fetch TLB (tag, code page), and the six
@@ -36,7 +37,8 @@ OPS_BYTES = SLOTS * OPERATION_BYTES
 CONTENT_AT = OPS_BYTES + 64
 PLAIN_AT = CONTENT_AT + 4096
 HEAT_AT = PLAIN_AT + SLOTS * 8
-CODE_PAGE_BYTES = HEAT_AT + SLOTS * 2 + 960
+STRADDLE_AT = HEAT_AT + SLOTS * 2
+CODE_PAGE_BYTES = STRADDLE_AT + 960
 
 EMPTY = (1 << 64) - 1
 DATA_ENTRIES, DATA_ENTRY_BYTES = 256, 32

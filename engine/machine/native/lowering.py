@@ -99,9 +99,26 @@ class Code:
         return "\n".join([f"{header} {{", "entry:", *self.allocations, *self.lines, "}"])
 
 
-#: The metadata that `Code.branch` refers to; once in each module.
-METADATA = '!0 = !{!"branch_weights", i32 2000, i32 1}\n!1 = !{!"branch_weights", i32 1, i32 2000}'
+#: The functions of LLVM that lowered code calls, and the metadata that `Code.branch` and the two below refer to; once in
+#: each module.
+DECLARATIONS = "\n".join(
+    f"declare {kind} @llvm.{name}.{kind}({kind}{flag})"
+    for kind in ("i32", "i64")
+    for name, flag in (("ctlz", ", i1"), ("cttz", ", i1"), ("ctpop", ""), ("bswap", ""))
+)
+METADATA = DECLARATIONS + """
+!0 = !{!"branch_weights", i32 2000, i32 1}
+!1 = !{!"branch_weights", i32 1, i32 2000}
+!2 = distinct !{!2}
+!3 = distinct !{!3, !2}
+!4 = distinct !{!4, !2}
+!5 = !{!3}
+!6 = !{!4}"""
+#: Appended to a load or store: a guest's RAM and what we keep about the machine are never the same bytes.
+IN_RAM = ", !alias.scope !5, !noalias !6"
+IN_MACHINE = ", !alias.scope !6, !noalias !5"
 
+_WORD_BITS = ast.Constant(64)
 _BINARY = {ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.BitAnd: "and", ast.BitOr: "or",
            ast.BitXor: "xor", ast.LShift: "shl", ast.FloorDiv: "udiv"}  # fmt: skip
 _COMPARE: dict[type[ast.cmpop], tuple[str, str]] = {
@@ -124,6 +141,8 @@ class Scope:
             "mulhu": self._high(False, False),
             "div": self._divide("sdiv"), "rem": self._divide("srem"),
             "divu": self._divide("udiv"), "remu": self._divide("urem"),
+            "clz": self._count("ctlz", ", i1 false"), "ctz": self._count("cttz", ", i1 false"),
+            "cpop": self._count("ctpop", ""), "rev8": lambda args: self._count("bswap", "")([*args, _WORD_BITS]),
         }  # fmt: skip
 
     # -- what a kind of code defines -----------------------------------------------------------------
@@ -131,9 +150,9 @@ class Scope:
         """The value of a name that is not a local."""
         raise NotLowerable(name)
 
-    def write(self, name: str, value: Value) -> bool:
+    def write(self, name: str, value: Value) -> bool:  # noqa: ARG002 (of the scopes below)
         """Assign to a name that is not a local; False: it is one."""
-        raise NotImplementedError
+        return False
 
     # -- statements ----------------------------------------------------------------------------------
     def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
@@ -288,6 +307,19 @@ class Scope:
             ]
             product = code.op(f"mul i128 {wide[0]}, {wide[1]}")
             return Value(code.op(f"trunc i128 {code.op(f'lshr i128 {product}, 64')} to i64"), SIGNED)
+
+        return lower
+
+    def _count(self, intrinsic: str, flag: str) -> Callable[[list[ast.expr]], Value]:
+        """A function of the bits of a word: LLVM has each."""
+
+        def lower(args: list[ast.expr]) -> Value:
+            code, kind = self.code, f"i{ast.literal_eval(args[1])}"
+            value = self.number(args[0]).text
+            if kind != "i64":
+                value = code.op(f"trunc i64 {value} to {kind}")
+            result = code.op(f"call {kind} @llvm.{intrinsic}.{kind}({kind} {value}{flag})")
+            return Value(result if kind == "i64" else code.op(f"zext {kind} {result} to i64"), UNSIGNED)
 
         return lower
 

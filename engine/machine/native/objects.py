@@ -1,7 +1,8 @@
 """From LLVM IR to code in this process, by way of object files that are kept on disk.
 
 An object is named by what it is made of: the IR, the compiler's version, the processor. A second start reads
-it instead of compiling. A file that is damaged or cannot be written costs a compilation and nothing else.
+it instead of compiling. A file that is damaged or cannot be written costs a compilation and nothing else. When there
+are too many, the oldest go.
 """
 
 from __future__ import annotations
@@ -13,20 +14,52 @@ import tempfile
 from collections.abc import Mapping
 from functools import cache
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import llvmlite
 import llvmlite.binding as llvm
 
 _DIGEST_BYTES = 20
+#: Files kept, of some KiB each; above, the older half goes.
+MAX_KEPT = 16_384
 _folder: Path | None = None
+#: The target machine works for one thread at a time.
+_compiling = Lock()
+_serial = count()
+
+
+def folder_in(environ: Mapping[str, str]) -> Path:
+    """Where a user's objects are kept: RINGSIDE_CACHE, else the place that the XDG base directory specification has for
+    a user's caches."""
+    if environ.get("RINGSIDE_CACHE"):
+        return Path(environ["RINGSIDE_CACHE"])
+    base = environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "ringside"
 
 
 def keep_in(folder: Path | None) -> None:
     """Where objects are kept from now on; None: nowhere."""
     global _folder  # noqa: PLW0603
     _folder = folder
+
+
+def thin_out() -> None:
+    """Delete the older half of the kept objects if they are too many."""
+    if _folder is None:
+        return
+    with contextlib.suppress(OSError):
+        found = [entry for entry in os.scandir(_folder) if entry.name.endswith(".o")]
+        if len(found) > MAX_KEPT:
+            for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[: len(found) // 2]:
+                Path(entry.path).unlink(missing_ok=True)
+
+
+def host_has(feature: str) -> bool:
+    """Does this processor have a feature, by LLVM's name for it? A name of another architecture's is none."""
+    return bool(llvm.get_host_cpu_features().get(feature))
 
 
 @cache
@@ -51,7 +84,7 @@ def _linker() -> Any:
 
 def _compile(ir: str, level: int) -> bytes:
     machine = _machine()
-    module = llvm.parse_assembly(ir)
+    module = llvm.parse_assembly(ir, llvm.create_context())
     options = llvm.create_pipeline_tuning_options(speed_level=level)
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
@@ -90,7 +123,8 @@ def image_of(ir: str, level: int) -> bytes:
     path = _path(ir, level)
     image = _read(path) if path else None
     if image is None:
-        image = _compile(ir, level)
+        with _compiling:
+            image = _compile(ir, level)
         if path:
             _keep(path, image)
     return image
@@ -105,7 +139,7 @@ class Linked:
             builder.export_symbol(symbol)
         for symbol, address in imported.items():
             builder.import_symbol(symbol, address)
-        self._tracker = builder.link(_linker(), name)
+        self._tracker = builder.link(_linker(), f"{name} {next(_serial)}")
         self.addresses: dict[str, int] = {symbol: self._tracker[symbol] for symbol in exported}
 
     def function(self, symbol: str, *types: Any) -> Any:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
+from engine.machine.native import floats
 from engine.machine.native.layout import KEY_AT, field
 from engine.machine.native.lowering import (
     EITHER,
@@ -128,9 +129,6 @@ class ProcedureScope(Scope):
     # -- names ---------------------------------------------------------------------------------------
     def read(self, name: str) -> Value:
         return self._global(ast.parse(name, mode="eval").body)
-
-    def write(self, name: str, value: Value) -> bool:  # noqa: ARG002
-        return False
 
     def _global(self, node: ast.expr) -> Value:
         """A constant of the function's module, whatever it is called there."""
@@ -421,8 +419,13 @@ def _nothing(_scope: ProcedureScope, _arguments: list[str]) -> None:
     """What Python has to be told and native code sees by itself."""
 
 
+def _settle_floats(scope: ProcedureScope, _arguments: list[str]) -> None:
+    """What native code has to be told and Python sees by itself."""
+    floats.settle(scope.code)
+
+
 _PRIMITIVES: dict[str, Primitive] = {
     "peek": _peek, "poke": _poke, "peek_sized": _peek_sized, "poke_sized": _poke_sized, "empty": _empty,
-    "look_at_interrupts": _nothing,
+    "look_at_interrupts": _nothing, "settle_floats": _settle_floats,
 }  # fmt: skip
 _HARTS = ("h", "w", "self", "state")

@@ -17,6 +17,7 @@ import numpy as np
 
 from engine.machine.memory import PAGE, Memory
 from engine.machine.native import handlers, layout, objects
+from engine.machine.native.jit import THRESHOLD, Jit
 from engine.machine.state import HartState
 
 _OPTIMIZATION = 2
@@ -30,7 +31,7 @@ class Interpreter:
 
     def __init__(self) -> None:
         image = objects.image_of(handlers.module(), _OPTIMIZATION)
-        symbols = ["run", "decode", "next_page", "slow", "over", "far", "use_context"]
+        symbols = ["run", "decode", "next_page", "slow", "over", "far", "plain", "use_context"]
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
@@ -41,11 +42,13 @@ class Interpreter:
 class CodePages:
     """Decoded pages by content. An address is that of the page's operations (see engine.machine.native.layout)."""
 
-    def __init__(self, interpreter: Interpreter) -> None:
+    def __init__(self, interpreter: Interpreter, threshold: int) -> None:
         decode, beyond = (interpreter.addresses[name] for name in ("decode", "next_page"))
-        empty = np.zeros((layout.CONTENT_AT // 8, 1), "<u8")
-        empty[: layout.SLOTS * 2 : 2] = decode
-        empty[layout.SLOTS * 2 :: 2] = beyond
+        empty = np.zeros(layout.CODE_PAGE_BYTES, np.uint8)
+        handlers = empty[: layout.CONTENT_AT].view("<u8")[::2]
+        handlers[: layout.SLOTS] = decode
+        handlers[layout.SLOTS :] = beyond
+        empty[layout.HEAT_AT :].view("<u2")[: layout.SLOTS] = (1 << 16) - threshold
         self._empty = empty.tobytes()
         self._by_content: dict[bytes, int] = {}
         self._chunks: list[mmap.mmap] = []
@@ -63,8 +66,11 @@ class CodePages:
             found = self._by_content[content] = self._free.pop()
             ctypes.memmove(found, self._empty, len(self._empty))
             ctypes.memmove(found + layout.CONTENT_AT, content, PAGE)
-            ctypes.memset(found + layout.PLAIN_AT, 0, layout.CODE_PAGE_BYTES - layout.PLAIN_AT)
         return found
+
+    def holds(self, page: int, content: bytes) -> bool:
+        """Is this the decoded page of that content?"""
+        return self._by_content.get(content) == page
 
     def forget(self) -> None:
         """Drop all decoded pages, wherever they are in use."""
@@ -81,18 +87,28 @@ class CodePages:
 
 
 class Native:
-    """Everything native that a process has once."""
+    """A native tier and the pages that it has decoded.
 
-    def __init__(self) -> None:
-        self.interpreter = Interpreter()
+    compiles: is there a JIT? threshold, background: see engine.machine.native.jit.Jit.
+    """
+
+    def __init__(self, compiles: bool = True, threshold: int = THRESHOLD, background: bool = True) -> None:
+        self.interpreter = _interpreter()
         self.run = self.interpreter.run
-        self.pages = CodePages(self.interpreter)
+        self.pages = CodePages(self.interpreter, threshold)
+        self.jit = Jit(self.pages, self.interpreter.addresses, background) if compiles else None
 
 
 @cache
-def native() -> Native:
-    """Made on first use: that compiles the interpreter, or reads what was compiled before."""
-    return Native()
+def _interpreter() -> Interpreter:
+    """Made on first use: that compiles it, or reads what was compiled before."""
+    return Interpreter()
+
+
+@cache
+def native(compiles: bool = True) -> Native:
+    """What a process has once of each native tier."""
+    return Native(compiles)
 
 
 class Contexts:

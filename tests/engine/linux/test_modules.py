@@ -52,7 +52,7 @@ def test_the_needed_ones_come_first_and_the_built_in_ones_not_at_all(packed: dic
     found = modules.closure(["virtio_rng", "ext4", "virtio_blk"], packed)
     assert [module.name for module in found] == ["virtio_rng", "jbd2", "crc16", "ext4"]
     assert modules.tables(found) == {
-        "modules.dep": b"virtio_rng.ko:\njbd2.ko:\ncrc16.ko:\next4.ko: jbd2.ko crc16.ko\n",
+        "modules.dep": b"virtio_rng.ko:\njbd2.ko:\ncrc16.ko:\next4.ko: crc16.ko jbd2.ko\n",
         "modules.alias": b"alias virtio:d00000004v* virtio_rng\nalias fs-ext4 ext4\nalias fs-ext3 ext4\n",
     }
 
@@ -74,3 +74,15 @@ def test_a_circle_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_module_is_refused(path: str, content: bytes, why: str) -> None:
     with pytest.raises(LabError, match=why):
         modules.read(path, content)
+
+
+def test_modprobe_reads_its_rows_from_the_end(tmp_path: Path) -> None:
+    depends = {"d": "", "c": "d", "b": "d,c", "a": "c,b"}
+    packed = {name: (f"{name}.ko", _module(tmp_path, name, others)) for name, others in depends.items()}
+    rows = modules.tables(modules.closure(["a"], packed))["modules.dep"].decode().splitlines()
+    for row in rows:
+        name, *others = row.replace(".ko", "").replace(":", "").split(" ")
+        loaded: list[str] = []
+        for other in [*reversed(others), name]:
+            assert set(filter(None, depends[other].split(","))) <= set(loaded), row
+            loaded.append(other)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from engine import guests
 from engine.commands import LabError
-from engine.machine.loader import LoadedImage, Symbols, check_fits, inspect, with_firmware, with_initrd
+from engine.machine.loader import LoadedImage, Symbols, check_fits, inspect, with_disk, with_firmware, with_initrd
 
 MIB = 1 << 20
 CODE = bytes.fromhex("13000000 6f000000")
@@ -192,6 +192,28 @@ def test_a_kernel_is_not_copied() -> None:
     assert image.segments[0].data is content
     assert image.initrd is initrd
     assert image.memory_needed > 2 * MIB + 0x3000 + len(initrd)
+
+
+def test_a_disk_is_kept_as_it_is() -> None:
+    content = memoryview(b"plain content")
+    image = inspect(CODE, "flat")
+    assert image.disk is None
+    assert with_disk(image, content, "disk.raw").disk is content
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "The disk d is empty"),
+        (b"QFI\xfb" + bytes(100), "in the format qcow2, and a disk must be its plain content"),
+        (b"KDMV" + bytes(100), "VMDK"),
+        (b"vhdxfile" + bytes(100), "VHDX"),
+        (b"\xfd7zXZ" + bytes(100), "xz.*or unpack it"),
+    ],
+)
+def test_what_is_no_disk_is_refused(content: bytes, why: str) -> None:
+    with pytest.raises(LabError, match=why):
+        with_disk(inspect(CODE, "flat"), content, "d")
 
 
 def test_firmware_starts_and_the_kernel_is_next() -> None:

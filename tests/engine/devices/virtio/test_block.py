@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
+from itertools import pairwise
 from pathlib import Path
 
 import msgpack
@@ -56,10 +57,7 @@ class Client:
         machine.store(self.data, data + b"\xee" * (room + 1))
         moved = len(data) or room
         edges = sorted({0, moved, *(moved * number // cuts for number in range(1, cuts))})
-        parts = [
-            (self.data + begin, end - begin, not data)
-            for begin, end in zip(edges, edges[1:], strict=False)
-        ]
+        parts = [(self.data + begin, end - begin, not data) for begin, end in pairwise(edges)]
         status = self.data + len(data) + room
         buffer = [(self.header, 16, False), *parts, (status, 1, True)]
         head = queue.offer(buffer, self.table if cuts > 1 else None)

@@ -1,0 +1,324 @@
+"""Hardware assist: the guest runs in modes of its own that the hart knows (the H extension).
+
+    guest user    VU mode ─┐  system calls, page faults, interrupts, sret, satp: the hart does them by itself,
+    guest kernel  VS mode ─┘  on the guest's own registers (vs*) and the guest's own tables (vsatp)
+          │
+          │ only what the guest cannot have for itself is a VM exit
+          ▼
+    VMM   guest-page fault         nothing is there yet -> a page of host memory; a device -> emulate
+          call to the firmware     served on the vCPU's virtual hart
+          virtual instruction      wfi: give the hart to somebody else; what VS mode may not do: the guest's
+                                   own illegal-instruction trap
+          time slice               the next vCPU
+
+The guest's timer is a comparator of the hart (vstimecmp, Sstc), its other interrupts are bits of hvip: both are
+taken in VS mode without an exit. Traps that stay inside are recorded as on bare metal: from user through the
+hardware to the kernel.
+
+While a vCPU is loaded, the hart's registers are the vCPU's state; its virtual hart is brought up to date (`catch_up`)
+before anybody looks, and what was changed there goes back (`hand_over`). So the same VM can move to a host with another
+technique and back. What the guest's M level allows its kernel becomes what the H extension allows VS mode: hedeleg
+is its medeleg, hideleg its mideleg, hcounteren its mcounteren, henvcfg its menvcfg.
+
+VS is the highest mode a guest can have here: one that starts in M mode is refused.
+
+The VMM takes an exit before trap entry writes anything, as the other techniques do: what mtval2 and mtinst would
+say is in `fault_gpa` and `fault_instruction`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.bits import MASK64
+from engine.commands import Problem
+from engine.hypervisor.frames import OutOfFramesError
+from engine.hypervisor.interpret import execute
+from engine.hypervisor.second_stage import SecondStage
+from engine.hypervisor.technique import Outcome
+from engine.hypervisor.vm import VCpu
+from engine.isa.csrs import GUEST_EXCEPTIONS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
+from engine.isa.decoder import decode
+from engine.machine import mmu
+from engine.machine.hart import TICK_NS, Hart
+from engine.machine.mmu import GUEST_PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.privileged import SUPERVISOR, USER, VIRTUAL_SUPERVISOR
+from engine.machine.state import NO_STREAK
+from engine.machine.traps import Trap
+from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
+
+if TYPE_CHECKING:
+    from engine.hypervisor.vm_guest import VmGuest
+
+#: Registers that the guest has for itself, by the name of the virtual hart's word and of the hart's.
+_DOUBLED = (
+    ("stvec", "vstvec"), ("sscratch", "vsscratch"), ("sepc", "vsepc"), ("scause", "vscause"), ("stval", "vstval"),
+    ("satp", "vsatp"), ("stimecmp", "vstimecmp"), ("scounteren", "scounteren"), ("senvcfg", "senvcfg"),
+    ("fcsr", "fcsr"), ("privilege", "privilege"), ("pc", "pc"),
+)  # fmt: skip
+_SOFTWARE = 1 << Interrupt.SUPERVISOR_SOFTWARE
+_STATUS = Status.SUPERVISOR_VIEW & ~Status.XLEN_64
+
+
+@dataclass
+class HardwareAssist:
+    """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded."""
+
+    guest: VmGuest
+    stage: SecondStage
+
+    kernel_level = Level.KERNEL
+
+    @classmethod
+    def of(cls, guest: VmGuest) -> HardwareAssist:
+        return cls(guest, SecondStage(guest.host.frames, guest.id))
+
+    @staticmethod
+    def refuses(machine_mode: bool) -> Problem | None:
+        if not machine_mode:
+            return None
+        return Problem(
+            "needs-machine-mode",
+            "The guest starts in machine mode, and VS mode is the highest that hardware assist has for a guest.",
+            {},
+        )
+
+    # -- entering and leaving a hart -----------------------------------------------------------------
+    def enter(self, vcpu: VCpu, hart: Hart) -> None:
+        guest, virtual = self.guest, vcpu.virtual
+        hgatp = self.stage.hgatp()
+        vcpu.load(hart)
+        hart.virtual = 1
+        hart.hgatp = hgatp
+        hart.mstatus |= Status.FS | Status.SD
+        hart.hstatus = GuestStatus.XLEN_64 | GuestStatus.VTW
+        hart.hedeleg = virtual.medeleg & GUEST_EXCEPTIONS
+        hart.medeleg = hart.hedeleg
+        hart.hideleg = (virtual.mideleg & SUPERVISOR_INTERRUPTS) << 1
+        hart.mcounteren = hart.hcounteren = virtual.mcounteren
+        hart.menvcfg = hart.henvcfg = virtual.menvcfg
+        hart.monitor, hart.observe, hart.monitored = self, self.observe, 1
+        virtual.carrier = hart
+        hart.reported = hart.retired - (vcpu.instructions - vcpu.reported)
+        length, at, cause, pc = vcpu.streak
+        hart.streak_length, hart.streak_cause, hart.streak_pc = length, cause, pc
+        hart.streak_at = hart.retired if at == vcpu.instructions else NO_STREAK
+        # The host's own time counts from this guest's phase, so that their difference is a whole number of ticks.
+        phase = guest.started % TICK_NS
+        hart.ticks = lambda: (hart.clock - phase) // TICK_NS
+        hart.time_offset = 0
+        guest.host.record_natively(hart, guest.id, vcpu.number, phase)
+        self._hand_over(vcpu)
+
+    def leave(self, vcpu: VCpu) -> None:
+        hart = vcpu.hart
+        assert hart is not None
+        self.catch_up(vcpu)
+        vcpu.virtual.carrier = None
+        vcpu.unload()
+        hart.monitor = hart.observe = None
+        hart.monitored = 0
+        hart.virtual = hart.hgatp = hart.vsatp = 0
+        hart.mie = hart.mip = hart.lines = 0
+        self.guest.host.record_in_python(hart)
+        hart.refresh()
+
+    def _hand_over(self, vcpu: VCpu) -> None:
+        """The virtual hart's state into the registers of the hart that it is loaded on."""
+        hart, virtual = vcpu.hart, vcpu.virtual
+        assert hart is not None
+        for name, doubled in _DOUBLED:
+            setattr(hart, doubled, getattr(virtual, name))
+        hart.vsstatus = virtual.mstatus & Status.SUPERVISOR_VIEW
+        hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
+        hart.mip = ((virtual.mip | virtual.lines) & _INJECTED) << 1
+        started, clint = self.guest.started, self.guest.board.clint
+        hart.cycle_offset = (virtual.cycle_offset - started) & MASK64
+        hart.instret_offset = (virtual.instret_offset + vcpu.instructions - hart.retired) & MASK64
+        hart.htimedelta = (clint.offset - started // TICK_NS) & MASK64
+        hart.update_timers()
+        hart.refresh()
+
+    def catch_up(self, vcpu: VCpu) -> None:
+        """Bring the virtual hart up to date with the hart that it is loaded on."""
+        hart, virtual = vcpu.hart, vcpu.virtual
+        if hart is None:
+            return
+        for name, doubled in _DOUBLED:
+            setattr(virtual, name, getattr(hart, doubled))
+        virtual.mstatus = virtual.mstatus & ~_STATUS | hart.vsstatus & _STATUS
+        virtual.mie = virtual.mie & ~SUPERVISOR_INTERRUPTS | hart.mie >> 1 & SUPERVISOR_INTERRUPTS
+        virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
+        timer = 1 << Interrupt.SUPERVISOR_TIMER
+        virtual.lines = virtual.lines & ~timer | hart.lines >> 1 & timer
+        vcpu.reported = vcpu.instructions - ((hart.retired - hart.reported) & MASK64)
+        if hart.streak_at == hart.retired:
+            vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
+        else:
+            vcpu.streak = (0, -1, 0, 0)
+
+    def _resume(self, vcpu: VCpu, hart: Hart) -> None:
+        self.guest.host.retime(hart)
+        if self.guest.ended or not vcpu.runnable:
+            hart.leave = True
+
+    # -- what stays inside ---------------------------------------------------------------------------
+    def observe(self, hart: Hart, cause: int, value: int, interrupt: bool, origin: int, handler: int) -> None:
+        """The hart delivered a trap to the guest's kernel by itself."""
+        guest = self.guest
+        vcpu = guest.loaded(hart)
+        level = Level.USER if origin == USER else Level.KERNEL
+        guest.delivered(vcpu, hart, cause, value, interrupt, level, handler)
+        if not interrupt:
+            streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
+            hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = guest.follow_trap(
+                streak, cause, hart.pc, hart.retired
+            )
+
+    # -- exits ---------------------------------------------------------------------------------------
+    def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
+        """A VM exit at hart.pc."""
+        vcpu = self.guest.loaded(hart)
+        self.catch_up(vcpu)
+        origin, pc, retired = vcpu.level, hart.pc, vcpu.instructions
+        instruction = 0
+        if cause in GUEST_PAGE_FAULTS:
+            access = Access(GUEST_PAGE_FAULTS.index(Cause(cause)))
+            outcome, instruction = self._guest_page_fault(vcpu, hart, access, value)
+        elif cause == Cause.ECALL_VS:
+            outcome = self._call(vcpu)
+        else:
+            outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
+        if vcpu.instructions != retired:
+            hart.streak_at = NO_STREAK
+        self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
+        hart.reported = hart.retired
+        self._resume(vcpu, hart)
+
+    def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
+        """The guest's comparator is reached, and the hart raises its interrupt; or (`preempted_by`: next guest) its
+        time slice is over, which is an exit."""
+        hart = vcpu.hart
+        assert hart is not None
+        if preempted_by is None:
+            hart.update_timers()
+            self.guest.host.retime(hart)
+            return
+        self.catch_up(vcpu)
+        hart.steps += 1
+        hart.unretired += 1
+        outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
+        cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
+        self.guest.exit(vcpu, outcome, cause, hart.pc, 0, 0, vcpu.level)
+        hart.reported = hart.retired
+        self._resume(vcpu, hart)
+
+    def inject_pending(self, vcpu: VCpu) -> bool:  # noqa: ARG002 (hvip has it, and the hart takes it)
+        return False
+
+    # -- handlers ------------------------------------------------------------------------------------
+    def _guest_page_fault(self, vcpu: VCpu, hart: Hart, access: Access, address: int) -> tuple[Outcome, int]:
+        """The outcome, and the encoding of the instruction where it was emulated."""
+        target = hart.fault_gpa << 2 | address & 3
+        ram = self.guest.vm.ram
+        if ram.holds(target, 1):
+            page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
+            before = ram.map.get(page)
+            try:
+                frame = ram.own(page) if stores else ram.frame(page)
+                self.stage.map(page, frame, ram.writable(page))
+            except OutOfFramesError:
+                self.guest.fail(
+                    "out-of-memory", "The host has no memory left for the guest.", pc=f"{hart.pc:#x}"
+                )
+                return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
+            host = self.guest.host_address(frame) | target & 0xFFF
+            action = Action.SECOND_STAGE_FILL if before in (None, frame) else Action.COPY_ON_WRITE
+            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
+        if hart.fault_instruction or access == Access.FETCH:
+            # A page table, or code, where the guest has no memory.
+            return self._inject(vcpu, hart, Trap(mmu.access_fault(access), address)), 0
+        return self._device_access(vcpu, hart)
+
+    def _device_access(self, vcpu: VCpu, hart: Hart) -> tuple[Outcome, int]:
+        virtual = vcpu.virtual
+        virtual.bus.touched = None
+        try:
+            word = virtual.fetch(virtual.pc)
+        except Trap as trap:
+            return self._inject(vcpu, hart, trap), 0
+        trap_taken = execute(vcpu, word)
+        if trap_taken is not None:
+            return self._inject(vcpu, hart, trap_taken), word
+        self._hand_over(vcpu)
+        if virtual.bus.touched is None:
+            # The guest's tables changed under the instruction: it went to memory after all.
+            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE), word
+        write, address, value = virtual.bus.touched
+        action = Action.MMIO_WRITE if write else Action.MMIO_READ
+        return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
+
+    def _call(self, vcpu: VCpu) -> Outcome:
+        firmware = self.guest.vm.board.firmware
+        assert firmware is not None
+        vcpu.virtual.trap(Cause.ECALL_S, 0)
+        self._hand_over(vcpu)
+        action, a, b = firmware.last
+        return Outcome(Kind.HYPERCALL, Disposition.EMULATED, action, a, b)
+
+    def _virtual_instruction(self, vcpu: VCpu, hart: Hart, word: int) -> Outcome:
+        trap = execute(vcpu, word)
+        if trap is not None:
+            return self._inject(vcpu, hart, trap)
+        self._hand_over(vcpu)
+        row = decode(word)
+        if row is not None and row.mnemonic == "wfi":
+            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.WFI, self.guest.wakes_at(vcpu))
+        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE)
+
+    def _inject(self, vcpu: VCpu, hart: Hart, trap: Trap) -> Outcome:
+        """The trap is the guest's own: the hart enters its handler as for any that it delivers."""
+        pc = hart.pc
+        hart.enter_trap(VIRTUAL_SUPERVISOR, trap.cause, trap.value, False)
+        streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
+        hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = self.guest.follow_trap(
+            streak, trap.cause, pc, hart.retired
+        )
+        self.catch_up(vcpu)
+        kind = Kind.PAGE_FAULT if trap.cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
+        return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, trap.cause, hart.pc)
+
+    # -- inspection ----------------------------------------------------------------------------------
+    def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
+        """Both stages, as the hart walks them: up to fifteen references."""
+        walk = RecordedWalk(tables)
+        if self.stage.root is None:
+            return walk, None
+        options = Status.SUM | Status.MXR | mmu.LOOK | Status.MXR << mmu.OPTIONS_SHIFT
+        try:
+            satp, hgatp = vcpu.virtual.satp, self.stage.hgatp()
+            return walk, mmu.walk(walk, satp, hgatp, address, Access.LOAD, SUPERVISOR, options)
+        except Trap:
+            return walk, None
+
+    # -- the rest of Technique -----------------------------------------------------------------------
+    def stored(self, address: int, length: int) -> None:
+        """The hart walks the guest's own tables: nothing here rests on what they say."""
+
+    def remapped(self, page: int) -> None:
+        ram = self.guest.vm.ram
+        self.stage.remap(page, ram.frame(page), ram.writable(page))
+
+    def close(self) -> None:
+        self.stage.close()
+
+    def save(self) -> dict[str, Any]:
+        return self.stage.save()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.stage.load(state)
+
+
+#: Interrupts that the VMM injects; the timer's comes from vstimecmp.
+_INJECTED = SUPERVISOR_INTERRUPTS & ~(1 << Interrupt.SUPERVISOR_TIMER)

@@ -1,0 +1,87 @@
+"""A VM's second stage: the tables by which the hart itself leads guest physical addresses to host frames.
+
+    guest virtual ──(guest's table, vsatp)──> guest physical ──(these tables, hgatp)──> host physical
+
+The hypervisor fills them on guest-page faults and never looks at the guest's own tables: what the guest writes
+there takes effect without an exit. Every leaf is a 4 KiB page of the guest's RAM with everything permitted, but for
+stores to a page that it shares with a clone. So a guest-page fault says that nothing is here yet, that nothing will
+ever be (a device, or no memory), or that the guest is about to need its own copy.
+
+Their frames come from what is not promised to guests: less than a 256th of the guest's RAM, and four in a row for
+the root (Sv39x4, privileged specification 1.12, section 8.5). They are kept until the VM is gone.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.hypervisor.frames import Frames
+from engine.machine import mmu
+from engine.machine.loader import RAM_BASE
+from engine.machine.memory import PAGE
+
+ROOT_FRAMES = 4
+_LEAF = mmu.V | mmu.R | mmu.W | mmu.X | mmu.U | mmu.A | mmu.D
+_VMID_SHIFT, _VMID_MASK = 44, 0x3FFF
+
+
+class SecondStage:
+    """The tables of one VM. Frames are numbers, from the start of host RAM; guest pages guest physical >> 12."""
+
+    def __init__(self, frames: Frames, vmid: int) -> None:
+        self.frames = frames
+        self.memory = frames.memory
+        self.vmid = vmid & _VMID_MASK
+        self.root: int | None = None
+        self.tables: list[int] = []
+
+    def hgatp(self) -> int:
+        """The register's value, the root made if it is new. Raises OutOfFramesError."""
+        if self.root is None:
+            self.root = self.frames.take_row(ROOT_FRAMES)
+        return mmu.SV39 << 60 | self.vmid << _VMID_SHIFT | (RAM_BASE >> 12) + self.root
+
+    def map(self, page: int, frame: int, writable: bool) -> None:
+        """Let the hart reach a guest page. Raises OutOfFramesError."""
+        table = self.root
+        assert table is not None
+        for level in (2, 1):
+            offset = table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF))
+            entry = self.memory.read(offset, 8)
+            if entry & mmu.V:
+                table = (entry >> 10) - (RAM_BASE >> 12)
+            else:
+                table = self.frames.take()
+                self.tables.append(table)
+                self.memory.write(offset, 8, ((RAM_BASE >> 12) + table) << 10 | mmu.V)
+        self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+
+    def remap(self, page: int, frame: int, writable: bool) -> None:
+        """Correct the leaf of a guest page, if the hart can reach it."""
+        table = self.root
+        for level in (2, 1):
+            if table is None:
+                return
+            entry = self.memory.read(table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF)), 8)
+            table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
+        if table is not None and self.memory.read(table * PAGE + 8 * (page & 0x1FF), 8) & mmu.V:
+            self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+
+    def close(self) -> None:
+        """The VM is gone."""
+        self.memory.flush()
+        if self.root is not None:
+            for frame in (*range(self.root, self.root + ROOT_FRAMES), *self.tables):
+                self.frames.give_back(frame)
+        self.root, self.tables = None, []
+
+    def save(self) -> dict[str, Any]:
+        """The tables themselves are in host memory."""
+        return {"root": self.root, "tables": list(self.tables)}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.root, self.tables = state["root"], list(state["tables"])
+
+
+def _leaf(frame: int, writable: bool) -> int:
+    return ((RAM_BASE >> 12) + frame) << 10 | (_LEAF if writable else _LEAF & ~(mmu.W | mmu.D))

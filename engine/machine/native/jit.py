@@ -1,0 +1,163 @@
+"""The JIT tier: hot operations become regions of native code, compiled beside the guests.
+
+    native code counts jumps ── a count wraps ──> HartState.hot ── attend() ──> a bounded queue ──> compiling thread
+                                                                       │                                  │
+    the operation's handler is replaced by the region <── attend() ── finished <── LLVM IR, object, linked code
+
+One daemon thread in a process compiles; LLVM runs without Python's lock. Only the thread that executes guests touches
+decoded pages, here and everywhere, and only between two stretches of native execution: so nothing has to be locked and
+no code is freed that anyone executes. When a region takes its place depends on the wall clock, and nothing else does:
+no guest can tell (see engine.machine.native.regions).
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import logging
+from collections import deque
+from collections.abc import Mapping
+from hashlib import blake2b
+from queue import Empty, Full, Queue
+from threading import Thread
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from engine.machine.memory import PAGE
+from engine.machine.native import layout, objects, regions
+from engine.machine.state import HartState
+
+#: How often an operation is reached by a counted jump until it is worth compiling.
+THRESHOLD = 4096
+#: Regions waiting to be compiled. What finds no room is asked for again when its count wraps the next time.
+MAX_WAITING = 256
+#: Compiled regions kept in a process; then all are forgotten with all decoded pages.
+MAX_REGIONS = 4096
+_OPTIMIZATION = 1
+
+_log = logging.getLogger(__name__)
+Key = tuple[bytes, int]
+
+
+class Pages(Protocol):
+    """Decoded pages by content, as far as regions are concerned."""
+
+    def holds(self, page: int, content: bytes) -> bool:
+        """Is this the decoded page of that content?"""
+        ...
+
+    def forget(self) -> None:
+        """Drop all decoded pages, wherever they are in use."""
+        ...
+
+
+class _Request(NamedTuple):
+    key: Key
+    page: int
+    content: bytes
+    slot: int
+    executed: bytes  # a byte for each slot: has it been decoded?
+
+
+class _Finished(NamedTuple):
+    request: _Request
+    code: objects.Linked | None  # None: there is nothing to compile
+
+
+class Jit:
+    """The regions of a process. `imported`: addresses of the interpreter's symbols.
+
+    background: False compiles at once in `attend`, for tests.
+    """
+
+    def __init__(
+        self, pages: Pages, imported: Mapping[str, int], background: bool = True
+    ) -> None:
+        self.finished: deque[_Finished] = deque()
+        self._pages = pages
+        self._imported = {name: imported[name] for name in regions.IMPORTED}
+        self._undecoded = imported["decode"]
+        self._known: dict[Key, objects.Linked | None] = {}
+        self._waiting: set[Key] = set()
+        self._queue: Queue[_Request | None] = Queue(MAX_WAITING)
+        self._thread: Thread | None = None
+        self._background = background
+
+    # -- in the thread that executes guests ----------------------------------------------------------
+    def attend(self, hart: HartState) -> None:
+        """Take what native code reported, and put finished regions in their places."""
+        for index in range(hart.hot_count):
+            self._ask(hart.hot[2 * index], hart.hot[2 * index + 1] // layout.OPERATION_BYTES)
+        hart.hot_count = 0
+        while self.finished:
+            self._take(self.finished.popleft())
+
+    def _ask(self, page: int, slot: int) -> None:
+        content = ctypes.string_at(page + layout.CONTENT_AT, PAGE)
+        key = (blake2b(content, digest_size=16).digest(), slot)
+        if key in self._known:
+            self._place(page, slot, self._known[key])
+            return
+        if key in self._waiting:
+            return
+        handlers = np.ctypeslib.as_array((ctypes.c_uint64 * (layout.SLOTS * 2)).from_address(page))[::2]
+        request = _Request(key, page, content, slot, (handlers != self._undecoded).tobytes())
+        if not self._background:
+            self.finished.append(self._compile(request))
+            return
+        try:
+            self._queue.put_nowait(request)
+        except Full:
+            return
+        self._waiting.add(key)
+        if self._thread is None:
+            self._thread = Thread(target=self._serve, name="ringside-jit", daemon=True)
+            self._thread.start()
+            atexit.register(self._stop)
+
+    def _take(self, finished: _Finished) -> None:
+        request, code = finished
+        self._waiting.discard(request.key)
+        if len(self._known) >= MAX_REGIONS:
+            self._pages.forget()
+            self._known.clear()
+        self._known[request.key] = code
+        if self._pages.holds(request.page, request.content):
+            self._place(request.page, request.slot, code)
+
+    def _place(self, page: int, slot: int, code: objects.Linked | None) -> None:
+        """Let a region stand in the place of its first operation's handler."""
+        handler = ctypes.c_uint64.from_address(page + layout.OPERATION_BYTES * slot)
+        plain = ctypes.c_uint64.from_address(page + layout.PLAIN_AT + 8 * slot)
+        if code is not None and not plain.value and handler.value != self._undecoded:
+            plain.value = handler.value
+            handler.value = code.addresses[regions.SYMBOL]
+
+    # -- in the compiling thread ---------------------------------------------------------------------
+    def _serve(self) -> None:
+        objects.thin_out()
+        while (request := self._queue.get()) is not None:
+            try:
+                self.finished.append(self._compile(request))
+            except Exception:  # noqa: BLE001 (the interpreter goes on without the region)
+                _log.exception("region at %d of %s: not compiled", request.slot, request.key[0].hex())
+                self.finished.append(_Finished(request, None))
+
+    def _compile(self, request: _Request) -> _Finished:
+        text = regions.module(request.content, request.slot, np.frombuffer(request.executed, np.bool_))
+        if text is None:
+            return _Finished(request, None)
+        image = objects.image_of(text, _OPTIMIZATION)
+        return _Finished(request, objects.Linked(regions.SYMBOL, image, [regions.SYMBOL], self._imported))
+
+    def _stop(self) -> None:
+        """Before the process ends: let the compiler finish what it has begun."""
+        try:
+            while True:
+                self._queue.get_nowait()
+        except Empty:
+            pass
+        self._queue.put(None)
+        assert self._thread is not None
+        self._thread.join()
