@@ -244,6 +244,24 @@ class History:
                 break
         return trace
 
+    def records(
+        self, begin: int, end: int, blank: World, limit: int, progress: Progress | None = None
+    ) -> Records | None:
+        """Every record at positions from `begin` to before `end`, in the order in which they were written; once it
+        is more than `limit`, some of the later ones may be missing. None when given up."""
+        assert self.begin <= begin <= end <= self.end
+        player = self.scratch(begin, blank, progress)
+        if player is None:
+            return None
+        found: list[bytes] = []
+        blank.trace.sink = found.append
+        while blank.position < end and len(found) <= limit:
+            if progress is not None and not progress((blank.position - begin) / (end - begin)):
+                return None
+            if not player.run(min(SLICE_STEPS, end - blank.position)).steps:
+                break
+        return np.frombuffer(b"".join(found), RECORD)
+
     def replay_steps(self, position: int) -> int:
         """How many steps `scratch` would have to run."""
         return position - self._before(position).position
