@@ -30,7 +30,9 @@ from engine.trace.record import RECORD
 from engine.trace.rings import Records, Trace
 from engine.world import Ran, World
 
+#: Between two checkpoints, while little memory is in use; what a checkpoint costs grows with the pages it holds.
 INTERVAL_STEPS = 100_000
+STEPS_PER_PAGE = 500
 MAX_CHECKPOINTS = 24
 MEMORY_BYTES = 96 << 20
 #: Between two questions to the caller whether to go on.
@@ -111,6 +113,7 @@ class History:
     def __init__(self, world: World, memory_bytes: int = MEMORY_BYTES) -> None:
         self.world = world
         self.memory_bytes = memory_bytes
+        self._interval = INTERVAL_STEPS
         self.rebase()
 
     def rebase(self) -> None:
@@ -130,7 +133,7 @@ class History:
         """As `World.run`, meeting stamped inputs and leaving checkpoints on the way."""
         done = traps = virtual_ns = 0
         while True:
-            due = self._before(self.world.position).position + INTERVAL_STEPS
+            due = self._before(self.world.position).position + self._interval
             if self.world.position >= due:
                 self._checkpoint()
                 continue
@@ -306,6 +309,7 @@ class History:
         self._now = Player(world, inputs, 0)
         self._now.restore(points[-1])
         self.checkpoints = points[:-1]
+        self._interval = max(INTERVAL_STEPS, STEPS_PER_PAGE * _pages(points[-1].state))
         self.end = saved["end"]
         self._future = np.empty(0, RECORD)
         places = [point.position for point in points]
@@ -327,7 +331,8 @@ class History:
         if before is not None and before.position == position:
             return
         point = Checkpoint(position, self._now.applied, self.world.save())
-        point.own_bytes = _not_shared(point, before)
+        self._interval = max(INTERVAL_STEPS, STEPS_PER_PAGE * _pages(point.state))
+        point.own_bytes = _not_shared(point.state, before.state if before is not None else None)
         insort(self.checkpoints, point)
         self._thin()
 
@@ -343,7 +348,7 @@ class History:
         ):
             index = min(range(1, len(points) - 1), key=worth)
             del points[index]
-            points[index].own_bytes = _not_shared(points[index], points[index - 1])
+            points[index].own_bytes = _not_shared(points[index].state, points[index - 1].state)
 
     def _keep_future(self) -> None:
         latest = self.world.trace.latest(MAX_FUTURE_RECORDS)
@@ -371,11 +376,35 @@ def sampled(records: Records, limit: int) -> Records:
     return records[np.linspace(0, len(records) - 1, limit).astype(np.intp)]
 
 
-def _not_shared(point: Checkpoint, before: Checkpoint | None) -> int:
-    """Bytes that `point` holds and `before` does not. What two states share, they share as the same
-    object."""
-    known = dict(_byte_strings(before.state)) if before is not None else {}
-    return sum(size for identity, size in dict(_byte_strings(point.state)).items() if identity not in known)
+def _not_shared(state: Any, before: Any) -> int:
+    """Bytes that a state holds and the one `before` it does not hold in the same place. What two states share,
+    they share as the same object."""
+    if state is before:
+        return 0
+    if isinstance(state, bytes):
+        return len(state)
+    if isinstance(state, dict):
+        others = before if isinstance(before, dict) else {}
+        if _is_memory(state):
+            return sum(len(page) for number, page in state.items() if others.get(number) is not page)
+        return sum(_not_shared(item, others.get(key)) for key, item in state.items())
+    if isinstance(state, (list, tuple)) and state and not isinstance(state[-1], (int, str)):
+        earlier = before if isinstance(before, (list, tuple)) else ()
+        return sum(
+            _not_shared(item, earlier[index] if index < len(earlier) else None) for index, item in enumerate(state)
+        )
+    return 0
+
+
+def _pages(state: Any) -> int:
+    """How many pages of memory a world's state holds."""
+    return sum(len(host["memory"]) for host in state["hosts"].values())
+
+
+def _is_memory(state: dict[Any, Any]) -> bool:
+    """Page number -> content? There may be a hundred thousand of them."""
+    number = next(iter(state), None)
+    return isinstance(number, int) and isinstance(state[number], bytes)
 
 
 def held_bytes(state: Any) -> int:
