@@ -9,7 +9,6 @@ from tests.conformance import hypervisor
 from tests.conformance.hypervisor import DIRECTED, MODES, differences, traps
 from tests.conformance.sides import run_natively, run_on_qemu, run_on_reference
 
-
 NAMES = [*DIRECTED, *(f"guarded in {mode}" for mode in MODES)]
 
 
