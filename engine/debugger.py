@@ -142,6 +142,11 @@ class Debugger:
             hart.x[number] = value
         self._rewritten()
 
+    def set_float(self, vcpu: int, number: int, value: int) -> None:
+        """f0 to f31, as a 64-bit word."""
+        self._taken_off(vcpu).f[number] = value
+        self._rewritten()
+
     def set_csr(self, vcpu: int, row: Csr, value: int) -> bool:
         """Write what may be written (WARL). False for a read-only register."""
         if row.read_only:

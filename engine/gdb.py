@@ -5,7 +5,7 @@
 
 GDB manual, appendix E "Remote Protocol" (E.1 packets, E.4 stop replies, E.6 general queries) and G "Target
 Descriptions". Registers and CSRs are numbered from the tables of engine.isa, as gdb and OpenOCD number them:
-0 to 32 are x0 to x31 and pc, 65 + n is CSR n, 4161 is the privilege.
+0 to 32 are x0 to x31 and pc, 33 + n is f n, 65 + n is CSR n, 4161 is the privilege.
 
 Invariants
 - Whatever a client sends, nothing raises: an unknown packet gets the empty reply, a wrong one an error reply.
@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator
 from engine.bits import MASK64
 from engine.debugger import Debugger, Running, Stop
 from engine.isa.csrs import CSRS
-from engine.isa.table import REGISTERS
+from engine.isa.table import FLOAT_REGISTERS, REGISTERS
 from engine.trace.export import to_object
 
 PACKET_BYTES = 0x4000
 #: Bytes of memory that one packet carries as hexadecimal digits, with room for its frame.
 MEMORY_BYTES = (PACKET_BYTES - 32) // 2
-PC, FIRST_CSR, PRIVILEGE = 32, 65, 65 + 4096
+PC, FIRST_FLOAT, FIRST_CSR, PRIVILEGE = 32, 33, 65, 65 + 4096
 SHOWN_TRAPS = 10
 
 INTERRUPT = 0x03
@@ -170,6 +170,12 @@ def target_description() -> str:
             *(register(name, number) for number, name in enumerate(REGISTERS)),
             register("pc", PC, ' type="code_ptr"'),
             "</feature>",
+            '<feature name="org.gnu.gdb.riscv.fpu">',
+            *(
+                register(name, FIRST_FLOAT + number, ' type="ieee_double" group="float"')
+                for number, name in enumerate(FLOAT_REGISTERS)
+            ),
+            "</feature>",
             '<feature name="org.gnu.gdb.riscv.csr">',
             *(register(row.name, FIRST_CSR + row.number, csrs) for row in CSRS.values()),
             "</feature>",
@@ -301,6 +307,8 @@ class Stub:
         hart = self.debugger.hart(self._thread)
         if number <= PC:
             return _little_endian(hart.pc if number == PC else hart.x[number])
+        if number < FIRST_CSR:
+            return _little_endian(hart.f[number - FIRST_FLOAT])
         if number == PRIVILEGE:
             return _little_endian(hart.privilege)
         row = CSRS.get(number - FIRST_CSR)
@@ -314,6 +322,9 @@ class Stub:
         value = int.from_bytes(data, "little")
         if number <= PC:
             self.debugger.set_register(self._thread, number, value)
+            return "OK"
+        if number < FIRST_CSR:
+            self.debugger.set_float(self._thread, number - FIRST_FLOAT, value)
             return "OK"
         if number == PRIVILEGE:
             return "OK" if self.debugger.set_privilege(self._thread, value) else READ_ONLY

@@ -334,7 +334,7 @@ class History:
         if before is not None and before.position == position:
             return
         point = Checkpoint(position, self._now.applied, self.world.save())
-        point.own_bytes = _not_shared(point, before)
+        point.own_bytes = _not_shared(point.state, before.state if before is not None else None)
         insort(self.checkpoints, point)
         self._thin()
 
@@ -350,7 +350,7 @@ class History:
         ):
             index = min(range(1, len(points) - 1), key=worth)
             del points[index]
-            points[index].own_bytes = _not_shared(points[index], points[index - 1])
+            points[index].own_bytes = _not_shared(points[index].state, points[index - 1].state)
 
     def _keep_future(self) -> None:
         latest = self.world.trace.latest(MAX_FUTURE_RECORDS)
@@ -378,11 +378,30 @@ def sampled(records: Records, limit: int) -> Records:
     return records[np.linspace(0, len(records) - 1, limit).astype(np.intp)]
 
 
-def _not_shared(point: Checkpoint, before: Checkpoint | None) -> int:
-    """Bytes that `point` holds and `before` does not. What two states share, they share as the same
-    object."""
-    known = _byte_strings(before.state) if before is not None else {}
-    return sum(size for identity, size in _byte_strings(point.state).items() if identity not in known)
+def _not_shared(state: Any, before: Any) -> int:
+    """Bytes that a state holds and the one `before` it does not hold in the same place. What two states share,
+    they share as the same object."""
+    if state is before:
+        return 0
+    if isinstance(state, bytes):
+        return len(state)
+    if isinstance(state, dict):
+        others = before if isinstance(before, dict) else {}
+        if _is_memory(state):
+            return sum(len(page) for number, page in state.items() if others.get(number) is not page)
+        return sum(_not_shared(item, others.get(key)) for key, item in state.items())
+    if isinstance(state, (list, tuple)) and state and not isinstance(state[-1], (int, str)):
+        earlier = before if isinstance(before, (list, tuple)) else ()
+        return sum(
+            _not_shared(item, earlier[index] if index < len(earlier) else None) for index, item in enumerate(state)
+        )
+    return 0
+
+
+def _is_memory(state: dict[Any, Any]) -> bool:
+    """Page number -> content? There may be a hundred thousand of them."""
+    number = next(iter(state), None)
+    return isinstance(number, int) and isinstance(state[number], bytes)
 
 
 def held_bytes(state: Any) -> int:

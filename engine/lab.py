@@ -232,7 +232,8 @@ class Lab:
         image = self._image_row(command.image)
         memory = command.memory_mib or image.default_memory_mib
         arguments = command.arguments if command.arguments is not None else image.arguments
-        self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
+        machine_mode = self._images.loaded(image.id).start_mode == "M"
+        self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
         name = self._document.free_name(command.name, "vm")
         row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
         self._edit(command, GuestAdd(row))
@@ -406,7 +407,8 @@ class Lab:
         else:
             image = self._image_row(query.image) if query.image is not None else None
             need = query.memory_mib or (image.default_memory_mib if image else 0)
-            problem = machine.fits(1, need)
+            machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
+            problem = machine.fits(1, need, machine_mode)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -425,13 +427,14 @@ class Lab:
                 f"{row.name} is already on {target.name}.",
                 {"guest": row.name, "host": target.name},
             )
-        if source.stack != target.stack:
+        if self._world.hosts[source.id].bare_metal != self._world.hosts[host].bare_metal:
             return Problem(
                 "move-other-stack",
                 f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
                 {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
             )
-        return self._world.hosts[host].fits(row.vcpus, row.memory_mib)
+        machine_mode = self._world.guest(row.id).board.firmware is None
+        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, machine_mode)
 
     # -- what clients hear -------------------------------------------------------------------------
     def document(self) -> dict[str, Any]:

@@ -34,14 +34,15 @@ from engine.images import Images
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode, length_of
 from engine.isa.disassembler import disassemble
+from engine.isa.table import integer_registers
 from engine.sources import SourceMap, source_map
 from engine.trace.record import PATHS
 from engine.world import World
 
 MAX_MARKS = 2_000
-MAX_REPLAY_STEPS = 500_000
+MAX_REPLAY_STEPS = 20_000_000
 #: How far apart two checkpoints may lie for the records between them to be derived again.
-MAX_DERIVING_STEPS = 4_000_000
+MAX_DERIVING_STEPS = 40_000_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
@@ -232,7 +233,10 @@ def _registers(lens: Lens, query: RegistersQuery) -> dict[str, Any]:
     registers = machine.registers(query.vcpu)
     word = _word(machine, query.vcpu, registers["pc"])
     instruction = None if word is None else decode(word)
-    operands = {} if word is None or instruction is None else instruction.operands(word)
+    operands = {}
+    if word is not None and instruction is not None:
+        integers = integer_registers(instruction)
+        operands = {name: number for name, number in instruction.operands(word).items() if name in integers}
     return {
         **registers,
         "fields": {

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.commands import LabError
 from engine.hypervisor.costs import PATH_CYCLES
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
-
 
 #: Which technique runs the VMs of a host, by the host's stack.
 TECHNIQUES: dict[str, type[Technique]] = {
@@ -52,16 +50,10 @@ class VmGuest(Guest):
 
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
-        self._check(self.image.start_mode == "M")
         self.started = self.host.active.clock
         self.board.load_image(self.image, self.arguments)
         self._connect()
         self.begin()
-
-    def _check(self, machine_mode: bool) -> None:
-        problem = self.technique.refuses(machine_mode)
-        if problem is not None:
-            raise LabError(problem.key, problem.message, **problem.params)
 
     def _connect(self) -> None:
         for vcpu in self.vm.vcpus:
@@ -245,8 +237,7 @@ class VmGuest(Guest):
         }
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Become what `export` gave. Raises LabError if the technique cannot run it."""
-        self._check(state["board"]["firmware"] is None)
+        """Become what `export` gave."""
         super().load(state)
         self.started = self.host.active.clock - state["elapsed"]
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):

@@ -123,7 +123,7 @@ class Firmware:
             self.board.owner.reboot()
 
     def console_write(self, data: bytes) -> None:
-        self.board.owner.output(data)
+        self.board.print_serial(data)
 
     def console_read(self, length: int) -> bytes:
         return self.board.uart.take(length)

@@ -15,7 +15,7 @@ from engine.machine.memory import TABLE
 from engine.machine.mmu import Access
 from engine.machine.native import layout
 from engine.machine.native.layout import field, memory_field
-from engine.machine.traps import IllegalInstruction
+from engine.machine.native.procedures import Refused
 
 ADDEND, READS, WRITES, DATA_BYTES = layout.ADDEND, layout.READS, layout.WRITES, layout.DATA_BYTES
 ENTRY_SHIFT = layout.ENTRY_SHIFT
@@ -27,7 +27,6 @@ RAM, BASE, SIZE, FLAGS, DIRTY, CODE, TABLES, TABLE_COUNT, HART_COUNT, HARTS = (
                  "harts_at")
 )  # fmt: skip
 STALE = field("stale")
-_REFUSED = IllegalInstruction
 
 
 def clean(h: Any) -> None:
@@ -96,7 +95,7 @@ def offset_in_ram(h: Any, physical: int) -> int:
     """Offset of a physical address, refused where there is no RAM."""
     offset: int = physical - h.peek(h.memory_at + BASE, 8)
     if offset >= h.peek(h.memory_at + SIZE, 8):
-        raise _REFUSED
+        raise Refused
     return offset
 
 
@@ -141,7 +140,7 @@ def remember(h: Any, address: int, offset: int, table: int) -> None:
 def readable(h: Any, address: int, size: int) -> int:
     """Host address of `size` bytes that the TLB does not have; from now on it has them."""
     if (address & 0xFFF) + size > 4096:
-        raise _REFUSED
+        raise Refused
     offset = offset_in_ram(h, privileged.translate(h, address, Access.LOAD))
     remember(h, address, offset, READS)
     word: int = h.peek(h.memory_at + RAM, 8) + offset
@@ -156,14 +155,14 @@ def load_slow(h: Any, address: int, size: int) -> int:
 def writable(h: Any, address: int, size: int) -> int:
     """Host address where `size` bytes may be stored now; it is remembered if stores there may go on unnoticed."""
     if (address & 0xFFF) + size > 4096:
-        raise _REFUSED
+        raise Refused
     offset = offset_in_ram(h, privileged.translate(h, address, Access.STORE))
     memory = h.memory_at
     host: int = h.peek(memory + RAM, 8) + offset
     flag = h.peek(memory + FLAGS, 8) + (offset >> 12)
     flags = h.peek(flag, 1)
     if flags & ~TABLE:
-        raise _REFUSED
+        raise Refused
     h.poke(h.peek(memory + DIRTY, 8) + (offset >> 12), 1, 1)
     if flags:
         # A misaligned store may reach into two entries.

@@ -34,9 +34,10 @@ from engine.machine.native.lowering import (
     NotLowerable,
     Value,
 )
-from engine.machine.native.procedures import DONE, RESULT, TRAPPED, Procedures
+from engine.machine.native.procedures import DONE, ILLEGAL, RESULT, TRAPPED, VIRTUAL, Procedures
 from engine.machine.privileged import SUPERVISOR
 from engine.machine.state import MAX_HOT, NO_RESERVATION
+from engine.trace.record import Cause
 
 Primitive = Callable[[list[ast.expr]], Value | None]
 #: Registers of machine mode that firmware uses at every trap.
@@ -227,7 +228,8 @@ class HandlerScope(MachineScope):
         status = code.op(f"extractvalue {RESULT} {result}, 1")
         done = code.name("done")
         self.bailed = self.traps = True
-        cases = f"i64 {DONE}, label %{done} i64 {TRAPPED}, label %trapped"
+        labels = ((DONE, done), (TRAPPED, "trapped"), (ILLEGAL, "illegal"), (VIRTUAL, "virtual"))
+        cases = " ".join(f"i64 {status}, label %{label}" for status, label in labels)
         code.end(f"switch i64 {status}, label %bail [ {cases} ]")
         code.label(done)
         return code.op(f"extractvalue {RESULT} {result}, 0")
@@ -519,8 +521,9 @@ def handler(row: Row) -> str | None:
             code.label(on)
         follow(code, following)
     if scope.traps:
-        code.label("trapped")
-        tail(code, "@trap", "%op", "%budget")
+        for label, function in (("trapped", "@trap"), ("illegal", "@illegal"), ("virtual", "@virtual")):
+            code.label(label)
+            tail(code, function, "%op", "%budget")
     if scope.bailed:
         code.label("bail")
         tail(code, "@slow", "%op", "%budget")
@@ -571,6 +574,12 @@ def _far() -> str:
     code.label(again)
     tail(code, "@far", "%op", "%budget")
     code.label(unknown)
+    raised = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {TRAPPED}")
+    left = code.op("icmp ne i64 %budget, 0")
+    trapped, absent = code.branch(code.op(f"and i1 {raised}, {left}"))
+    code.label(trapped)
+    tail(code, "@trap_at_pc", "%op", "%budget")
+    code.label(absent)
     store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
@@ -639,6 +648,33 @@ def _trap() -> str:
     """Take the trap in `trap_cause` and `trap_value` at `operation`; leave it to Python where that has to do it."""
     code = Code()
     store_field(code, "pc", program_counter(code, "%op"))
+    tail(code, "@trap_at_pc", "%op", "%budget")
+    return code.text(f"define i64 @trap({ARGUMENTS}) #1")
+
+
+def _encoding_trap(name: str, cause: Cause) -> str:
+    """Take a trap whose value is the encoding of the instruction at `operation`."""
+    code = Code()
+    begin, offset = _within_page(code, "%op")
+    content = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.CONTENT_AT}")
+    at = code.op(f"lshr i64 {offset}, 3")
+    # What goes over the page's end is for somebody who can look there.
+    inside, over = code.branch(code.op(f"icmp ule i64 {at}, 4092"), likely=True)
+    code.label(over)
+    tail(code, "@slow", "%op", "%budget")
+    code.label(inside)
+    at = code.op(f"getelementptr i8, ptr {content}, i64 {at}")
+    word = code.op(f"load i32, ptr {at}, align 2")
+    wide = code.op(f"icmp eq i32 {code.op(f'and i32 {word}, 3')}, 3")
+    word = code.op(f"select i1 {wide}, i32 {word}, i32 {code.op(f'and i32 {word}, 65535')}")
+    store_field(code, "trap_cause", str(int(cause)))
+    store_field(code, "trap_value", code.op(f"zext i32 {word} to i64"))
+    tail(code, "@trap", "%op", "%budget")
+    return code.text(f"define internal i64 @{name}({ARGUMENTS}) #1")
+
+
+def _trap_at_pc() -> str:
+    code = Code()
     before, unretired = code.op(f"sub i64 {load_field(code, 'limit')}, %budget"), load_field(code, "unretired")
     store_field(code, "steps", code.op(f"add i64 {before}, 1"))
     store_field(code, "unretired", code.op(f"add i64 {unretired}, 1"))
@@ -657,8 +693,8 @@ def _trap() -> str:
     code.label(refused)
     store_field(code, "steps", before)
     store_field(code, "unretired", unretired)
-    code.end(f"ret i64 {layout.SLOW}")
-    return code.text(f"define i64 @trap({ARGUMENTS}) #1")
+    code.end(f"ret i64 {layout.TRAP}")
+    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #1")
 
 
 def _csr_tables() -> str:
@@ -713,7 +749,9 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _trap(), _attend(), _attend_far(), _csr_tables(), _use_context(),
+        *filter(None, native.values()), _trap(), _trap_at_pc(),
+        _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
+        _attend(), _attend_far(), _csr_tables(), _use_context(),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",

@@ -51,8 +51,9 @@ CONTEXT_BYTES = KEY_AT + 64
 CONTEXTS = 16
 
 #: Why native code came back. LIMIT: `limit` is reached, or somebody has to look at interrupts. SLOW: the
-#: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet.
-LIMIT, SLOW, FETCH = range(3)
+#: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet. TRAP: the instruction at pc
+#: raised the trap in `trap_cause` and `trap_value`, which is somebody else's to take.
+LIMIT, SLOW, FETCH, TRAP = range(4)
 
 
 def field(name: str) -> int:

@@ -98,6 +98,7 @@ export const ACTIONS = {
   address_space: (r) => [word(r.b) === 1n ? 'action.address_space.kept' : 'action.address_space.new', { value: hex(r.a) }],
   dirty: (r) => ['action.dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
   emulate: () => ['action.emulate'],
+  second_stage_fill: (r) => ['action.second_stage_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */
