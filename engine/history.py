@@ -116,7 +116,6 @@ class History:
     def __init__(self, world: World, memory_bytes: int = MEMORY_BYTES) -> None:
         self.world = world
         self.memory_bytes = memory_bytes
-        self._since_checkpoint = 0
         self.rebase()
 
     def rebase(self) -> None:

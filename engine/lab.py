@@ -91,7 +91,7 @@ from engine.vocabulary import vocabulary
 from engine.world import Ran, World, anew
 
 #: A step that meets no trap gives up after this many steps.
-STEP_BUDGET = 5_000_000
+STEP_BUDGET = 1_000_000_000
 MAX_UNDO = 64
 UNDO_BYTES = 32 << 20
 KEYFRAME_RECORDS = 200
