@@ -21,10 +21,11 @@ from engine.bits import MASK64
 Fields = tuple[tuple[str, int, int], ...]  # (name, high bit, low bit)
 
 MSTATUS_FIELDS: Fields = (
-    ("SD", 63, 63), ("MPV", 39, 39), ("GVA", 38, 38), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34), ("UXL", 33, 32),
-    ("TSR", 22, 22), ("TW", 21, 21), ("TVM", 20, 20), ("MXR", 19, 19), ("SUM", 18, 18), ("MPRV", 17, 17), ("XS", 16, 15),
-    ("FS", 14, 13), ("MPP", 12, 11), ("VS", 10, 9), ("SPP", 8, 8), ("MPIE", 7, 7), ("UBE", 6, 6), ("SPIE", 5, 5),
-    ("MIE", 3, 3), ("SIE", 1, 1),
+    ("SD", 63, 63), ("MPV", 39, 39), ("GVA", 38, 38), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34),
+    ("UXL", 33, 32), ("TSR", 22, 22), ("TW", 21, 21),
+    ("TVM", 20, 20), ("MXR", 19, 19), ("SUM", 18, 18), ("MPRV", 17, 17), ("XS", 16, 15), ("FS", 14, 13),
+    ("MPP", 12, 11),
+    ("VS", 10, 9), ("SPP", 8, 8), ("MPIE", 7, 7), ("UBE", 6, 6), ("SPIE", 5, 5), ("MIE", 3, 3), ("SIE", 1, 1),
 )  # fmt: skip
 INTERRUPT_FIELDS: Fields = (
     ("MEI", 11, 11), ("SEI", 9, 9), ("MTI", 7, 7), ("STI", 5, 5), ("MSI", 3, 3), ("SSI", 1, 1),

@@ -289,11 +289,11 @@ _FLOATS = [
     ("fmv.{w}.x", "11110{ff} 00000 rs1 000 rd 1010011", "frd, rs1", "frd = rs1"),
 ]
 #: The words for single and double precision. A double holds every word, so that conversion has no rounding mode.
-_SINGLE = {
+_SINGLE: dict[str, str | int] = {
     "f": "s", "w": "w", "width": "010", "ff": "00", "size": 4, "n": 32, "sign": "0x80000000",
     "a": "unbox(frs1)", "b": "unbox(frs2)", "c": "unbox(frs3)", "of_word": "frd, rs1, rm",
 }  # fmt: skip
-_DOUBLE = {
+_DOUBLE: dict[str, str | int] = {
     "f": "d", "w": "d", "width": "011", "ff": "01", "size": 8, "n": 64, "sign": "0x8000000000000000",
     "a": "frs1", "b": "frs2", "c": "frs3", "of_word": "frd, rs1",
 }  # fmt: skip
