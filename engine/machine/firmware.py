@@ -58,7 +58,7 @@ class Firmware:
 
     @property
     def hypervisor(self) -> bool:
-        return self.board.harts[0].hypervisor
+        return bool(self.board.harts[0].hypervisor)
 
     def machine_ids(self) -> tuple[int, int, int]:
         return 0, 0, 0
