@@ -116,7 +116,6 @@ class History:
     def __init__(self, world: World, memory_bytes: int = MEMORY_BYTES) -> None:
         self.world = world
         self.memory_bytes = memory_bytes
-        self._since_checkpoint = 0
         self.rebase()
 
     def rebase(self) -> None:
@@ -243,6 +242,24 @@ class History:
             if not player.run(steps, stop_after_traps=missing).steps:
                 break
         return trace
+
+    def records(
+        self, begin: int, end: int, blank: World, limit: int, progress: Progress | None = None
+    ) -> Records | None:
+        """Every record at positions from `begin` to before `end`, in the order in which they were written; once it
+        is more than `limit`, some of the later ones may be missing. None when given up."""
+        assert self.begin <= begin <= end <= self.end
+        player = self.scratch(begin, blank, progress)
+        if player is None:
+            return None
+        found: list[bytes] = []
+        blank.trace.sink = found.append
+        while blank.position < end and len(found) <= limit:
+            if progress is not None and not progress((blank.position - begin) / (end - begin)):
+                return None
+            if not player.run(min(SLICE_STEPS, end - blank.position)).steps:
+                break
+        return np.frombuffer(b"".join(found), RECORD)
 
     def replay_steps(self, position: int) -> int:
         """How many steps `scratch` would have to run."""
