@@ -62,7 +62,7 @@ class Pair:
 
     def __init__(self, words: Sequence[int], hypervisor_extension: bool = False) -> None:
         self.reference, self.hart = (_hart(words, hypervisor_extension) for _ in range(2))
-        self.hart.use_native(native())
+        self.hart.use_native(native(compiles=False))
         for page in range(BASE, BASE + 4 * len(words), PAGE):
             self.hart.pc = page
             self.hart.run(1)  # native code gets to know the page
@@ -74,14 +74,14 @@ class Pair:
             hart.load(self.start | state | {"pc": BASE + 4 * index})
         self.reference.run(1)
         self.hart.limit = 1
-        reason = native().run(ctypes.addressof(self.hart))
+        reason = native(compiles=False).run(ctypes.addressof(self.hart))
         if reason != layout.LIMIT:
-            assert reason == layout.SLOW
+            assert reason in (layout.SLOW, layout.TRAP)
             assert self.hart.steps == 0
             self.hart.run(1)
         ours, theirs = self.hart.save(), self.reference.save()
         assert ours == theirs, {name: (ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]}
-        return reason == layout.LIMIT
+        return reason != layout.SLOW
 
 
 def _hart(words: Sequence[int], hypervisor_extension: bool) -> Hart:
@@ -183,9 +183,8 @@ def test_when_the_unit_is_off(mnemonic: str) -> None:
     for virtual, host, guest in product((0, 1), range(4), range(4)):
         words = [field << shift | (int(Status.SD) if field == 3 else 0) for field in (host, guest)]
         state = _state(pair, [DATA], [0x3FF0 << 48] * 3, mstatus=words[0], vsstatus=words[1])
-        was_native = pair.step(0, state | {"virtual": virtual, "privilege": 1 if virtual else 3})
+        assert pair.step(0, state | {"virtual": virtual, "privilege": 1 if virtual else 3})
         off = not host or (virtual and not guest)
-        assert was_native != bool(off)
         assert pair.hart.mcause == (2 if off else 0)
 
 
