@@ -60,9 +60,9 @@ EDGES = [
 class Pair:
     """Two harts with one program, each instruction at its own address: the reference and the native interpreter."""
 
-    def __init__(self, words: Sequence[int], hypervisor_extension: bool = False) -> None:
+    def __init__(self, words: Sequence[int], hypervisor_extension: bool = False, tier: Native | None = None) -> None:
         self.reference, self.hart = (_hart(words, hypervisor_extension) for _ in range(2))
-        self.hart.use_native(native(compiles=False))
+        self.hart.use_native(tier or native(compiles=False))
         for page in range(BASE, BASE + 4 * len(words), PAGE):
             self.hart.pc = page
             self.hart.run(1)  # native code gets to know the page
@@ -252,18 +252,20 @@ def test_compiled_loops(seed: int) -> None:
     rng = random.Random(seed)
     code = assemble(_loop(rng), f"loop-{seed}").sections[0].content
     words = [int.from_bytes(code[at : at + 4], "little") for at in range(0, len(code), 4)]
-    pair = Pair(words)
-    pair.hart.use_native(Native(threshold=2, background=False))
+    pair = Pair(words, tier=Native(threshold=2, background=False))
     start = pair.start | _state(pair, [], [float_value(rng) for _ in range(31)], fcsr=0)
     start["x"] = [value(rng) if number in (5, 6, 7, 9) else 0x5851_F42D_4C95_7F2D for number in range(32)]
     start["x"][0], start["x"][8] = 0, DATA
     for hart in (pair.reference, pair.hart):
         hart.load(start | {"pc": BASE})
-    for steps in (70, 130, 7, 1, 400, 1200):
-        pair.reference.run(steps)
-        pair.hart.run(steps)
+    for _ in range(60):
+        steps = rng.choice((1, 2, 5, 20, 50, 90))
+        for hart in (pair.reference, pair.hart):
+            hart.run(steps)
         assert pair.hart.save() == pair.reference.save()
-    assert pair.hart.retired == 1808
+        for hart in (pair.reference, pair.hart):
+            hart.fcsr &= ~31  # what each stretch raises is seen
+    assert not pair.hart.unretired
 
 
 def test_the_host_keeps_its_own_rounding_and_flags() -> None:
