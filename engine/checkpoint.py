@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -32,17 +33,18 @@ _POOL_REFERENCE = 1
 _LEVEL = 1
 
 
-def pack(root: Any) -> bytes:
-    """`root` (maps, lists, tuples, numbers, strings, bytes, None, booleans) as a checkpoint."""
+def pooled(root: Any) -> tuple[bytes, list[bytes]]:
+    """`root` as MessagePack in which every byte string of `POOLED` bytes or more is a reference into the list
+    beside it, which has each content once, in the order of first use."""
     pool: dict[bytes, int] = {}
     known: dict[int, msgspec.msgpack.Ext] = {}
 
-    def pooled(value: Any) -> Any:
+    def referred(value: Any) -> Any:
         kind = type(value)
         if kind is dict:
-            return {key: pooled(item) for key, item in value.items()}
+            return {key: referred(item) for key, item in value.items()}
         if kind is list or kind is tuple:
-            return [pooled(item) for item in value]
+            return [referred(item) for item in value]
         if kind in (bytes, bytearray) and len(value) >= POOLED:
             reference = known.get(id(value))
             if reference is None:
@@ -52,8 +54,24 @@ def pack(root: Any) -> bytes:
             return reference
         return value
 
-    tree = pooled(root)
-    plain = msgspec.msgpack.encode({"pool": list(pool), "root": msgspec.Raw(msgspec.msgpack.encode(tree))})
+    return msgspec.msgpack.encode(referred(root)), list(pool)
+
+
+def resolved(tree: bytes | msgspec.Raw, pool: Sequence[bytes]) -> Any:
+    """What `pooled` was given; tuples come back as lists. Raises one of `NONSENSE`."""
+
+    def resolve(code: int, data: memoryview) -> bytes:
+        if code != _POOL_REFERENCE:
+            raise ValueError(f"it uses the unknown extension {code}")
+        return pool[int.from_bytes(data, "little")]
+
+    return msgspec.msgpack.decode(tree, ext_hook=resolve)
+
+
+def pack(root: Any) -> bytes:
+    """`root` (maps, lists, tuples, numbers, strings, bytes, None, booleans) as a checkpoint."""
+    tree, pool = pooled(root)
+    plain = msgspec.msgpack.encode({"pool": pool, "root": msgspec.Raw(tree)})
     body = zstandard.ZstdCompressor(level=_LEVEL).compress(plain)
     return _HEADER.pack(MAGIC, VERSION, hashlib.sha256(body).digest()) + body
 
@@ -83,22 +101,20 @@ def unpack(content: bytes) -> Any:
             raise damaged("it claims an impossible size")
         plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=LIMIT_BYTES)
         outer = msgspec.msgpack.decode(plain, type=_Outer)
-        pool = outer.pool
-
-        def resolve(code: int, data: memoryview) -> bytes:
-            if code != _POOL_REFERENCE:
-                raise damaged(f"it uses the unknown extension {code}")
-            return pool[int.from_bytes(data, "little")]
-
-        return msgspec.msgpack.decode(outer.root, ext_hook=resolve)
-    except (
-        zstandard.ZstdError,
-        msgspec.MsgspecError,
-        IndexError,
-        RecursionError,
-        UnicodeDecodeError,
-    ) as error:
+        return resolved(outer.root, outer.pool)
+    except NONSENSE as error:
         raise damaged(str(error) or type(error).__name__) from error
+
+
+#: What decoding bytes that were never packed here can lead to.
+NONSENSE = (
+    zstandard.ZstdError,
+    msgspec.MsgspecError,
+    IndexError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 def damaged(reason: str) -> LabError:

@@ -62,7 +62,8 @@ class HostRemove(Command, tag="host.remove", frozen=True):
 
 
 class GuestCreate(Command, tag="guest.create", frozen=True):
-    """Create a guest and start it. Result: {"guest": id}."""
+    """Create a guest and start it. Result: {"guest": id}. One that goes on from a snapshot has the snapshot's
+    vCPUs, memory and arguments."""
 
     host: Identifier
     image: ImageId
@@ -85,6 +86,15 @@ class GuestMove(Command, tag="guest.move", frozen=True):
     host: Identifier
 
 
+class GuestClone(Command, tag="guest.clone", frozen=True):
+    """A second guest that goes on from where this one is. Result: {"guest": id}. On the same hypervisor both
+    share their memory until one of them stores to it; another host (None: the same) gets a copy."""
+
+    guest: Identifier
+    host: Identifier | None = None
+    name: Name | None = None
+
+
 class GuestRemove(Command, tag="guest.remove", frozen=True):
     guest: Identifier
 
@@ -95,8 +105,8 @@ class LabRename(Command, tag="lab.rename", frozen=True):
 
 # -- images ----------------------------------------------------------------------------------------
 class ImageAdd(Command, tag="image.add", frozen=True):
-    """Keep an uploaded ELF, RISC-V Image or flat binary. Result: {"image": id}. Rejected with the reason if
-    it cannot be loaded."""
+    """Keep an uploaded ELF, RISC-V Image, flat binary or snapshot. Result: {"image": id}. Rejected with the
+    reason if it cannot be loaded."""
 
     name: Name
     content: Annotated[bytes, Meta(min_length=1, max_length=8 << 20)]
@@ -107,6 +117,13 @@ class ImageAssemble(Command, tag="image.assemble", frozen=True):
 
     name: Name
     source: Annotated[str, Meta(max_length=256 << 10)]
+
+
+class SnapshotTake(Command, tag="snapshot.take", frozen=True):
+    """Keep a guest's state beside the images, to start others from. Result: {"image": id}."""
+
+    guest: Identifier
+    name: Name | None = None  # None: the guest's, and "snapshot"
 
 
 # -- what goes into a guest ------------------------------------------------------------------------
@@ -171,8 +188,8 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestRemove | LabRename
-    | ImageAdd | ImageAssemble | ConsoleInput | GuestPower
+    | GuestCreate | GuestRename | GuestMove | GuestClone | GuestRemove | LabRename
+    | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
 )  # fmt: skip
 
@@ -191,6 +208,16 @@ class TraceQuery(Query, tag="trace", frozen=True):
     guest: Identifier | None = None
     before: Annotated[int, Meta(ge=0)] | None = None  # sequence, exclusive; needs guest
     limit: Annotated[int, Meta(ge=1, le=1000)] = 200
+
+
+class StretchQuery(Query, tag="stretch", frozen=True):
+    """Every record written at positions from `begin` to before `end`, of one guest or of all, in the order in which
+    they were written; derived by replay. Result: {"records": bytes (RECORD layout), "begin", "end": as far as there
+    is history}."""
+
+    begin: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    end: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    guest: Identifier | None = None
 
 
 class TraceDetailQuery(Query, tag="trace.detail", frozen=True):
@@ -283,14 +310,20 @@ class FitsQuery(Query, tag="fits", frozen=True):
     memory_mib: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
+class SnapshotQuery(Query, tag="snapshot", frozen=True):
+    """A kept snapshot as a file (engine.snapshot). Result: {"name", "content": bytes}."""
+
+    image: ImageId
+
+
 class CostsQuery(Query, tag="costs", frozen=True):
     """The table of modelled switch costs with sources. Result: {"rows": [{"path", "cycles", "source"}]}."""
 
 
 AnyQuery = (
-    TraceQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
+    TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
     | TimelineQuery
-    | FitsQuery | CostsQuery
+    | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 
 

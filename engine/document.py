@@ -36,13 +36,23 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
 
 
-ImageKind = Literal["elf", "flat", "image", "assembly", "linux"]
+ImageKind = Literal["elf", "flat", "image", "assembly", "linux", "snapshot"]
+
+
+class SnapshotRow(Struct, frozen=True):
+    """What a guest that goes on from a snapshot is, beside its memory. `image`: what a reset starts."""
+
+    image: commands.ImageId
+    stack: commands.Stack
+    vcpus: Annotated[int, Meta(ge=1, le=4)]
+    arguments: Annotated[str, Meta(max_length=512)]
 
 
 class ImageRow(Struct, frozen=True):
-    """`id`: a builtin's name, or "sha256:" and the digest of the content. `source`: what an assembled image
-    was made from. `arguments` are a guest's boot arguments when nobody gives any. `title`: what an image of
-    the server's library is (kind "linux"), in its maker's words.
+    """`id`: a builtin's name, "sha256:" and the digest of the content, or a snapshot's identity. `source`: what
+    an assembled image was made from. `arguments` are a guest's boot arguments when nobody gives any. `title`:
+    what an image of the server's library is (kind "linux"), in its maker's words. `snapshot`: of a snapshot,
+    which is started like an image.
     """
 
     id: commands.ImageId
@@ -55,6 +65,7 @@ class ImageRow(Struct, frozen=True):
     source: Annotated[str, Meta(max_length=256 << 10)] | None = None
     arguments: Annotated[str, Meta(max_length=512)] = ""
     title: Annotated[str, Meta(max_length=80)] | None = None
+    snapshot: SnapshotRow | None = None
 
 
 class HostAdd(Struct, tag="host.add", tag_field="edit", frozen=True):
@@ -87,6 +98,13 @@ class GuestAdd(Struct, tag="guest.add", tag_field="edit", frozen=True):
     state: dict[str, Any] | None = None
 
 
+class GuestFork(Struct, tag="guest.fork", tag_field="edit", frozen=True):
+    """A clone of the guest `original`."""
+
+    row: GuestRow
+    original: int
+
+
 class GuestDrop(Struct, tag="guest.drop", tag_field="edit", frozen=True):
     guest: int
 
@@ -106,7 +124,7 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestDrop | GuestRelabel | GuestTransfer |
+    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer |
 LabRelabel )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.

@@ -17,17 +17,18 @@ import socket
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-from engine import guests
+from engine import guests, snapshot
 from engine.commands import LabError, Stack
 from engine.debugger import Debugger
-from engine.document import GuestRow, HostRow
+from engine.document import GuestRow, HostRow, ImageRow
 from engine.gdb import Stub
+from engine.images import Images, builtin_rows, digest
 from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
@@ -37,20 +38,28 @@ from engine.machine.hart import NEVER
 from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_disk, with_firmware, with_initrd
 from engine.machine.native import objects
 from engine.machine.tiers import Tier
+from engine.snapshot import About, Machine, Snapshot
+from engine.trace.chrome import ChromeSink
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
 from engine.trace.rings import Trace
+from engine.world import Scrollback
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
-GUEST = 1
+HOST = GUEST = 1
 STACKS: dict[str, Stack] = {
     "trap-and-emulate": "type1-trap-and-emulate",
     "hardware-assist": "type1-hardware-assist",
     "bare-metal": "bare-metal",
 }
+DEFAULT_ON = "trap-and-emulate"
+#: Steps between two looks at what the guest printed and does. They double while it does nothing but compute.
 SLICE_STEPS = 50_000
+MAX_SLICE_STEPS = 1_600_000
+#: Steps for each trap above which a guest only computes.
+COMPUTES_STEPS = 10_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
@@ -105,6 +114,8 @@ examples:
   ringside run kernel.elf --harts 2 --memory 128M --max-instructions 5000000
   ringside run program.s --trace traps.jsonl --stats     assemble, run, keep every trap
   printf 'ps\\npoweroff\\n' | ringside run ringos --append '' --input -
+  ringside run ringos --max-instructions 90000 --snapshot-out booted.ringside
+  ringside run --snapshot-in booted.ringside             go on exactly there
   ringside run kernel.elf --gdb 1234                     wait for gdb on port 1234 of this machine
   ringside images add debian                             fetch Debian's kernel and BusyBox, once; then
   ringside run debian --on bare-metal                    Linux, with a shell
@@ -150,11 +161,10 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     run.add_argument(
         "--on",
         choices=tuple(STACKS),
-        default="trap-and-emulate",
         help="in a VM under trap-and-emulate (default) or hardware assist, or on the bare machine",
     )
     run.add_argument(
-        "--harts", type=_count(1, 4), default=1, metavar="N", help="harts, or virtual CPUs (1 to 4)"
+        "--harts", type=_count(1, 4), metavar="N", help="harts, or virtual CPUs (1 to 4; default 1)"
     )
     run.add_argument(
         "--memory",
@@ -182,7 +192,11 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         metavar="N",
         help="stop after so many guest instructions",
     )
-    run.add_argument("--trace", metavar="FILE", help="write every trap to FILE as JSON lines")
+    run.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write every trap to FILE as JSON lines; to FILE.json for ui.perfetto.dev and other trace viewers",
+    )
     run.add_argument(
         "--stats", action="store_true", help="at the end, count instructions and traps on standard error"
     )
@@ -191,6 +205,12 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         type=_count(0, 65535),
         metavar="PORT",
         help="halt the guest at its first instruction and wait for gdb on 127.0.0.1:PORT (0: any free port)",
+    )
+    run.add_argument("--snapshot-out", metavar="FILE", help="when the run ends, keep the whole machine in FILE")
+    run.add_argument(
+        "--snapshot-in",
+        metavar="FILE",
+        help="instead of IMAGE: go on from a snapshot, also from one that the page saved",
     )
     run.set_defaults(func=_reporting(run_command, Status.REFUSED), library=library)
 
@@ -293,9 +313,12 @@ def _is_builtin(name: str) -> bool:
 
 
 class _Chosen(NamedTuple):
-    """The image of a command, and what is used unless the person says otherwise."""
+    """The image of a command, and what is used unless the person says otherwise. `files`: what it was made from,
+    None when it comes with Ringside or was added."""
 
     image: LoadedImage
+    row: ImageRow
+    files: Mapping[str, Content] | None = None
     memory_mib: int = DEFAULT_MEMORY_MIB
     arguments: str = ""
 
@@ -304,7 +327,8 @@ def _load(name: str, library: Path | None) -> _Chosen:
     """A guest that comes with Ringside, a file, or an image that was added, in this order."""
     if _is_builtin(name):
         guest = guests.guest(name)
-        return _Chosen(inspect(guests.load_image(name), name), guest.memory_mib, guest.arguments)
+        row = builtin_rows()[name]
+        return _Chosen(inspect(guests.load_image(name), name), row, None, guest.memory_mib, guest.arguments)
     try:
         content = _read(name)
     except FileNotFoundError:
@@ -312,7 +336,9 @@ def _load(name: str, library: Path | None) -> _Chosen:
     short = Path(name).name
     if name.lower().endswith(".s"):
         content = _assemble(name, content).elf()
-    return _Chosen(inspect(content, short))
+    image = inspect(content, short)
+    row = ImageRow(digest(content), short[:40], False, len(content), DEFAULT_MEMORY_MIB, image.kind)
+    return _Chosen(image, row, {"kernel": content})
 
 
 def _added(name: str, folder: Path | None) -> _Chosen:
@@ -328,7 +354,7 @@ def _added(name: str, folder: Path | None) -> _Chosen:
             f"or was added (ringside images list: {added}).",
             image=name,
         )
-    return _Chosen(image, row.default_memory_mib, row.arguments)
+    return _Chosen(image, row, None, row.default_memory_mib, row.arguments)
 
 
 def _chosen(arguments: argparse.Namespace) -> _Chosen:
@@ -339,13 +365,33 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
         raise _MisuseError("firmware owns the machine below the kernel: --firmware needs --on bare-metal")
     chosen = _load(arguments.image or arguments.kernel, arguments.library)
     if arguments.initrd is not None:
-        image = with_initrd(chosen.image, Path(arguments.initrd).read_bytes())
-        chosen = chosen._replace(image=image, memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB))
+        initrd = Path(arguments.initrd).read_bytes()
+        chosen = chosen._replace(
+            image=with_initrd(chosen.image, initrd),
+            files=_with(arguments, chosen, "initrd", initrd),
+            memory_mib=max(chosen.memory_mib, LINUX_MEMORY_MIB),
+        )
     if arguments.disk is not None:
-        chosen = chosen._replace(image=with_disk(chosen.image, _mapped(arguments.disk), arguments.disk))
+        disk = _mapped(arguments.disk)
+        image = with_disk(chosen.image, disk, arguments.disk)
+        chosen = chosen._replace(image=image, files=_with(arguments, chosen, "disk", disk))
     if arguments.firmware is not None:
-        chosen = chosen._replace(image=with_firmware(chosen.image, _firmware(arguments.firmware)))
+        path = _firmware(arguments.firmware)
+        firmware = path.read_bytes()
+        image = with_firmware(chosen.image, inspect(firmware, path.name))
+        chosen = chosen._replace(image=image, files=_with(arguments, chosen, "firmware", firmware))
     return chosen
+
+
+def _with(arguments: argparse.Namespace, chosen: _Chosen, name: str, content: Content) -> dict[str, Content]:
+    """The files of an image and one more."""
+    if chosen.files is not None:
+        return {**chosen.files, name: content}
+    if chosen.row.builtin:
+        return {"kernel": guests.load_image(chosen.row.id), name: content}
+    if arguments.snapshot_out is not None:
+        raise _MisuseError(f"--snapshot-out cannot keep an added image with another {name}: name the kernel's file")
+    return {}
 
 
 def _mapped(path: str) -> Content:
@@ -356,13 +402,13 @@ def _mapped(path: str) -> Content:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _firmware(name: str) -> LoadedImage:
+def _firmware(name: str) -> Path:
     path = next((place for place in OPENSBI if Path(place).is_file()), None) if name == "opensbi" else name
     if path is None:
         raise _MisuseError(
             "OpenSBI is not installed here. On Debian: apt-get install opensbi. Or name a file: --firmware"
         )
-    return inspect(Path(path).read_bytes(), Path(path).name)
+    return Path(path)
 
 
 def _assemble(name: str, content: bytes) -> Program:
@@ -478,15 +524,20 @@ class _Run:
         self._max_instructions = max_instructions
         self._quiet_steps = 0
         self._slept_ns = 0
+        self._slice_steps = SLICE_STEPS
 
     def _slice(self) -> int:
         """Run on a little; for how many ns the guest then sleeps (0: it is awake; NEVER: until there is
         input)."""
-        steps = SLICE_STEPS
+        steps = self._slice_steps
         if self._max_instructions is not None:
             steps = min(steps, self._max_instructions - self._guest.instructions)
         host = self._host
-        self._quiet_steps += host.run(steps, until=min(NEVER, host.busy_from + WAITS_NS))
+        recorded = host.trace.written
+        done = host.run(steps, until=min(NEVER, host.busy_from + WAITS_NS))
+        self._quiet_steps += done
+        computes = done >= COMPUTES_STEPS * (host.trace.written - recorded) and done == steps and not self._console
+        self._slice_steps = min(2 * steps, MAX_SLICE_STEPS) if computes else SLICE_STEPS
         if self._console:
             self._output.write(self._console)
             self._output.flush()
@@ -548,45 +599,107 @@ class _Run:
 
 
 def run_command(arguments: argparse.Namespace) -> int:
-    from engine.hypervisor.host import Host
-
-    chosen = _chosen(arguments)
-    image, name = chosen.image, arguments.image or arguments.kernel
-    memory = arguments.memory or chosen.memory_mib
-    check_fits(image, memory << 20)
-    bootargs = arguments.append if arguments.append is not None else chosen.arguments
     console = bytearray()
     trace = Trace()
-    stack, tier = STACKS[arguments.on], Tier(arguments.tier)
-    objects.keep_in(objects.folder_in(os.environ))
-    host_memory = memory if arguments.on == "bare-metal" else HOST_MEMORY_FACTOR * memory
-    host = Host(1, arguments.harts, host_memory, stack, trace, lambda _guest, data: console.extend(data), tier=tier)
+
+    def show(_guest: int, data: bytes) -> None:
+        console.extend(data)
+
     script = _Script(_read(arguments.input) if arguments.input is not None else b"")
-    if arguments.gdb is not None:
-        if arguments.trace is not None or arguments.max_instructions is not None:
-            _say("gdb goes back and forth in time: --gdb cannot be used with --trace or --max-instructions")
-            return Status.REFUSED
-        host_row = HostRow(1, "host", 0.0, 0.0, arguments.harts, host_memory, stack)
-        guest_row = GuestRow(GUEST, "guest", 1, name, arguments.harts, memory, bootargs)
-        debugger = Debugger(host_row, guest_row, image, _print, tier)
-        status = _Door(debugger, script).serve(arguments.gdb, name)
-        if arguments.stats:
-            sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
-        return status
+    objects.keep_in(objects.folder_in(os.environ))
+    if arguments.snapshot_in is not None:
+        about, files, host = _go_on(arguments, trace, show)
+    elif arguments.gdb is not None:
+        return _run_with_gdb(arguments, script)
+    else:
+        about, files, host = _begin(arguments, trace, show)
     with ExitStack() as cleanup:
         if arguments.trace is not None:
-            trace.sink = JsonLinesSink(
-                cleanup.enter_context(open(arguments.trace, "w", encoding="utf-8"))
-            )
-        host.add_guest(GUEST, image, arguments.harts, memory, bootargs)
+            trace.sink = cleanup.enter_context(_sink(arguments.trace))
         run = _Run(host, sys.stdout.buffer, console, arguments.max_instructions)
         if arguments.input is None and sys.stdin.isatty():
             cleanup.enter_context(_raw_terminal(sys.stdin.fileno()))
             status = run.with_terminal(_Terminal(sys.stdin.fileno()))
         else:
             status = run.with_script(script)
+    if arguments.snapshot_out is not None:
+        Path(arguments.snapshot_out).write_bytes(_snapshot(about, files, host, trace))
     if arguments.stats:
         sys.stderr.writelines(_statistics(host, trace))
+    return status
+
+
+@contextmanager
+def _sink(path: str) -> Iterator[Callable[[bytes], None]]:
+    """Where records are written, in the format that the file's name asks for."""
+    with open(path, "w", encoding="utf-8") as stream:
+        if not path.endswith(".json"):
+            yield JsonLinesSink(stream)
+            return
+        sink = ChromeSink(stream)
+        try:
+            yield sink
+        finally:
+            sink.close()
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[About, _Chosen, HostRow]:
+    """What is to run: the guest, its image, and the host for it."""
+    chosen = _chosen(arguments)
+    memory = arguments.memory or chosen.memory_mib
+    check_fits(chosen.image, memory << 20)
+    bootargs = arguments.append if arguments.append is not None else chosen.arguments
+    on, harts = arguments.on or DEFAULT_ON, arguments.harts or 1
+    host_memory = memory if on == "bare-metal" else HOST_MEMORY_FACTOR * memory
+    guest = GuestRow(GUEST, "guest", HOST, chosen.row.id, harts, memory, bootargs)
+    host = HostRow(HOST, "host", 0.0, 0.0, harts, host_memory, STACKS[on])
+    return About(guest, STACKS[on], chosen.row), chosen, host
+
+
+_Begun = tuple[About, Mapping[str, Content] | None, "Host"]
+
+
+def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
+    """A host on which a guest is about to start from its image; what the guest is, and the image's files."""
+    from engine.hypervisor.host import Host
+
+    about, chosen, row = _plan(arguments)
+    host = Host(HOST, row.harts, row.memory_mib, row.stack, trace, show, tier=Tier(arguments.tier))
+    guest = about.guest
+    host.add_guest(GUEST, chosen.image, guest.vcpus, guest.memory_mib, guest.arguments)
+    return about, chosen.files, host
+
+
+def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
+    """As `_begin`, from a snapshot."""
+    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "harts", "memory", "append", "gdb")
+    for name in decided:
+        if getattr(arguments, name) is not None:
+            given = "an image" if name == "image" else f"--{name}"
+            raise _MisuseError(f"a snapshot is a whole machine: --snapshot-in cannot be used with {given}")
+    found = snapshot.read(_read(arguments.snapshot_in))
+    host = snapshot.resume(found, Images(Library(arguments.library)), GUEST, trace, show, Tier(arguments.tier))
+    return found.about, found.image, host
+
+
+def _snapshot(about: About, files: Mapping[str, Content] | None, host: Host, trace: Trace) -> bytes:
+    machine = Machine(len(host.harts), host.memory_mib, GUEST, host.save(), trace.save_guest(GUEST))
+    kept = {"trace": Trace().save_guest(GUEST), "console": Scrollback().save()}
+    state = {"machine": host.export_guest(GUEST), "kept": kept}
+    image = None if files is None else {name: bytes(content) for name, content in files.items()}
+    return snapshot.write(Snapshot(about, state, image, machine))
+
+
+def _run_with_gdb(arguments: argparse.Namespace, script: _Script) -> int:
+    for name in ("trace", "max_instructions", "snapshot_out"):
+        if getattr(arguments, name) is not None:
+            option = name.replace("_", "-")
+            raise _MisuseError(f"gdb goes back and forth in time: --gdb cannot be used with --{option}")
+    about, chosen, host = _plan(arguments)
+    debugger = Debugger(host, about.guest, chosen.image, _print, Tier(arguments.tier))
+    status = _Door(debugger, script).serve(arguments.gdb, arguments.image or arguments.kernel)
+    if arguments.stats:
+        sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
     return status
 
 

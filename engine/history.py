@@ -19,7 +19,7 @@ Invariants
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,13 +30,16 @@ from engine.trace.record import RECORD
 from engine.trace.rings import Records, Trace
 from engine.world import Ran, World
 
-#: Between two checkpoints, while little memory is in use; what a checkpoint costs grows with the pages it holds.
-INTERVAL_STEPS = 100_000
-STEPS_PER_PAGE = 500
+#: Between checkpoints on the way forward: steps, of which a trap that is recorded costs as many as TRAP_STEPS, since most
+#: of those leave native code. To compute it again takes some 0.1 s.
+INTERVAL_STEPS = 100_000_000
+TRAP_STEPS = 5_000
+#: So that an interval with many traps does not become much longer.
+STRETCH_STEPS = 2_000_000
 MAX_CHECKPOINTS = 24
 MEMORY_BYTES = 96 << 20
 #: Between two questions to the caller whether to go on.
-SLICE_STEPS = 20_000
+SLICE_STEPS = 500_000
 #: Checkpoints left behind before a past position that was asked for, so that the next step back finds one
 #: near.
 APPROACH_STEPS = (8_192, 1_024)
@@ -113,7 +116,6 @@ class History:
     def __init__(self, world: World, memory_bytes: int = MEMORY_BYTES) -> None:
         self.world = world
         self.memory_bytes = memory_bytes
-        self._interval = INTERVAL_STEPS
         self.rebase()
 
     def rebase(self) -> None:
@@ -133,12 +135,11 @@ class History:
         """As `World.run`, meeting stamped inputs and leaving checkpoints on the way."""
         done = traps = virtual_ns = 0
         while True:
-            due = self._before(self.world.position).position + self._interval
-            if self.world.position >= due:
+            if self._since_checkpoint >= INTERVAL_STEPS:
                 self._checkpoint()
-                continue
-            limit = min(steps - done, due - self.world.position)
+            limit = min(steps - done, STRETCH_STEPS)
             ran = self._now.run(limit, None if stop_after_traps is None else stop_after_traps - traps)
+            self._since_checkpoint += ran.steps + TRAP_STEPS * ran.traps
             done += ran.steps
             traps += ran.traps
             virtual_ns += ran.virtual_ns
@@ -175,6 +176,7 @@ class History:
             self._keep_future()
         if not point.position <= self.world.position <= position:
             self._now.restore(point)
+            self._since_checkpoint = 0
         origin = self.world.position
         stops = sorted({position, *(position - near for near in APPROACH_STEPS if position - near > origin)})
         for stop in stops:
@@ -240,6 +242,24 @@ class History:
             if not player.run(steps, stop_after_traps=missing).steps:
                 break
         return trace
+
+    def records(
+        self, begin: int, end: int, blank: World, limit: int, progress: Progress | None = None
+    ) -> Records | None:
+        """Every record at positions from `begin` to before `end`, in the order in which they were written; once it
+        is more than `limit`, some of the later ones may be missing. None when given up."""
+        assert self.begin <= begin <= end <= self.end
+        player = self.scratch(begin, blank, progress)
+        if player is None:
+            return None
+        found: list[bytes] = []
+        blank.trace.sink = found.append
+        while blank.position < end and len(found) <= limit:
+            if progress is not None and not progress((blank.position - begin) / (end - begin)):
+                return None
+            if not player.run(min(SLICE_STEPS, end - blank.position)).steps:
+                break
+        return np.frombuffer(b"".join(found), RECORD)
 
     def replay_steps(self, position: int) -> int:
         """How many steps `scratch` would have to run."""
@@ -309,7 +329,7 @@ class History:
         self._now = Player(world, inputs, 0)
         self._now.restore(points[-1])
         self.checkpoints = points[:-1]
-        self._interval = max(INTERVAL_STEPS, STEPS_PER_PAGE * _pages(points[-1].state))
+        self._since_checkpoint = 0
         self.end = saved["end"]
         self._future = np.empty(0, RECORD)
         places = [point.position for point in points]
@@ -326,12 +346,12 @@ class History:
         return self.checkpoints[bisect_right(self.checkpoints, position, key=_position) - 1]
 
     def _checkpoint(self) -> None:
+        self._since_checkpoint = 0
         position = self.world.position
         before = self._before(position) if self.checkpoints else None
         if before is not None and before.position == position:
             return
         point = Checkpoint(position, self._now.applied, self.world.save())
-        self._interval = max(INTERVAL_STEPS, STEPS_PER_PAGE * _pages(point.state))
         point.own_bytes = _not_shared(point.state, before.state if before is not None else None)
         insort(self.checkpoints, point)
         self._thin()
@@ -396,11 +416,6 @@ def _not_shared(state: Any, before: Any) -> int:
     return 0
 
 
-def _pages(state: Any) -> int:
-    """How many pages of memory a world's state holds."""
-    return sum(len(host["memory"]) for host in state["hosts"].values())
-
-
 def _is_memory(state: dict[Any, Any]) -> bool:
     """Page number -> content? There may be a hundred thousand of them."""
     number = next(iter(state), None)
@@ -409,16 +424,19 @@ def _is_memory(state: dict[Any, Any]) -> bool:
 
 def held_bytes(state: Any) -> int:
     """How much memory the byte strings in a state take, shared ones counted once."""
-    return sum(dict(_byte_strings(state)).values())
+    return sum(_byte_strings(state).values())
 
 
-def _byte_strings(value: Any) -> Iterator[tuple[int, int]]:
+def _byte_strings(state: Any) -> dict[int, int]:
     """Identity and size of every byte string in a state."""
-    if isinstance(value, bytes):
-        yield id(value), len(value)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _byte_strings(item)
-    elif isinstance(value, (list, tuple)) and value and not isinstance(value[-1], (int, str)):
-        for item in value:
-            yield from _byte_strings(item)
+    found: dict[int, int] = {}
+    waiting = [state]
+    for value in waiting:
+        if isinstance(value, bytes):
+            found[id(value)] = len(value)
+        elif isinstance(value, dict):
+            found |= {id(item): len(item) for item in value.values() if type(item) is bytes}
+            waiting += [item for item in value.values() if type(item) is not bytes]
+        elif isinstance(value, (list, tuple)) and value and not isinstance(value[-1], (int, str)):
+            waiting += value
+    return found

@@ -93,6 +93,10 @@ class Images:
         content = assemble(source, name).elf()
         return self._keep(name, content, inspect(content, name), "assembly", source)
 
+    def keep_snapshot(self, identity: str, content: bytes) -> None:
+        """Keep a snapshot's file beside the images."""
+        self.contents[identity] = content
+
     @property
     def total_bytes(self) -> int:
         return sum(map(len, self.contents.values()))

@@ -26,12 +26,13 @@ from typing import Any
 
 import msgspec
 
-from engine import checkpoint, queries
+from engine import checkpoint, queries, snapshot
 from engine.commands import (
     AnyCommand,
     AnyQuery,
     ConsoleInput,
     FitsQuery,
+    GuestClone,
     GuestCreate,
     GuestMove,
     GuestPower,
@@ -55,6 +56,8 @@ from engine.commands import (
     LabStepBack,
     LabUndo,
     Problem,
+    SnapshotQuery,
+    SnapshotTake,
 )
 from engine.document import (
     COSMETIC,
@@ -62,6 +65,7 @@ from engine.document import (
     Edit,
     GuestAdd,
     GuestDrop,
+    GuestFork,
     GuestRelabel,
     GuestRow,
     GuestTransfer,
@@ -72,6 +76,7 @@ from engine.document import (
     HostRow,
     ImageRow,
     LabRelabel,
+    SnapshotRow,
     Undoable,
     plain,
 )
@@ -83,10 +88,10 @@ from engine.machine.tiers import Tier
 from engine.report import Report, host_columns, status
 from engine.structure import perform
 from engine.vocabulary import vocabulary
-from engine.world import Ran, World
+from engine.world import Ran, World, anew
 
 #: A step that meets no trap gives up after this many steps.
-STEP_BUDGET = 5_000_000
+STEP_BUDGET = 1_000_000_000
 MAX_UNDO = 64
 UNDO_BYTES = 32 << 20
 KEYFRAME_RECORDS = 200
@@ -222,23 +227,45 @@ class Lab:
         return {}
 
     def _guest_create(self, command: GuestCreate) -> dict[str, Any]:
-        if len(self._document.guests) >= self.limits.guests:
-            raise LabError(
-                "lab-limit-guests",
-                f"A lab can have {self.limits.guests} guests; remove one first.",
-                limit=self.limits.guests,
-            )
+        self._check_guest_room()
         host = self._document.host_of(command.host)
         image = self._image_row(command.image)
-        memory = command.memory_mib or image.default_memory_mib
-        arguments = command.arguments if command.arguments is not None else image.arguments
-        machine_mode = self._images.loaded(image.id).start_mode == "M"
-        self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
         name = self._document.free_name(command.name, "vm")
-        row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
-        self._edit(command, GuestAdd(row))
+        if image.snapshot is not None:
+            self._refuse(self._snapshot_problem(image.snapshot, image.default_memory_mib, host))
+            found = snapshot.read(self._images.contents[image.id])
+            row = msgspec.structs.replace(found.about.guest, id=self._new_id(), name=name, host=host.id)
+            self._edit(command, GuestAdd(row, anew(found.state)))
+            self._tell_console(row.id)
+        else:
+            memory = command.memory_mib or image.default_memory_mib
+            arguments = command.arguments if command.arguments is not None else image.arguments
+            machine_mode = self._images.loaded(image.id).start_mode == "M"
+            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
+            row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
+            self._edit(command, GuestAdd(row))
         self._next_id = row.id + 1
         return {"guest": row.id}
+
+    def _guest_clone(self, command: GuestClone) -> dict[str, Any]:
+        original = self._document.guest_of(command.guest)
+        self._check_guest_room()
+        host = self._document.host_of(command.host or original.host)
+        if host.id == original.host:
+            machine_mode = self._world.guest(original.id).machine_mode
+            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, machine_mode))
+        else:
+            self._refuse(self._move_problem(original, host.id))
+        name = self._document.free_name(command.name, "vm")
+        row = msgspec.structs.replace(original, id=self._new_id(), name=name, host=host.id)
+        self._edit(command, GuestFork(row, original.id))
+        self._tell_console(row.id)
+        self._next_id = row.id + 1
+        return {"guest": row.id}
+
+    def _tell_console(self, guest: int) -> None:
+        """Clients hear what a guest that was not started here had printed before."""
+        self._report.hear(guest, self._world.consoles[guest].content())
 
     def _guest_rename(self, command: GuestRename) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
@@ -266,11 +293,66 @@ class Lab:
 
     def _image_add(self, command: ImageAdd) -> dict[str, Any]:
         self._check_image_room(len(command.content))
+        if snapshot.is_snapshot(command.content):
+            return self._snapshot_add(command)
         return self._keep_image(self._images.upload(command.name, command.content))
 
     def _image_assemble(self, command: ImageAssemble) -> dict[str, Any]:
         self._check_image_room(len(command.source))
         return self._keep_image(self._images.assemble(command.name, command.source))
+
+    # -- snapshots -------------------------------------------------------------------------------
+    def _snapshot_take(self, command: SnapshotTake) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        stack = self._document.hosts[row.host].stack
+        about = snapshot.About(row, stack, self._image_row(row.image))
+        state = anew(self._world.export_guest(row.id))
+        image = self._images.contents.get(row.image)
+        content = snapshot.write(snapshot.Snapshot(about, state, None if image is None else {"kernel": image}))
+        self._check_image_room(len(content))
+        return self._keep_snapshot(command.name or f"{row.name[:31]} snapshot", about, content)
+
+    def _snapshot_add(self, command: ImageAdd) -> dict[str, Any]:
+        """An uploaded snapshot brings its image along, for when its guest is reset."""
+        found = snapshot.read(command.content)
+        snapshot.try_out(found, self._images)
+        if found.image is not None:
+            self._keep_own_image(found.about, found.image)
+        name = command.name.removesuffix(snapshot.SUFFIX) or found.about.guest.name
+        return self._keep_snapshot(name, found.about, command.content)
+
+    def _keep_own_image(self, about: snapshot.About, files: dict[str, bytes]) -> None:
+        """Raises LabError "snapshot-image" when the image is more than a lab can keep for itself."""
+        if set(files) != {"kernel"} or digest(files["kernel"]) != about.guest.image:
+            raise snapshot.image_missing(about)
+        row = self._images.upload(about.image.name, files["kernel"])
+        self._keep_image(msgspec.structs.replace(about.image, id=row.id, size=row.size))
+
+    def _keep_snapshot(self, name: str, about: snapshot.About, content: bytes) -> dict[str, Any]:
+        identity = snapshot.identity(content)
+        guest = about.guest
+        of = SnapshotRow(guest.image, about.stack, guest.vcpus, guest.arguments)
+        self._images.keep_snapshot(identity, content)
+        return self._keep_image(
+            ImageRow(identity, name, False, len(content), guest.memory_mib, "snapshot", snapshot=of)
+        )
+
+    def _snapshot_problem(self, of: SnapshotRow, memory_mib: int, host: HostRow) -> Problem | None:
+        """Why a guest cannot go on from a snapshot on this host."""
+        if of.stack != host.stack:
+            return Problem(
+                "snapshot-other-stack",
+                f"The snapshot is of a guest on the stack {of.stack}; {host.name} has {host.stack}.",
+                {"host": host.name, "from": of.stack, "to": host.stack},
+            )
+        # Its stack has run it before, so it needs no mode that is not there.
+        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False)
+
+    def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
+        row = self._image_row(query.image)
+        if row.snapshot is None:
+            raise LabError("no-such-image", f"This lab has no snapshot {query.image}.", image=query.image)
+        return {"name": row.name, "content": self._images.contents[row.id]}
 
     def _console_input(self, command: ConsoleInput) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
@@ -395,6 +477,8 @@ class Lab:
         """The answer, as its class in `engine.commands` says. Raises LabError."""
         if isinstance(query, FitsQuery):
             return self._fits(query)
+        if isinstance(query, SnapshotQuery):
+            return self._snapshot_file(query)
         return queries.answer(query, self._document, self._history, self._images, self._blank_world, progress)
 
     def _fits(self, query: FitsQuery) -> dict[str, Any]:
@@ -407,8 +491,11 @@ class Lab:
         else:
             image = self._image_row(query.image) if query.image is not None else None
             need = query.memory_mib or (image.default_memory_mib if image else 0)
-            machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
-            problem = machine.fits(1, need, machine_mode)
+            if image is not None and image.snapshot is not None:
+                problem = self._snapshot_problem(image.snapshot, need, host)
+            else:
+                machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
+                problem = machine.fits(1, need, machine_mode)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -433,7 +520,7 @@ class Lab:
                 f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
                 {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
             )
-        machine_mode = self._world.guest(row.id).board.firmware is None
+        machine_mode = self._world.guest(row.id).machine_mode
         return self._world.hosts[host].fits(row.vcpus, row.memory_mib, machine_mode)
 
     # -- what clients hear -------------------------------------------------------------------------
@@ -517,6 +604,14 @@ class Lab:
         if row is None:
             raise LabError("no-such-image", f"This lab has no image {image}.", image=image)
         return row
+
+    def _check_guest_room(self) -> None:
+        if len(self._document.guests) >= self.limits.guests:
+            raise LabError(
+                "lab-limit-guests",
+                f"A lab can have {self.limits.guests} guests; remove one first.",
+                limit=self.limits.guests,
+            )
 
     def _check_image_room(self, size: int) -> None:
         limits = self.limits
@@ -643,7 +738,8 @@ def _check(saved: _Saved, images: Images) -> None:
     if set(document.images) != set(saved.images):
         raise ValueError("images and their contents do not match")
     for image, content in saved.images.items():
-        if digest(content) != image:
+        held = snapshot.identity(content) if snapshot.is_snapshot(content) else digest(content)
+        if held != image or (document.images[image].snapshot is None) == snapshot.is_snapshot(content):
             raise ValueError(f"the content of {image} is another one")
     if max([0, *document.hosts, *document.guests]) >= saved.next_id:
         raise ValueError("an identifier was given twice")
@@ -655,12 +751,14 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostStack: Lab._host_stack,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
+    GuestClone: Lab._guest_clone,
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
     GuestRemove: Lab._guest_remove,
     LabRename: Lab._lab_rename,
     ImageAdd: Lab._image_add,
     ImageAssemble: Lab._image_assemble,
+    SnapshotTake: Lab._snapshot_take,
     ConsoleInput: Lab._console_input,
     GuestPower: Lab._guest_power,
     LabRun: Lab._lab_run,
@@ -672,6 +770,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestRemove,
-    LabRename, ImageAdd, ImageAssemble, LabReset, LabUndo, LabRedo,
+    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
+    LabRename, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

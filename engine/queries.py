@@ -20,6 +20,7 @@ from engine.commands import (
     LabError,
     MemoryQuery,
     RegistersQuery,
+    StretchQuery,
     SymbolsQuery,
     TimelineQuery,
     TraceDetailQuery,
@@ -43,6 +44,9 @@ MAX_MARKS = 2_000
 MAX_REPLAY_STEPS = 20_000_000
 #: How far apart two checkpoints may lie for the records between them to be derived again.
 MAX_DERIVING_STEPS = 40_000_000
+#: How long a replay for a stretch may take, and how many records it may give.
+MAX_STRETCH_STEPS = 50_000_000
+MAX_STRETCH_RECORDS = 100_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
@@ -93,6 +97,8 @@ def answer(
     match query:
         case TraceQuery():
             return _trace(lens, query)
+        case StretchQuery():
+            return _stretch(lens, query)
         case TraceDetailQuery():
             return _detail(lens, query)
         case RegistersQuery():
@@ -144,6 +150,32 @@ def _trace(lens: Lens, query: TraceQuery) -> dict[str, Any]:
         "first": first,
         "total": totals,
     }
+
+
+def _stretch(lens: Lens, query: StretchQuery) -> dict[str, Any]:
+    history = lens.history
+    if query.guest is not None:
+        lens.document.guest_of(query.guest)
+    begin = min(max(query.begin, history.begin), history.end)
+    end = min(max(query.end, begin), history.end)
+    if history.replay_steps(begin) + end - begin > MAX_STRETCH_STEPS:
+        raise LabError(
+            "stretch-too-long",
+            f"The stretch takes more than {MAX_STRETCH_STEPS} steps to run again; choose a shorter one.",
+            limit=MAX_STRETCH_STEPS,
+        )
+    records = history.records(begin, end, lens.blank_world(), MAX_STRETCH_RECORDS, lens.progress)
+    if records is None:
+        raise LabError("cancelled", "The replay was cancelled.")
+    if len(records) > MAX_STRETCH_RECORDS:
+        raise LabError(
+            "stretch-too-full",
+            f"The stretch has more than {MAX_STRETCH_RECORDS} traps; choose a shorter one.",
+            limit=MAX_STRETCH_RECORDS,
+        )
+    if query.guest is not None:
+        records = records[records["guest"] == query.guest]
+    return {"records": records.tobytes(), "begin": begin, "end": end}
 
 
 def _detail(lens: Lens, query: TraceDetailQuery) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from engine.document import (
     Edit,
     GuestAdd,
     GuestDrop,
+    GuestFork,
     GuestRelabel,
     GuestTransfer,
     HostAdd,
@@ -56,6 +57,10 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
                 world.add_guest(row)
             else:
                 world.import_guest(row, state)
+            document.guests[row.id] = row
+            inverse = GuestDrop(row.id)
+        case GuestFork(row, original):
+            world.clone_guest(row, original)
             document.guests[row.id] = row
             inverse = GuestDrop(row.id)
         case GuestDrop(guest):

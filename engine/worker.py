@@ -53,6 +53,7 @@ from engine.commands import (
     LabStepBack,
     LabUndo,
     Problem,
+    StretchQuery,
     TraceDetailQuery,
     TraceQuery,
 )
@@ -251,7 +252,7 @@ class Worker:
 
     def _ask(self, seat: Seat, message: wire.Ask) -> None:
         query = _decode_query(message.query)
-        if isinstance(query, TraceDetailQuery | TraceQuery):  # may replay a part of the history
+        if isinstance(query, TraceDetailQuery | TraceQuery | StretchQuery):  # may replay a part of the history
             self._start(seat, lambda job: self._answer(seat, message, query, job.progress))
         else:
             self._answer(seat, message, query, _never_cancelled)

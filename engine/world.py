@@ -31,7 +31,7 @@ then loaded. Everything here runs on one thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +94,13 @@ class Scrollback:
         self._size = sum(map(len, self._chunks))
         self._tail = bytearray(chunks[-1])
         return self
+
+
+def anew(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A guest's state (as `World.export_guest` gives it) for a guest that begins with it: what was recorded
+    of the other one is not its own."""
+    kept = {**state["kept"], "trace": Trace().save_guest(0)}
+    return {"machine": {**state["machine"], "exits": 0, "started": 0}, "kept": kept}
 
 
 class World:
@@ -200,6 +207,16 @@ class World:
         self.homes[row.id] = row.host
         self.switch.plug(row.id)
         self._keep(row.id, state["kept"])
+
+    def clone_guest(self, row: GuestRow, original: int) -> None:
+        """A new guest that goes on from where another is: on the same hypervisor on its memory, as long as
+        neither stores there, elsewhere on a copy. Raises LabError when the host cannot take it."""
+        if self.homes[original] == row.host:
+            self._waken(row.host).clone_guest(original, row.id)
+            self.homes[row.id] = row.host
+            self.consoles[row.id] = Scrollback.load(self.consoles[original].save())
+        else:
+            self.import_guest(row, anew(self.export_guest(original)))
 
     def move_guest(self, row: GuestRow) -> None:
         """Stop a guest, carry it to the host that its row now names, and let it go on there."""

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from engine.commands import AnyCommand, AnyQuery, ImageAdd, LabError, Problem
+from engine.commands import AnyCommand, AnyQuery, ImageAdd, LabError, Problem, SnapshotQuery, StretchQuery
 
 VERSION = 1
 ACKNOWLEDGE_EVERY = 4  # ticks
@@ -116,5 +116,11 @@ def read(content: Any, shape: type[Incoming]) -> Incoming:
     if isinstance(message, CommandMessage) and isinstance(message.command, ImageAdd):
         raise LabError(
             "bad-message", "Images are uploaded as files, not sent as messages.", detail="image.add"
+        )
+    if isinstance(message, QueryMessage) and isinstance(message.query, SnapshotQuery | StretchQuery):
+        raise LabError(
+            "bad-message",
+            "Snapshots and stretches of the trace are downloaded as files, not sent as messages.",
+            detail=str(message.query.__struct_config__.tag),
         )
     return message

@@ -20,8 +20,10 @@ from flask import Blueprint, Response, current_app, redirect, render_template, r
 from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
-from engine.commands import ImageAdd, LabError, Problem, TraceQuery
+from engine.commands import ImageAdd, LabError, Problem, SnapshotQuery, StretchQuery, TraceQuery
+from engine.snapshot import SUFFIX
 from engine.trace import record
+from engine.trace.chrome import Names, to_chrome
 from engine.trace.export import to_lines
 from webapp.config import FORM_BYTES, Config
 from webapp.debian import MEMORY_MIB as LINUX_MEMORY_MIB
@@ -131,6 +133,7 @@ def defect(_error: Exception) -> tuple[Response | str, int]:
 
 _STATUS = {
     "lab-not-found": 404,
+    "no-such-image": 404,
     "server-limit-labs": 409,
     "page-too-old": 403,
     "no-file": 400,
@@ -189,6 +192,21 @@ def upload_image(name: str) -> Response:
     return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
 
 
+@pages.get("/labs/<name>/snapshots/<image>")
+def snapshot(name: str, image: str) -> Response:
+    """A snapshot that the lab keeps, as a file that this or another lab, or `ringside run`, goes on from."""
+    _labs().row(name)
+    try:
+        query = msgspec.convert({"image": image}, SnapshotQuery)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"This is not the id of a snapshot: {error}.") from None
+    found = msgspec.msgpack.decode(_labs().query(name, query).result)
+    response = Response(found["content"], mimetype="application/octet-stream")
+    filename = re.sub(r"[^\w.\-]", "-", found["name"], flags=re.ASCII) + SUFFIX
+    response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
+    return response
+
+
 @pages.get("/images/debian")
 def fetch_state() -> Response:
     """How far the fetching of Debian is (webapp.fetching.Fetch)."""
@@ -241,17 +259,46 @@ def export(name: str) -> Response:
 
 @pages.get("/labs/<name>/trace")
 def trace(name: str) -> Response:
-    """The records of one guest (or of all) that are held or can be derived again, as JSON lines, oldest
-    first."""
-    guest = request.args.get("guest", type=int)
-    if "guest" in request.args and guest is None:
-        raise BadRequest("“guest” is the number of a guest.")
+    """The records of one guest (`guest`) or of all, oldest first: those that are held or can be derived again, or those
+    of the stretch of positions from `from` to before `to`. As JSON lines, or with `format=chrome` for trace viewers.
+    """
+    given = {key: _position(key) for key in ("guest", "from", "to")}
+    guest, shape = given["guest"], request.args.get("format", "lines")
+    if shape not in ("lines", "chrome"):
+        raise BadRequest("“format” is lines or chrome.")
     row = _labs().row(name)
-    guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
-    records = b"".join(_all_records(_labs(), name, number) for number in guests)
-    response = Response("".join(to_lines(records)), mimetype="application/x-ndjson")
-    response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}-trace.jsonl"'
+    if given["from"] is not None or given["to"] is not None:
+        records = _stretch(name, {"begin": given["from"] or 0, "end": given["to"] or 2**63 - 1, "guest": guest})
+    else:
+        guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
+        records = b"".join(_all_records(_labs(), name, number) for number in guests)
+    if shape == "chrome":
+        document = _document(row)
+        called = [{item["id"]: item["name"] for item in document[kind]} for kind in ("hosts", "guests")]
+        response = Response("".join(to_chrome(records, Names(*called))), mimetype="application/json")
+        suffix = "json"
+    else:
+        response = Response("".join(to_lines(records)), mimetype="application/x-ndjson")
+        suffix = "jsonl"
+    response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}-trace.{suffix}"'
     return response
+
+
+def _position(key: str) -> int | None:
+    """A whole number of the request's query; None when it is not given."""
+    number = request.args.get(key, type=int)
+    if key in request.args and number is None:
+        raise BadRequest(f"“{key}” is a whole number.")
+    return number
+
+
+def _stretch(lab: str, query: dict[str, Any]) -> bytes:
+    try:
+        asked = msgspec.convert(query, StretchQuery)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"There is no such stretch: {error}.") from None
+    records: bytes = msgspec.msgpack.decode(_labs().query(lab, asked).result)["records"]
+    return records
 
 
 def _all_records(labs: Labs, lab: str, guest: int) -> bytes:

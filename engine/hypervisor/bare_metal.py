@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.bits import MASK64
 from engine.machine.board import Board
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
@@ -133,7 +134,8 @@ class BareMetalGuest(Guest):
         path: tuple[Level, ...] = (begin, through, end)
         if self.ended:
             path, action, a, b = (begin, through), Action.SHUTDOWN, self.exit_status or 0, 0
-        executed, hart.reported = hart.retired - hart.reported, hart.retired
+        # `reported` of a system that came from another host may be below 0, modulo 2**64.
+        executed, hart.reported = (hart.retired - hart.reported) & MASK64, hart.retired
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
         self.host.record(
             self.id,

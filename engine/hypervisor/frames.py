@@ -4,6 +4,10 @@ Guest RAM is promised when a VM is created and taken page by page on first use. 
 itself (shadow tables) comes only from what is not promised, so no guest's behaviour can take another's
 memory. Guests get frames from the top of RAM down and the hypervisor from the bottom up: so a guest physical
 address is never a host physical one by accident.
+
+A frame may be shared: several guests have it in place of frames that were promised to them. Those promises
+stay, one for each guest beside the first, so that each can have its copy when it stores there, whatever the
+others do.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ class Frames:
         self._high = first + self.total  # frames from `_low` up to here were never taken
         self._free: list[int] = []
         self.promised = 0  # frames promised to guests and not yet taken
+        self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
 
     @property
@@ -92,11 +97,46 @@ class Frames:
         return frame
 
     def give_back(self, frame: int) -> None:
-        self._free.append(frame)
+        """Whoever had the frame has it no more. If others still do, one promise of a copy is void."""
+        if self.is_shared(frame):
+            self._leave(frame)
+            self.promised -= 1
+        else:
+            self._free.append(frame)
+
+    # -- sharing -------------------------------------------------------------------------------------
+    def share(self, frame: int) -> None:
+        """One more guest has this frame, in place of one that is promised to it and stays promised."""
+        self._sharers[frame] = self._sharers.get(frame, 0) + 1
+
+    def is_shared(self, frame: int) -> bool:
+        return frame in self._sharers
+
+    def copy(self, frame: int) -> int:
+        """A frame of its own, with the same content, for a guest that has shared this one until now."""
+        content = self.memory.read_bytes(frame * PAGE, PAGE)
+        self._leave(frame)
+        own = self.take_promised()
+        self.memory.write_bytes(own * PAGE, content)
+        return own
+
+    def _leave(self, frame: int) -> None:
+        left = self._sharers[frame] - 1
+        if left:
+            self._sharers[frame] = left
+        else:
+            del self._sharers[frame]
 
     def save(self) -> dict[str, Any]:
-        return {"low": self._low, "high": self._high, "free": list(self._free), "promised": self.promised}
+        return {
+            "low": self._low,
+            "high": self._high,
+            "free": list(self._free),
+            "promised": self.promised,
+            "sharers": sorted(self._sharers.items()),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         self._low, self._high, self._free = state["low"], state["high"], list(state["free"])
         self.promised = state["promised"]
+        self._sharers = dict(state["sharers"])

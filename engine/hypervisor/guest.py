@@ -61,6 +61,11 @@ class Guest:
         self.reboot_requested = False
         self.started = 0
 
+    @property
+    def machine_mode(self) -> bool:
+        """Does it run in M mode itself, with no firmware below it?"""
+        return self.board.firmware is None
+
     # -- owner of the board --------------------------------------------------------------------------
     def now(self) -> int:
         """The board's time: ns since it was switched on."""

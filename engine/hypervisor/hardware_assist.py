@@ -152,7 +152,7 @@ class HardwareAssist:
         virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
         timer = 1 << Interrupt.SUPERVISOR_TIMER
         virtual.lines = virtual.lines & ~timer | hart.lines >> 1 & timer
-        vcpu.reported = vcpu.instructions - (hart.retired - hart.reported)
+        vcpu.reported = vcpu.instructions - ((hart.retired - hart.reported) & MASK64)
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
         else:
@@ -223,16 +223,19 @@ class HardwareAssist:
         target = hart.fault_gpa << 2 | address & 3
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
+            page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
+            before = ram.map.get(page)
             try:
-                frame = ram.frame(target >> 12)
-                self.stage.map(target >> 12, frame)
+                frame = ram.own(page) if stores else ram.frame(page)
+                self.stage.map(page, frame, ram.writable(page))
             except OutOfFramesError:
                 self.guest.fail(
                     "out-of-memory", "The host has no memory left for the guest.", pc=f"{hart.pc:#x}"
                 )
                 return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
             host = self.guest.host_address(frame) | target & 0xFFF
-            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, Action.SECOND_STAGE_FILL, target, host), 0
+            action = Action.SECOND_STAGE_FILL if before in (None, frame) else Action.COPY_ON_WRITE
+            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
         if hart.fault_instruction or access == Access.FETCH:
             # A page table, or code, where the guest has no memory.
             return self._inject(vcpu, hart, Trap(mmu.access_fault(access), address)), 0
@@ -302,6 +305,10 @@ class HardwareAssist:
     # -- the rest of Technique -----------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:
         """The hart walks the guest's own tables: nothing here rests on what they say."""
+
+    def remapped(self, page: int) -> None:
+        ram = self.guest.vm.ram
+        self.stage.remap(page, ram.frame(page), ram.writable(page))
 
     def close(self) -> None:
         self.stage.close()

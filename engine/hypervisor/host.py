@@ -1,8 +1,8 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
 Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
-hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
-them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
+hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any
+hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
 into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
 """
 
@@ -173,8 +173,20 @@ class Host:
         guest = self._new(
             guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"], machine_mode
         )
+        self._admit(guest)  # first, so that its timers are set on this host's harts
         guest.take_over(state)
-        self._admit(guest)
+
+    def clone_guest(self, guest_id: int, clone_id: int) -> None:
+        """Another VM that goes on from where this one is. Raises LabError if it does not fit."""
+        original = self._concrete(guest_id)
+        clone = self._new(
+            clone_id, original.image, original.vcpu_count, original.memory_mib, original.arguments,
+            original.machine_mode,
+        )  # fmt: skip
+        assert isinstance(original, VmGuest)
+        assert isinstance(clone, VmGuest)
+        self._admit(clone)
+        clone.become_clone(original)
 
     def _concrete(self, guest_id: int) -> BareMetalGuest | VmGuest:
         guest = self.guests[guest_id]
@@ -417,7 +429,7 @@ class Host:
         if self.bare_metal:
             guest = next(iter(self.guests.values()), None)
             hart.next_event = (
-                NEVER if guest is None else min(NEVER, guest.board.deadline(hart.number) + guest.started)
+                NEVER if guest is None else _clock_at(guest.board.deadline(hart.number) + guest.started)
             )
         else:
             vcpu = self.loaded[hart.number]
@@ -454,7 +466,7 @@ class Host:
 
     def _timer_of(self, vcpu: VCpu) -> int:
         """Clock at which the vCPU's timer is due."""
-        return min(NEVER, vcpu.deadline() + self._vm_of(vcpu).started)
+        return _clock_at(vcpu.deadline() + self._vm_of(vcpu).started)
 
     def _wakes_at(self, hart: Hart) -> int:
         """Clock of the next timer event that could give this hart something to do."""
@@ -573,6 +585,12 @@ class Host:
         self._slice_end = list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]
+
+
+def _clock_at(time: int) -> int:
+    """A time as a hart's clock can show it. One before the host was switched on is what a guest brings along
+    whose timer was due already."""
+    return min(NEVER, max(0, time))
 
 
 def _too_little_memory(need: int, free: int) -> Problem:

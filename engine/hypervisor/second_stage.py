@@ -3,8 +3,9 @@
     guest virtual ──(guest's table, vsatp)──> guest physical ──(these tables, hgatp)──> host physical
 
 The hypervisor fills them on guest-page faults and never looks at the guest's own tables: what the guest writes
-there takes effect without an exit. Every leaf is a 4 KiB page of the guest's RAM with everything permitted, so a
-guest-page fault says exactly one thing: nothing is here yet, or nothing will ever be (a device, or no memory).
+there takes effect without an exit. Every leaf is a 4 KiB page of the guest's RAM with everything permitted, but for
+stores to a page that it shares with a clone. So a guest-page fault says that nothing is here yet, that nothing will
+ever be (a device, or no memory), or that the guest is about to need its own copy.
 
 Their frames come from what is not promised to guests: less than a 256th of the guest's RAM, and four in a row for
 the root (Sv39x4, privileged specification 1.12, section 8.5). They are kept until the VM is gone.
@@ -40,7 +41,7 @@ class SecondStage:
             self.root = self.frames.take_row(ROOT_FRAMES)
         return mmu.SV39 << 60 | self.vmid << _VMID_SHIFT | (RAM_BASE >> 12) + self.root
 
-    def map(self, page: int, frame: int) -> None:
+    def map(self, page: int, frame: int, writable: bool) -> None:
         """Let the hart reach a guest page. Raises OutOfFramesError."""
         table = self.root
         assert table is not None
@@ -53,7 +54,18 @@ class SecondStage:
                 table = self.frames.take()
                 self.tables.append(table)
                 self.memory.write(offset, 8, ((RAM_BASE >> 12) + table) << 10 | mmu.V)
-        self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, ((RAM_BASE >> 12) + frame) << 10 | _LEAF)
+        self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+
+    def remap(self, page: int, frame: int, writable: bool) -> None:
+        """Correct the leaf of a guest page, if the hart can reach it."""
+        table = self.root
+        for level in (2, 1):
+            if table is None:
+                return
+            entry = self.memory.read(table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF)), 8)
+            table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
+        if table is not None and self.memory.read(table * PAGE + 8 * (page & 0x1FF), 8) & mmu.V:
+            self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
 
     def close(self) -> None:
         """The VM is gone."""
@@ -69,3 +81,7 @@ class SecondStage:
 
     def load(self, state: dict[str, Any]) -> None:
         self.root, self.tables = state["root"], list(state["tables"])
+
+
+def _leaf(frame: int, writable: bool) -> int:
+    return ((RAM_BASE >> 12) + frame) << 10 | (_LEAF if writable else _LEAF & ~(mmu.W | mmu.D))

@@ -52,15 +52,19 @@ class TablePage:
 
 
 class ShadowTables:
-    """All shadow spaces of one VM. `frame_of(guest page) -> host page` gives the VM's memory map.
+    """All shadow spaces of one VM. `frame_of(guest page) -> host page` gives the VM's memory map,
+    `writable(guest page)` whether the guest may store there without the VMM's help.
 
     Guest pages and frames are numbers: guest physical address >> 12, host frame from the start of host RAM.
     """
 
-    def __init__(self, frames: Frames, frame_of: Callable[[int], int]) -> None:
+    def __init__(
+        self, frames: Frames, frame_of: Callable[[int], int], writable: Callable[[int], bool]
+    ) -> None:
         self.frames = frames
         self.memory = frames.memory
         self.frame_of = frame_of
+        self.writable = writable
         self.roots: dict[SpaceKey, int] = {}
         self.tables: dict[SpaceKey, list[int]] = {}  # frames of a space's lower tables
         self.table_pages: dict[int, TablePage] = {}
@@ -101,7 +105,7 @@ class ShadowTables:
         return _host_satp(root)
 
     def _tell_native_code(self) -> None:
-        words = [len(self.roots)]
+        words: list[ctypes.c_uint64 | int] = [len(self.roots)]
         for (satp, privilege, bits), root in self.roots.items():
             words += [satp, exits.SPLIT if privilege < 0 else privilege | bits, _host_satp(root)]
         self.spaces[: len(words)] = words
@@ -156,7 +160,8 @@ class ShadowTables:
         """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it
         rests on.
 
-        `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages.
+        `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
+        and from shared ones.
         """
         if self._remembered >= MAX_LEAVES:
             self.drop_all()
@@ -166,7 +171,7 @@ class ShadowTables:
         assert offset is not None
         for step in trail:
             self._use(step.table >> 12, (key, step.level, self._first_address(address, step.level)))
-        if guest_page in self.table_pages:
+        if guest_page in self.table_pages or not self.writable(guest_page):
             permissions &= ~mmu.W
         self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | _LEAF | permissions)
         self.leaves.setdefault(guest_page, set()).add((key, address >> 12))
@@ -194,6 +199,19 @@ class ShadowTables:
                     self.memory.write(offset, 8, self.memory.read(offset, 8) & ~mmu.W)
         table.uses.add(use)
         table.stores = 0
+
+    def remapped(self, guest_page: int) -> None:
+        """A guest page has another frame now, or may no longer be stored to."""
+        frame = self.frame_of(guest_page)
+        for key, virtual_page in self.leaves.get(guest_page, ()):
+            offset = self._entry_offset(key, virtual_page << 12, make=False)
+            entry = 0 if offset is None else self.memory.read(offset, 8)
+            if offset is None or not entry & mmu.V:
+                continue
+            if entry >> 10 != (RAM_BASE >> 12) + frame:
+                self.memory.write(offset, 8, 0)
+            elif not self.writable(guest_page):
+                self.memory.write(offset, 8, entry & ~mmu.W)
 
     # -- kept true -----------------------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:

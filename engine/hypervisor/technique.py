@@ -77,6 +77,10 @@ class Technique(Protocol):
         """Guest physical [address, address + length) was written by the VMM on the guest's behalf."""
         ...
 
+    def remapped(self, page: int) -> None:
+        """A guest page has another frame now, or `GuestRam.writable` says something else of it."""
+        ...
+
     def close(self) -> None:
         """The VM is gone: give the host's memory back."""
         ...

@@ -90,7 +90,8 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram.frame))
+        ram = guest.vm.ram
+        return cls(guest, ShadowTables(guest.host.frames, ram.frame, ram.writable))
 
     @staticmethod
     def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
@@ -288,9 +289,15 @@ class TrapAndEmulate:
         if access == Access.STORE and target >> 12 in self.shadow.table_pages:
             self._carry_reservation(vcpu, target)
             return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target)
+        ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
+        copied = False
+        if access == Access.STORE:
+            before = ram.frame(target >> 12)
+            copied = ram.own(target >> 12) != before
         frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
         action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
+        action = Action.COPY_ON_WRITE if copied else action
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
 
@@ -339,6 +346,9 @@ class TrapAndEmulate:
 
     def stored(self, address: int, length: int) -> None:
         self.shadow.stored(address, length)
+
+    def remapped(self, page: int) -> None:
+        self.shadow.remapped(page)
 
     def close(self) -> None:
         self.shadow.close()

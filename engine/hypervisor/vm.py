@@ -29,8 +29,13 @@ from engine.trace.record import Interrupt, Level
 class GuestRam:
     """Guest physical RAM from RAM_BASE on, backed page by page by host frames on first use.
 
+    A clone begins with its original's frames. Whoever of them is about to store to such a page must `own` it
+    first: a technique maps a page for storing only if it is `writable`, and asks for it on the fault; every
+    store made here does so itself.
+
     `stored(address, length)` is told of every write made here, which is every write that the guest does not
-    make itself.
+    make itself. `remapped(page)` is told that a guest page has another frame now, or became or is no longer
+    `writable`: what a technique has mapped there is to be corrected.
     """
 
     def __init__(self, frames: Frames, size: int) -> None:
@@ -38,7 +43,9 @@ class GuestRam:
         self.memory = frames.memory
         self.size = size
         self.map: dict[int, int] = {}  # guest page number -> host frame
+        self.shared: set[int] = set()  # guest pages to `own` before a store
         self.stored: Callable[[int, int], None] = _nobody
+        self.remapped: Callable[[int], None] = _no_page
         self.watched: tuple[int, Callable[[], None]] | None = None
         frames.promised += size // PAGE
 
@@ -54,15 +61,48 @@ class GuestRam:
                 self.memory.watch(found, self.watched[1])
         return found
 
+    def writable(self, page: int) -> bool:
+        """May the guest store to this page as it is?"""
+        return page not in self.shared
+
+    def own(self, page: int) -> int:
+        """The frame behind a page that is about to be stored to: from now on this guest's alone."""
+        frame = self.frame(page)
+        if page in self.shared:
+            self.shared.discard(page)
+            if self.frames.is_shared(frame):
+                frame = self.map[page] = self.frames.copy(frame)
+            if self.watched is not None and self.watched[0] == page:
+                self.memory.watch(frame, self.watched[1])
+            self.remapped(page)
+        return frame
+
+    def share_with(self, clone: GuestRam) -> None:
+        """Give a new VM of the same size every frame that this one has. Nobody watches a shared frame: nobody
+        stores to it."""
+        for page, frame in sorted(self.map.items()):
+            self.frames.share(frame)
+            clone.map[page] = frame
+            clone.shared.add(page)
+            if page not in self.shared:
+                self.shared.add(page)
+                if self.watched is not None and self.watched[0] == page:
+                    self.memory.watch(frame, None)
+                self.remapped(page)
+
     def watch(self, address: int, watcher: Callable[[], None]) -> None:
         """Tell `watcher` after each store to this address's page."""
         self.watched = (address >> 12, watcher)
-        if address >> 12 in self.map:
+        if address >> 12 in self.map and self.writable(address >> 12):
             self.memory.watch(self.map[address >> 12], watcher)
 
     def offset(self, address: int) -> int:
-        """Offset in host RAM of a guest physical address inside RAM."""
+        """Offset in host RAM of a guest physical address inside RAM, for loading."""
         return self.frame(address >> 12) * PAGE + (address & 0xFFF)
+
+    def store_offset(self, address: int) -> int:
+        """As `offset`, for storing."""
+        return self.own(address >> 12) * PAGE + (address & 0xFFF)
 
     def read(self, address: int, length: int) -> bytes:
         parts = []
@@ -77,18 +117,19 @@ class GuestRam:
     def write(self, address: int, data: bytes | memoryview) -> None:
         done = 0
         for at, chunk in _chunks(address, len(data)):
-            self.memory.write_bytes(self.offset(at), data[done : done + chunk])
+            self.memory.write_bytes(self.store_offset(at), data[done : done + chunk])
             done += chunk
         self.stored(address, len(data))
 
     def release(self) -> None:
         """Give every frame back, in the order of guest pages: that of first use is not part of a snapshot."""
-        if self.watched is not None and self.watched[0] in self.map:
+        if self.watched is not None and self.watched[0] in self.map and self.writable(self.watched[0]):
             self.memory.watch(self.map[self.watched[0]], None)
         for _, frame in sorted(self.map.items()):
             self.frames.give_back(frame)
         self.frames.promised -= self.size // PAGE - len(self.map)
         self.map = {}
+        self.shared = set()
 
 
 class GuestBus:
@@ -119,7 +160,7 @@ class GuestBus:
 
     def write(self, address: int, size: int, value: int) -> None:
         if self.ram.holds(address, size):
-            self.memory.write(self.ram.offset(address), size, value)
+            self.memory.write(self.ram.store_offset(address), size, value)
             self.ram.stored(address, size)
         else:
             self.touched = (True, address, value & ((1 << 8 * size) - 1))
@@ -131,7 +172,7 @@ class GuestBus:
         return self.memory.read(self.ram.offset(address), 8)
 
     def write_entry(self, address: int, entry: int) -> None:
-        self.memory.write(self.ram.offset(address), 8, entry)
+        self.memory.write(self.ram.store_offset(address), 8, entry)
 
 
 class VirtualHart(Hart):
@@ -316,6 +357,10 @@ def _chunks(address: int, length: int) -> list[tuple[int, int]]:
 
 def _nobody(_address: int, _length: int) -> None:
     """Nobody asks."""
+
+
+def _no_page(_page: int) -> None:
+    """Nothing is mapped."""
 
 
 def _zero() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.bits import MASK64
 from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
@@ -44,9 +45,9 @@ class VmGuest(Guest):
         self.vm = Vm(
             self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level
         )
-        self.board = self.vm.board
+        self.board, ram = self.vm.board, self.vm.ram
         self.technique: Technique = technique.of(self)
-        self.vm.ram.stored = self.technique.stored
+        ram.stored, ram.remapped = self.technique.stored, self.technique.remapped
         for vcpu in self.vm.vcpus:
             vcpu.virtual.on_timer = lambda number=vcpu.number: self.wake(number)  # type: ignore[misc]
 
@@ -150,7 +151,7 @@ class VmGuest(Guest):
     ) -> None:
         """Write the record of a trap that the hart delivered to the guest's kernel by itself, at hart.pc."""
         path = (origin, Level.HARDWARE, vcpu.level)
-        executed, hart.reported = hart.retired - hart.reported, hart.retired
+        executed, hart.reported = (hart.retired - hart.reported) & MASK64, hart.retired
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0
         self.host.record(
             self.id,
@@ -217,6 +218,7 @@ class VmGuest(Guest):
         return super().save() | {
             "vcpus": self._saved_vcpus(),
             "map": [[page, frame] for page, frame in sorted(self.vm.ram.map.items())],
+            "shared": sorted(self.vm.ram.shared),
             "technique": self.technique.save(),
         }
 
@@ -230,19 +232,27 @@ class VmGuest(Guest):
         super().load(state)
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
-        self.vm.ram.map = dict(state["map"])
+        self.vm.ram.map, self.vm.ram.shared = dict(state["map"]), set(state["shared"])
         self.technique.load(state["technique"])
         self._connect()
 
     def export(self) -> dict[str, Any]:
         """The VM without its host: for another host, or to come back to this one."""
         ram = self.vm.ram
+        return self._portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in sorted(ram.map)}}
+
+    def _portable(self) -> dict[str, Any]:
+        """All but the memory."""
         return super().save() | {
             "vcpus": self._saved_vcpus(),
             "elapsed": self.host.active.clock - self.started,
             **self._shape(),
-            "pages": {page: ram.read(page << 12, PAGE) for page in sorted(ram.map)},
         }
+
+    def become_clone(self, original: VmGuest) -> None:
+        """Go on from where another VM of this host is now, on its memory, as long as neither stores there."""
+        self.take_over(original._portable() | {"pages": {}, "exits": 0})
+        original.vm.ram.share_with(self.vm.ram)
 
     def take_over(self, state: dict[str, Any]) -> None:
         """Become what `export` gave."""

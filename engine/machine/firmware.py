@@ -56,6 +56,10 @@ class Firmware:
     def hart_count(self) -> int:
         return len(self.board.harts)
 
+    @property
+    def hypervisor(self) -> bool:
+        return bool(self.board.harts[0].hypervisor)
+
     def machine_ids(self) -> tuple[int, int, int]:
         return 0, 0, 0
 

@@ -40,6 +40,8 @@ from engine.trace.record import Cause, Interrupt
 
 NEVER = 1 << 62
 TICK_NS = 100
+#: After so many steps at the latest the JIT may put new regions in their places.
+STRETCH_STEPS = 1 << 22
 LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _LAST_WORD = 4092
@@ -495,6 +497,8 @@ class Hart(HartState):
     def _execute_native(self, native: Native) -> None:
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
         state = ctypes.addressof(self)
+        if native.jit is not None:
+            self.limit = min(self.limit, self.steps + STRETCH_STEPS)
         while self.steps < self.limit:
             reason = SLOW if self.probe is not None else native.run(state)
             if self.record_count:

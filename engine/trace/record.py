@@ -115,6 +115,7 @@ class Action(enum.IntEnum):
     DIRTY = 19  # first write to a clean page: a: guest physical address, b: host physical address
     EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
     SECOND_STAGE_FILL = 21  # a: guest physical address, b: host physical address
+    COPY_ON_WRITE = 22  # first write to a page shared with a clone: a: guest physical address, b: host physical
 
 
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.

@@ -172,6 +172,27 @@ const TABLE = [
     },
   },
   {
+    id: 'clone', titleKey: 'do.clone', hintKey: 'do.clone.hint', keys: ['ctrl+d'], enabled: (app) => live(app) && selectedGuest(app) !== null,
+    run: async (app) => {
+      const guest = selectedGuest(app);
+      if (guest === null) return;
+      const original = app.store.guest(guest)?.name ?? '';
+      const result = await app.attempt({ type: 'guest.clone', guest });
+      if (!result) return;
+      app.select({ kind: 'guest', id: result.guest });
+      app.announce(app.t('announce.guest-cloned', { name: original }));
+    },
+  },
+  {
+    id: 'snapshot', titleKey: 'do.snapshot', hintKey: 'do.snapshot.hint', enabled: (app) => live(app) && selectedGuest(app) !== null,
+    run: async (app) => {
+      const guest = selectedGuest(app);
+      if (guest === null) return;
+      const result = await app.attempt({ type: 'snapshot.take', guest });
+      if (result) app.toast({ text: app.t('toast.snapshot', { name: app.store.guest(guest)?.name ?? '' }) });
+    },
+  },
+  {
     id: 'remove', titleKey: 'do.remove', keys: ['delete'], enabled: (app) => live(app) && app.selection !== null,
     run: (app) => { if (app.selection) app.page.remove(app.selection); },
   },

@@ -65,6 +65,7 @@ export class ProblemError extends Error {
  * @property {() => void} openKeys
  * @property {() => void} openCommands
  * @property {() => void} upload
+ * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
  * @property {() => void} openSystems
  * @property {() => void} renameLab
  * @property {(selection: Selection) => void} rename

@@ -16,6 +16,7 @@ export const ICONS = {
   minus: 'M2 7h12v2H2Z',
   fit: 'M2 2h4v1.7H3.7V6H2Zm8 0h4v4h-1.7V3.7H10ZM2 10h1.7v2.3H6V14H2Zm10.3 0H14v4h-4v-1.7h2.3Z',
   table: 'M1.5 2.5h13v11h-13Zm1.6 4v1.7h3V6.5Zm4.6 0v1.7h5.2V6.5ZM3.1 9.8V12h3V9.8Zm4.6 0V12h5.2V9.8Z',
+  download: 'M6.5 1h3v6h3L8 12 3.5 7h3ZM2 13h12v2H2Z',
   upload: 'M8 1l4.5 5H9.5v5h-3V6H3.5ZM2 12.5h12V15H2Z',
   code: 'M5.5 3 .8 8l4.7 5 1.3-1.3L3.4 8l3.4-3.7Zm5 0L9.2 4.3 12.6 8l-3.4 3.7 1.3 1.3L15.2 8Z',
   close: 'M3.5 2.3 8 6.8l4.5-4.5 1.2 1.2L9.2 8l4.5 4.5-1.2 1.2L8 9.2l-4.5 4.5-1.2-1.2L6.8 8 2.3 3.5Z',

@@ -67,6 +67,10 @@ const parts = {
   openKeys: () => keysDialog(app),
   openCommands: () => commandPalette(app),
   upload: () => palette.openFilePicker(),
+  hostAt: (x, y) => {
+    const { left, top, right, bottom } = byId('canvas').getBoundingClientRect();
+    return x >= left && x < right && y >= top && y < bottom ? view.hit(x - left, y - top)?.host ?? null : null;
+  },
   openSystems: () => systemsDialog(app),
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),

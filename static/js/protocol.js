@@ -17,7 +17,8 @@ export const PROTOCOL = 1;
  * @typedef {{id: number, name: string, host: number, image: string, vcpus: number, memory_mib: number,
  *            arguments: string}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
- *            title_key: string | null, source: string | null, arguments: string, title: string | null}} Image
+ *            title_key: string | null, source: string | null, arguments: string, title: string | null,
+ *            snapshot?: {image: string, stack: string, vcpus: number, arguments: string} | null}} Image
  * @typedef {{name: string, hosts: Host[], guests: Guest[], images: Image[], speed: string, unit: 'trap' | 'instruction',
  *            running: boolean, undo: string | null, redo: string | null}} LabDocument
  *

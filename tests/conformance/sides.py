@@ -110,15 +110,15 @@ def run_on_reference(
     program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT
 ) -> bytes:
     """RAM after the program wrote the finisher, on one hart of our board."""
-    return _run(program, hypervisor_extension, None)
+    return _run(program, hypervisor_extension, step_limit, None)
 
 
-def run_natively(program: Program, hypervisor_extension: bool = False) -> bytes:
+def run_natively(program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT) -> bytes:
     """As `run_on_reference`, in the native tiers."""
-    return _run(program, hypervisor_extension, native())
+    return _run(program, hypervisor_extension, step_limit, native(False))
 
 
-def _run(program: Program, hypervisor_extension: bool, tier: Native | None) -> bytes:
+def _run(program: Program, hypervisor_extension: bool, step_limit: int, tier: Native | None) -> bytes:
     memory = Memory(BASE, MEMORY_MIB << 20)
     owner = _Owner()
     board = Board(1, _Ram(memory), lambda: hart.clock, owner)

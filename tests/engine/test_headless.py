@@ -20,7 +20,7 @@ from engine.headless import STATUS_HELP, Status
 from engine.machine.loader import inspect
 from tests.support.qemu import run_qemu
 
-STACKS = ("bare-metal", "trap-and-emulate")
+STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
 FINISHER = """
 _start: li t0, 0x100000
         li t1, {word}
@@ -349,6 +349,50 @@ def test_a_terminal_is_raw_until_ctrl_a_x() -> None:
             process.kill()
             os.close(master)
             os.close(slave)
+
+
+@pytest.mark.parametrize("on", STACKS)
+def test_a_run_goes_on_from_its_snapshot_exactly(on: str, ringside: Ringside, tmp_path: Path) -> None:
+    run = ("--append", "run=demo", "--on", on)
+    traces = [tmp_path / name for name in ("whole", "first", "second")]
+    file = tmp_path / "middle.ringside"
+    whole = ringside("run", "ringos", *run, "--max-instructions", 90_000, "--trace", traces[0])
+    first = ringside(
+        "run", "ringos", *run, "--max-instructions", 43_210, "--trace", traces[1], "--snapshot-out", file
+    )
+    second = ringside("run", "--snapshot-in", file, "--max-instructions", 90_000, "--trace", traces[2])
+    assert (whole.status, first.status, second.status) == (Status.LIMIT,) * 3
+    assert first.output + second.output == whole.output
+    assert traces[1].read_bytes() + traces[2].read_bytes() == traces[0].read_bytes()
+    assert len(traces[2].read_bytes().splitlines()) > 20
+
+
+def test_a_trace_for_viewers_has_the_records_of_the_lines(ringside: Ringside, tmp_path: Path) -> None:
+    lines, viewer = tmp_path / "t.jsonl", tmp_path / "t.json"
+    for path in (lines, viewer):
+        assert ringside("run", "hello", "--trace", path).status == 0
+    events = json.loads(viewer.read_text())["traceEvents"]
+    records = [event["args"] for event in events if "sequence" in event.get("args", {})]
+    assert records == [json.loads(line) for line in lines.read_text().splitlines()]
+
+
+def test_a_damaged_snapshot_is_refused_and_what_it_decides(ringside: Ringside, tmp_path: Path) -> None:
+    file = tmp_path / "hello.ringside"
+    assert ringside("run", "hello", "--snapshot-out", file).status == 0
+    for more, words in (
+        (("--on", "bare-metal"), "cannot be used with --on"),
+        (("hello",), "cannot be used with an image"),
+        (("--memory", "32M"), "cannot be used with --memory"),
+    ):
+        refused = ringside("run", "--snapshot-in", file, *more)
+        assert refused.status == Status.REFUSED
+        assert words in refused.said
+    content = bytearray(file.read_bytes())
+    content[-500] ^= 4
+    file.write_bytes(content)
+    refused = ringside("run", "--snapshot-in", file)
+    assert refused.status == Status.REFUSED
+    assert "damaged in its" in refused.said
 
 
 # -- refusals --------------------------------------------------------------------------------------

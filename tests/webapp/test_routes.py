@@ -128,6 +128,53 @@ def test_the_trace_is_downloaded_as_json_lines(browser: Browser, shared: Server)
         assert browser.get(f"/labs/demo/trace?guest={wrong}").status == 400
 
 
+def test_a_stretch_of_the_trace_is_downloaded_for_viewers(browser: Browser, shared: Server) -> None:
+    with Page(shared.port) as page:
+        page.join("demo")
+        page.until("tick", lambda tick: tick["position"] > 3_000)
+    answer = browser.get("/labs/demo/trace?format=chrome&from=100&to=3000")
+    assert answer.status == 200
+    assert answer.headers["Content-Disposition"].endswith('trace.json"')
+    told = [event["args"] for event in json.loads(answer.body)["traceEvents"] if "position" in event.get("args", {})]
+    assert told
+    assert all(100 <= args["position"] < 3000 for args in told)
+    lines = browser.get("/labs/demo/trace?from=100&to=3000").text.splitlines()
+    assert [json.loads(line) for line in lines] == told
+    for wrong in ("format=x", "from=x", "to=-1", "from=1&guest=0", "from=99999999999999999999"):
+        assert browser.get(f"/labs/demo/trace?{wrong}").status == 400, wrong
+
+
+def test_a_snapshot_is_downloaded_and_goes_on_in_another_lab(browser: Browser, shared: Server) -> None:
+    first, second = create_lab(shared, "first"), create_lab(shared, "second")
+    with Page(shared.port) as page:
+        page.join(first)
+        host = page.command("host.create")["result"]["host"]
+        guest = page.command("guest.create", host=host, image="hello")["result"]["guest"]
+        image = page.command("snapshot.take", guest=guest, name="früh")["result"]["image"]
+        refused = page.ask("query", {"query": {"type": "snapshot", "image": image}})
+        assert refused["error"]["key"] == "bad-message"
+    answer = browser.get(f"/labs/{first}/snapshots/{image}")
+    assert answer.status == 200
+    assert answer.headers["Content-Disposition"] == 'attachment; filename="fr-h.ringside"'
+    assert answer.body.startswith(b"RINGSNAP")
+    for wrong in ("hello", "snapshot:00", "x" * 81):
+        status = browser.get(f"/labs/{first}/snapshots/{wrong}", Accept="application/json").status
+        assert status in (400, 404), wrong
+    uploaded = browser.upload(f"/labs/{second}/images", "früh.ringside", answer.body)
+    assert json.loads(uploaded.body) == {"ok": True, "image": image}
+    damaged = bytearray(answer.body)
+    damaged[-100] ^= 1
+    refused = json.loads(browser.upload(f"/labs/{second}/images", "x", bytes(damaged)).body)
+    assert refused["error"]["key"] == "snapshot-damaged"
+    with Page(shared.port) as page:
+        page.join(second)
+        host = page.command("host.create")["result"]["host"]
+        page.command("guest.create", host=host, image=image)
+        page.command("lab.speed", speed="max")
+        page.command("lab.run")
+        page.until("tick", lambda tick: any(b"Hello" in data for _, data in tick["console"]))
+
+
 @pytest.fixture
 def upload(shared: Server, browser: Browser) -> str:
     return f"/labs/{create_lab(shared)}/images"

@@ -17,7 +17,8 @@ from engine.machine.native import layout
 from engine.machine.native.layout import field, memory_field
 from engine.machine.native.procedures import Refused
 
-ADDEND, READ_TAG, WRITE_TAG, DATA_BYTES = layout.ADDEND, layout.READ_TAG, layout.WRITE_TAG, layout.DATA_BYTES
+ADDEND, READS, WRITES, DATA_BYTES = layout.ADDEND, layout.READS, layout.WRITES, layout.DATA_BYTES
+ENTRY_SHIFT = layout.ENTRY_SHIFT
 LAST_DATA, LAST_FETCH, EMPTY = layout.DATA_ENTRIES - 1, layout.FETCH_ENTRIES - 1, layout.EMPTY
 LAST_CONTEXT, CONTEXT_BYTES, KEY_AT = layout.CONTEXTS - 1, layout.CONTEXT_BYTES, layout.KEY_AT
 RAM, BASE, SIZE, FLAGS, DIRTY, CODE, TABLES, TABLE_COUNT, HART_COUNT, HARTS = (
@@ -131,20 +132,12 @@ def write_entry(h: Any, address: int, entry: int) -> None:
 
 
 # -- loads, stores, fetches --------------------------------------------------------------------------
-def remember(h: Any, address: int, offset: int, tag: int) -> None:
-    """Let the page be used without asking, to read (READ_TAG) or to write (WRITE_TAG)."""
+def remember(h: Any, address: int, offset: int, table: int) -> None:
+    """Let the page be used without asking, to read (READS) or to write (WRITES)."""
     page = address & ~0xFFF
-    entry = h.tlb_at + ((address >> 12 & LAST_DATA) << 5)
-    addend = h.peek(h.memory_at + RAM, 8) + (offset & ~0xFFF) - page
-    if h.peek(entry + ADDEND, 8) != addend:
-        h.poke(entry + READ_TAG, 8, EMPTY)
-        h.poke(entry + WRITE_TAG, 8, EMPTY)
-        h.poke(entry + ADDEND, 8, addend)
-    # The same addend may be another address's: one page apart in both.
-    other = entry + (WRITE_TAG if tag == READ_TAG else READ_TAG)
-    if h.peek(other, 8) != page:
-        h.poke(other, 8, EMPTY)
-    h.poke(entry + tag, 8, page)
+    entry = h.tlb_at + table + ((address >> 12 & LAST_DATA) << ENTRY_SHIFT)
+    h.poke(entry, 8, page)
+    h.poke(entry + ADDEND, 8, h.peek(h.memory_at + RAM, 8) + (offset & ~0xFFF) - page)
 
 
 def readable(h: Any, address: int, size: int) -> int:
@@ -152,7 +145,7 @@ def readable(h: Any, address: int, size: int) -> int:
     if (address & 0xFFF) + size > 4096:
         raise Refused
     offset = offset_in_ram(h, privileged.translate(h, address, Access.LOAD))
-    remember(h, address, offset, READ_TAG)
+    remember(h, address, offset, READS)
     word: int = h.peek(h.memory_at + RAM, 8) + offset
     return word
 
@@ -179,7 +172,7 @@ def writable(h: Any, address: int, size: int) -> int:
         if (h.peek(host & ~7, 8) | h.peek(host + size - 1 & ~7, 8)) & mmu.V:
             flush(h)
     else:
-        remember(h, address, offset, WRITE_TAG)
+        remember(h, address, offset, WRITES)
     return host
 
 

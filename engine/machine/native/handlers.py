@@ -84,10 +84,10 @@ class MachineScope(floats.FloatScope):
         """Address of the TLBs in use."""
         return load_field(self.code, "tlb_at", "ptr")
 
-    def probe(self, address: str, size: int, tag: int) -> str:
+    def probe(self, address: str, size: int, table: int) -> str:
         """Host address of `size` aligned bytes that the TLB holds; otherwise control goes to `bail`."""
         code = self.code
-        found, entry = self.lookup(address, size, tag)
+        found, entry = self.lookup(address, size, table)
         hit = code.name("hit")
         code.end(f"br i1 {found}, label %{hit}, label %{self.bail()}, !prof !0")
         code.label(hit)
@@ -100,15 +100,15 @@ class MachineScope(floats.FloatScope):
         addend = code.op(f"load i64, ptr {added}{IN_MACHINE}")
         return code.op(f"add i64 {address}, {addend}")
 
-    def lookup(self, address: str, size: int, tag: int) -> tuple[str, str]:
-        """Does the TLB hold `size` aligned bytes at an address, and in which entry?"""
+    def lookup(self, address: str, size: int, table: int) -> tuple[str, str]:
+        """Does a TLB (layout.READS or WRITES) hold `size` aligned bytes at an address, and in which entry?"""
         code = self.code
         key = code.op(f"and i64 {address}, {-4096 | size - 1}")
-        index = code.op(f"lshr i64 {address}, 7")
-        index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << 5}")
+        index = code.op(f"lshr i64 {address}, {12 - layout.ENTRY_SHIFT}")
+        index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << layout.ENTRY_SHIFT}")
         entry = code.op(f"getelementptr i8, ptr {self.context()}, i64 {index}")
-        at = code.op(f"getelementptr i8, ptr {entry}, i64 {tag}") if tag else entry
-        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {at}{IN_MACHINE}')}, {key}"), entry
+        entry = code.op(f"getelementptr i8, ptr {entry}, i64 {table}") if table else entry
+        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {entry}{IN_MACHINE}')}, {key}"), entry
 
     def _size(self, node: ast.expr) -> int:
         size: int = ast.literal_eval(node)
@@ -127,16 +127,16 @@ class MachineScope(floats.FloatScope):
 
     def _load(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
-        return self._read(self.probe(self.number(args[0]).text, size, layout.READ_TAG), size)
+        return self._read(self.probe(self.number(args[0]).text, size, layout.READS), size)
 
     def _store(self, args: list[ast.expr]) -> None:
         size = self._size(args[1])
         address, value = self.number(args[0]).text, self.number(args[2]).text
-        self._write(self.probe(address, size, layout.WRITE_TAG), size, value)
+        self._write(self.probe(address, size, layout.WRITES), size, value)
 
     def _amo_load(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
-        return self._read(self.probe(self.number(args[0]).text, size, layout.WRITE_TAG), size)
+        return self._read(self.probe(self.number(args[0]).text, size, layout.WRITES), size)
 
     def _physical(self, host: str) -> str:
         """Any one-to-one image of the physical address does, but the reference tier shares the field."""
@@ -148,14 +148,14 @@ class MachineScope(floats.FloatScope):
 
     def _load_reserved(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
-        host = self.probe(self.number(args[0]).text, size, layout.READ_TAG)
+        host = self.probe(self.number(args[0]).text, size, layout.READS)
         store_field(self.code, "reservation", self._physical(host))
         return self._read(host, size)
 
     def _store_conditional(self, args: list[ast.expr]) -> Value:
         code, size = self.code, self._size(args[1])
         value = self.number(args[2]).text
-        host = self.probe(self.number(args[0]).text, size, layout.WRITE_TAG)
+        host = self.probe(self.number(args[0]).text, size, layout.WRITES)
         held = code.op(f"icmp eq i64 {load_field(code, 'reservation')}, {self._physical(host)}")
         store_field(code, "reservation", str(NO_RESERVATION - (1 << 64)))
         yes, no = code.branch(held)
@@ -296,7 +296,7 @@ class HandlerScope(MachineScope):
         code, size = self.code, self._size(args[1])
         address = self.number(args[0]).text
         place = code.allocate()
-        found, entry = self.lookup(address, size, layout.READ_TAG)
+        found, entry = self.lookup(address, size, layout.READS)
         hit, miss = code.branch(found, likely=True)
         done = code.name("loaded")
         code.label(miss)
@@ -311,7 +311,7 @@ class HandlerScope(MachineScope):
     def _store(self, args: list[ast.expr]) -> None:
         code, size = self.code, self._size(args[1])
         address, value = self.number(args[0]).text, self.number(args[2]).text
-        found, entry = self.lookup(address, size, layout.WRITE_TAG)
+        found, entry = self.lookup(address, size, layout.WRITES)
         hit, miss = code.branch(found, likely=True)
         done = code.name("stored")
         code.label(miss)
@@ -322,11 +322,11 @@ class HandlerScope(MachineScope):
         self._write(self.translated(address, entry), size, value)
         code.label(done)
 
-    def probe(self, address: str, size: int, tag: int) -> str:
+    def probe(self, address: str, size: int, table: int) -> str:
         """As a region's, for atomics; but a miss is looked up here."""
         code = self.code
         place = code.allocate()
-        found, entry = self.lookup(address, size, tag)
+        found, entry = self.lookup(address, size, table)
         hit, miss = code.branch(found, likely=True)
         done = code.name("found")
         code.label(miss)
@@ -336,9 +336,9 @@ class HandlerScope(MachineScope):
         code.label(misaligned)
         code.end(f"br label %{self.bail()}")
         code.label(aligned)
-        function = access.readable if tag == layout.READ_TAG else access.writable
+        function = access.readable if table == layout.READS else access.writable
         code.do(f"store i64 {self.procedure(PROCEDURES.need(function), address, str(size))}, ptr {place}")
-        if tag == layout.WRITE_TAG:
+        if table == layout.WRITES:
             self._attend()
         code.end(f"br label %{done}")
         code.label(hit)

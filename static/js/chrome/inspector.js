@@ -145,7 +145,7 @@ export class Inspector {
     virtual.element.title = app.t('figure.exits-virtual.tip');
     const where = this.whereTrapsWent(id);
     const causes = this.causes(id);
-    const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'rename'].map((action) => actionButton(app, action));
+    const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'rename'].map((action) => actionButton(app, action));
     buttons.push(actionButton(app, 'remove', { className: 'danger' }));
     this.root.replaceChildren(
       this.title(app.t('inspector.guest'), guest.name,

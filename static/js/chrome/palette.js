@@ -1,6 +1,7 @@
 /**
  * The palette: hosts, hypervisor layers, guests. Every item can be dragged to the canvas by pointer, or grabbed with Space and
- * placed with the arrows. A kernel can be uploaded here, by file picker or by dropping a file on the page.
+ * placed with the arrows. A kernel or a snapshot can be uploaded here, by file picker or by dropping a file on the page;
+ * dropped on a host, it starts there at once.
  */
 import { byId, h, icon, setText } from '../dom.js';
 import { ICONS } from '../icons.js';
@@ -25,7 +26,7 @@ export class Palette {
     this.file = h('input', { type: 'file', hidden: true });
     this.file.addEventListener('change', () => {
       const chosen = this.file.files?.[0];
-      if (chosen) void this.upload(chosen);
+      if (chosen) void this.upload(chosen, null);
       this.file.value = '';
     });
     app.on('language', () => this.build());
@@ -47,7 +48,7 @@ export class Palette {
       const file = event.dataTransfer?.files[0];
       if (!file) return;
       event.preventDefault();
-      void this.upload(file);
+      void this.upload(file, app.page.hostAt(event.clientX, event.clientY));
     });
     this.build();
   }
@@ -62,10 +63,7 @@ export class Palette {
         { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}.short`), app.t(`stack.${stack.id}.detail`),
         stack.guest !== 'native' ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
       ))),
-      section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.item(
-        { kind: 'image', id: image.id }, image.name, this.describe(image), image.kind === 'assembly' ? 'user' : 'kernel',
-        image.builtin ? 'V' : image.kind === 'assembly' ? 'A' : image.kind === 'linux' ? 'L' : 'U',
-      )), h('div.palette-buttons', null,
+      section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
         h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
         h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
         h('button', { type: 'button', onclick: () => app.actions?.run('assemble') }, icon(ICONS.code), app.t('do.assemble'))), this.refusal, this.file),
@@ -74,10 +72,25 @@ export class Palette {
   }
 
   /** @param {import('../protocol.js').Image} image */
+  image(image) {
+    const { app } = this;
+    const item = this.item(
+      { kind: 'image', id: image.id }, image.name, this.describe(image), image.kind === 'assembly' ? 'user' : 'kernel',
+      image.builtin ? 'V' : image.snapshot ? 'S' : image.kind === 'assembly' ? 'A' : image.kind === 'linux' ? 'L' : 'U',
+    );
+    if (!image.snapshot) return item;
+    const title = app.t('palette.download', { name: image.name });
+    return h('div.with-download', null, item, h('a.button', {
+      href: `/labs/${encodeURIComponent(app.lab)}/snapshots/${encodeURIComponent(image.id)}`, download: true, title, 'aria-label': title,
+    }, icon(ICONS.download)));
+  }
+
+  /** @param {import('../protocol.js').Image} image */
   describe(image) {
     const { app } = this;
     const size = image.size < 1024 ? `${app.n(image.size)} B` : `${app.n(Math.round(image.size / 1024))} KiB`;
     if (image.title_key && app.i18n.has(image.title_key)) return app.t(image.title_key);
+    if (image.snapshot) return app.t('palette.snapshot', { size, stack: app.t(`stack.${image.snapshot.stack}.technique`) });
     if (image.title) return image.title;
     return app.t(image.builtin ? 'palette.image' : image.kind === 'assembly' ? 'palette.assembled' : 'palette.uploaded', { size });
   }
@@ -126,8 +139,8 @@ export class Palette {
     this.file.click();
   }
 
-  /** @param {File} file */
-  async upload(file) {
+  /** @param {File} file @param {number | null} host that it was dropped on */
+  async upload(file, host) {
     const { app } = this;
     this.refuse('');
     if (file.size > LARGEST_UPLOAD) {
@@ -140,7 +153,11 @@ export class Palette {
       const response = await fetch(`/labs/${app.lab}/images`, { method: 'POST', body, headers: { 'X-CSRF-Token': app.csrf } });
       const answer = await response.json();
       if (!answer.ok) this.refuse(`${file.name}: ${app.problemText(answer.error)}`);
-      else app.toast({ text: app.t('toast.uploaded', { name: file.name }) });
+      else if (host === null) app.toast({ text: app.t('toast.uploaded', { name: file.name }) });
+      else {
+        const result = await app.attempt({ type: 'guest.create', host, image: answer.image });
+        if (result) app.select({ kind: 'guest', id: result.guest });
+      }
     } catch {
       this.refuse(app.t('error.upload-failed', { name: file.name }));
     }

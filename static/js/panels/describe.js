@@ -99,6 +99,7 @@ export const ACTIONS = {
   dirty: (r) => ['action.dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
   emulate: () => ['action.emulate'],
   second_stage_fill: (r) => ['action.second_stage_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
+  copy_on_write: (r) => ['action.copy_on_write', { gpa: hex(r.a), hpa: hex(r.b) }],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */

@@ -48,6 +48,7 @@ export function mountTimeline(root, app) {
   const slider = h('div.timeline-lanes', { role: 'slider', tabindex: '0', 'aria-label': app.t('timeline.label'), 'aria-orientation': 'horizontal' }, canvas, tooltip);
   const scroller = h('div.timeline-scroll', {}, slider);
   const where = h('span.timeline-where');
+  const exporting = h('a.button', { title: app.t('timeline.export.hint'), download: true }, app.t('timeline.export'));
   const state = stateLine(app);
   /** Key -> [words, what it does]. @type {Record<string, [key: string, text: string, run: () => void]>} */
   const moves = {
@@ -64,7 +65,7 @@ export function mountTimeline(root, app) {
     ...Object.values(moves).map(([key, text, run]) => button(text, run, { class: 'square', title: app.t(key), 'aria-label': app.t(key) })),
     button(app.t('timeline.all'), () => look(inside({ begin: history.begin, end: Infinity }, history))),
     button(app.t('timeline.back'), () => void app.attempt({ type: 'lab.step_back', unit: 'trap' })),
-    h('span.panel-gap'), where);
+    h('span.panel-gap'), where, exporting);
   root.append(h('div.dock-panel.timeline', {}, bar, state.element, scroller));
 
   /** @param {import('./scale.js').Span} next */
@@ -252,6 +253,8 @@ export function mountTimeline(root, app) {
     setText(where, going === null
       ? app.t('timeline.position', { position, end: history.end, time: app.i18n.duration(time) })
       : app.t('timeline.seeking', { position: going }));
+    const stretch = `from=${Math.floor(Math.max(history.begin, view.begin))}&to=${Math.ceil(Math.min(history.end, view.end))}`;
+    setAttribute(exporting, 'href', `/labs/${encodeURIComponent(app.lab)}/trace?format=chrome&${stretch}`);
     setAttribute(slider, 'aria-valuemin', String(history.begin));
     setAttribute(slider, 'aria-valuemax', String(history.end));
     setAttribute(slider, 'aria-valuenow', String(position));

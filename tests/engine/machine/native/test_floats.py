@@ -62,7 +62,7 @@ class Pair:
 
     def __init__(self, words: Sequence[int], hypervisor_extension: bool = False) -> None:
         self.reference, self.hart = (_hart(words, hypervisor_extension) for _ in range(2))
-        self.hart.use_native(native())
+        self.hart.use_native(native(False))
         for page in range(BASE, BASE + 4 * len(words), PAGE):
             self.hart.pc = page
             self.hart.run(1)  # native code gets to know the page
@@ -74,7 +74,7 @@ class Pair:
             hart.load(self.start | state | {"pc": BASE + 4 * index})
         self.reference.run(1)
         self.hart.limit = 1
-        reason = native().run(ctypes.addressof(self.hart))
+        reason = native(False).run(ctypes.addressof(self.hart))
         if reason != layout.LIMIT:
             assert reason == layout.SLOW
             assert self.hart.steps == 0
