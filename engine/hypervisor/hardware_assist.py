@@ -156,7 +156,7 @@ class HardwareAssist:
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
         else:
-            vcpu.streak = (0, -1, 0, 0)
+            vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self.guest.host.retime(hart)
