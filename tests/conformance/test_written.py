@@ -1,4 +1,5 @@
-"""Programs for one question each, on QEMU, on our machine in each tier, and in our VM: corners that chance seldom meets."""
+"""Programs for one question each, on QEMU, on our machine in each tier, and in our VM: corners that chance seldom
+meets."""
 
 from __future__ import annotations
 
