@@ -148,6 +148,9 @@ class TrapAndEmulate:
         self.guest.exit(vcpu, outcome, cause, pc, 0, 0, origin)
         self._resume(vcpu, hart)
 
+    def wake(self, vcpu: VCpu) -> None:
+        """`inject_pending` looks at interrupts before the hart's next instruction."""
+
     def inject_pending(self, vcpu: VCpu) -> bool:
         """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to
         deliver."""

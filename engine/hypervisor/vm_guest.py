@@ -73,6 +73,9 @@ class VmGuest(Guest):
         self.technique.close()
         self.vm.ram.release()
 
+    def wake(self, hart: int) -> None:
+        self.technique.wake(self.vm.vcpus[hart])
+
     # -- exits ---------------------------------------------------------------------------------------
     def loaded(self, hart: Hart) -> VCpu:
         vcpu = self.host.loaded[hart.number]
