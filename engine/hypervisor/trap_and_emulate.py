@@ -193,6 +193,9 @@ class TrapAndEmulate:
         self._resume(vcpu, hart)
         self.guest.host.retime(hart)
 
+    def wake(self, vcpu: VCpu) -> None:
+        """`inject_pending` looks at interrupts before the hart's next instruction."""
+
     def inject_pending(self, vcpu: VCpu) -> bool:
         """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to
         deliver."""

@@ -78,9 +78,10 @@ class VmGuest(Guest):
 
     def wake(self, hart: int) -> None:
         """Its timer may have changed; interrupt lines are looked at before the next instruction anyway."""
-        carrier = self.vm.vcpus[hart].hart
-        if carrier is not None:
-            self.host.retime(carrier)
+        vcpu = self.vm.vcpus[hart]
+        self.technique.wake(vcpu)
+        if vcpu.hart is not None:
+            self.host.retime(vcpu.hart)
 
     # -- exits ---------------------------------------------------------------------------------------
     def loaded(self, hart: Hart) -> VCpu:
