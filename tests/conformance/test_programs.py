@@ -13,7 +13,7 @@ from tests.conformance.compare import differences, traps
 from tests.conformance.programs import COVERED, CSR_ACCESSES, SCENARIOS, UNKNOWN_CSRS, case
 from tests.conformance.sides import run_in_vm, run_on_qemu, run_on_reference
 
-SEEDS = range(12)
+SEEDS = range(10)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
