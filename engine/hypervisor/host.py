@@ -542,6 +542,8 @@ class Host:
             b,
         )
         self._traps_left -= 1
+        if self._traps_left < NATIVE_RECORDS:
+            self._limit_records(self.active)
         if self._traps_left <= 0:
             self.interrupt_all()
 
