@@ -5,7 +5,7 @@
 
 GDB manual, appendix E "Remote Protocol" (E.1 packets, E.4 stop replies, E.6 general queries) and G "Target
 Descriptions". Registers and CSRs are numbered from the tables of engine.isa, as gdb and OpenOCD number them:
-0 to 32 are x0 to x31 and pc, 65 + n is CSR n, 4161 is the privilege.
+0 to 32 are x0 to x31 and pc, 33 to 64 are f0 to f31, 65 + n is CSR n, 4161 is the privilege.
 
 Invariants
 - Whatever a client sends, nothing raises: an unknown packet gets the empty reply, a wrong one an error reply.
@@ -27,7 +27,7 @@ from engine.trace.export import to_object
 PACKET_BYTES = 0x4000
 #: Bytes of memory that one packet carries as hexadecimal digits, with room for its frame.
 MEMORY_BYTES = (PACKET_BYTES - 32) // 2
-PC, FIRST_CSR, PRIVILEGE = 32, 65, 65 + 4096
+PC, FIRST_FLOAT, FIRST_CSR, PRIVILEGE = 32, 33, 65, 65 + 4096
 SHOWN_TRAPS = 10
 
 INTERRUPT = 0x03
@@ -170,6 +170,13 @@ def target_description() -> str:
             *(register(name, number) for number, name in enumerate(REGISTERS)),
             register("pc", PC, ' type="code_ptr"'),
             "</feature>",
+            '<feature name="org.gnu.gdb.riscv.fpu">',
+            '<union id="riscv_double">',
+            '<field name="float" type="ieee_single"/>',
+            '<field name="double" type="ieee_double"/>',
+            "</union>",
+            *(register(f"f{number}", FIRST_FLOAT + number, ' type="riscv_double"') for number in range(32)),
+            "</feature>",
             '<feature name="org.gnu.gdb.riscv.csr">',
             *(register(row.name, FIRST_CSR + row.number, csrs) for row in CSRS.values()),
             "</feature>",
@@ -182,16 +189,18 @@ def target_description() -> str:
 
 
 class Stub:
-    """What one client talks to. `running`: call `advance` until it is not. `finished`: the guest has ended or
-    was killed, and the client knows."""
+    """What one client talks to. `running`: call `advance` until it is not, unless the guest `waits`. `finished`: the
+    guest has ended or was killed, and the client knows. `runs_on`: a guest that a client lets go of runs on here."""
 
-    def __init__(self, debugger: Debugger) -> None:
+    def __init__(self, debugger: Debugger, runs_on: bool = True) -> None:
         self.debugger = debugger
         self.finished = False
         self.killed = False
         self.detached = False
+        self._runs_on = runs_on
         self._wire = Wire()
         self._run: Running | None = None
+        self._forward = True
         self._thread = 0  # what registers and memory are asked of: a vCPU
         self._stop = Stop(0, "step")
         self._description = target_description()
@@ -200,10 +209,16 @@ class Stub:
     def running(self) -> bool:
         return self._run is not None
 
+    @property
+    def waits(self) -> bool:
+        """Is there nothing to run on until the guest gets input?"""
+        return self._forward and self.debugger.waits
+
     # -- one client after the other ------------------------------------------------------------------
     def attach(self) -> None:
         """A new client: the guest stands still, as the protocol expects."""
-        self._wire, self._run, self._thread, self.detached = Wire(), None, 0, False
+        self._wire, self._run, self._thread = Wire(), None, 0
+        self.detached = self.finished = self.killed = False
 
     def hang_up(self) -> None:
         """The client is gone. Unless it said goodbye the guest stands still until the next one."""
@@ -234,6 +249,11 @@ class Stub:
         stop = next(self._run, None)
         if stop is not None:
             self._stopped(stop)
+        return self._wire.take()
+
+    def interrupt(self) -> bytes:
+        """Stop the guest as the client's Ctrl-C does; returns bytes for the client."""
+        self._interrupt()
         return self._wire.take()
 
     def _interrupt(self) -> None:
@@ -303,6 +323,8 @@ class Stub:
             return _little_endian(hart.pc if number == PC else hart.x[number])
         if number == PRIVILEGE:
             return _little_endian(hart.privilege)
+        if number < FIRST_CSR:
+            return _little_endian(hart.f[number - FIRST_FLOAT])
         row = CSRS.get(number - FIRST_CSR)
         return MALFORMED if row is None else _little_endian(hart.csr_value(row))
 
@@ -314,6 +336,9 @@ class Stub:
         value = int.from_bytes(data, "little")
         if number <= PC:
             self.debugger.set_register(self._thread, number, value)
+            return "OK"
+        if number < FIRST_CSR:
+            self.debugger.set_float(self._thread, number - FIRST_FLOAT, value)
             return "OK"
         if number == PRIVILEGE:
             return "OK" if self.debugger.set_privilege(self._thread, value) else READ_ONLY
@@ -388,7 +413,7 @@ class Stub:
             return f"X{SIGABRT:02x}"
         if address:
             self.debugger.set_register(self._thread, PC, _number(address))
-        self._run = run()
+        self._run, self._forward = run(), True
         return None
 
     def _with_signal(self, text: str) -> str:
@@ -403,9 +428,9 @@ class Stub:
 
     def _backward(self, text: str) -> str | None:
         if text == "s":
-            self._run = self.debugger.step_back(self._thread)
+            self._run, self._forward = self.debugger.step_back(self._thread), False
         elif text == "c":
-            self._run = self.debugger.go_back()
+            self._run, self._forward = self.debugger.go_back(), False
         else:
             return ""
         return None
@@ -469,7 +494,7 @@ class Stub:
     def _detach(self, _text: str) -> str:
         self.debugger.breakpoints.clear()
         self.debugger.watchpoints.clear()
-        self.detached, self._run = True, self.debugger.go()
+        self.detached, self._run, self._forward = True, self.debugger.go() if self._runs_on else None, True
         return "OK"
 
     def _kill(self, _text: str) -> str | None:

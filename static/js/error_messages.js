@@ -80,6 +80,10 @@ export const ERROR_MESSAGES = {
   'error.checkpoint-newer': ['This lab was saved by a newer Ringside (format {version}; this one reads up to {supported}).', '더 새로운 Ringside가 저장한 실험실입니다 (형식 {version}, 여기서는 {supported}까지 읽음).'],
   'error.stretch-too-long': ['This stretch takes more than {limit} steps to run again. Choose a shorter one.', '이 구간을 다시 실행하려면 {limit}단계가 넘게 걸립니다. 더 짧은 구간을 고르세요.'],
   'error.stretch-too-full': ['This stretch has more than {limit} traps. Choose a shorter one.', '이 구간에는 트랩이 {limit}개 넘게 있습니다. 더 짧은 구간을 고르세요.'],
+  'error.held-by-gdb': ['gdb holds {guest}: detach it, or close its port, first.', 'gdb가 {guest:을} 잡고 있습니다. 먼저 gdb를 분리하거나 포트를 닫으세요.'],
+  'error.gdb-off': ['This server has no ports for gdb: whoever runs it has switched them off.', '이 서버에는 gdb용 포트가 없습니다. 서버 운영자가 꺼 두었습니다.'],
+  'error.gdb-port': ['No port for gdb can be opened: {reason}.', 'gdb용 포트를 열 수 없습니다: {reason}.'],
+  'error.gdb-other-guest': ['Another guest of this lab has the port for gdb. Close it first.', '이 실험실의 다른 게스트가 gdb용 포트를 쓰고 있습니다. 먼저 닫으세요.'],
   // snapshots (engine/snapshot.py)
   'error.snapshot-foreign': ['This file is no snapshot of Ringside’s.', 'Ringside 스냅샷 파일이 아닙니다.'],
   'error.snapshot-newer': ['This snapshot has format {version}; this Ringside reads format {supported}.', '스냅샷의 형식은 {version}인데, 이 Ringside는 형식 {supported:을} 읽습니다.'],

@@ -50,7 +50,7 @@ def debugger(image: LoadedImage, on: str = "trap-and-emulate", vcpus: int = 1) -
     shown = bytearray()
     host = HostRow(1, "host", 0.0, 0.0, vcpus, 64, STACKS[on])
     guest = GuestRow(GUEST, "guest", 1, "image", vcpus, 16, "")
-    return Debugger(host, guest, image, shown.extend), shown
+    return Debugger.alone(host, guest, image, shown.extend), shown
 
 
 def builtin(name: str) -> LoadedImage:
@@ -145,7 +145,8 @@ def test_every_register_is_described_once_and_can_be_read(client: Client) -> Non
     registers = ET.fromstring(text).findall(".//reg")
     names = [register.get("name") for register in registers]
     assert names[:33] == [*REGISTERS, "pc"]
-    assert set(names[33:]) == {*CSR_NUMBERS, "priv"}
+    assert names[33:65] == [f"f{number}" for number in range(32)]
+    assert set(names[65:]) == {*CSR_NUMBERS, "priv"}
     numbers = [int(register.get("regnum") or "") for register in registers]
     assert len(set(numbers)) == len(numbers)
     assert all(re.fullmatch(r"[0-9a-f]{16}", client.ask(f"p{number:x}")) for number in numbers)
