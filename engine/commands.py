@@ -269,9 +269,10 @@ class MemoryQuery(Query, tag="memory", frozen=True):
 class WalkQuery(Query, tag="walk", frozen=True):
     """How a guest virtual address becomes a host physical one, each memory reference counted.
 
-    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "hpa": int|None, "references":
-    {"guest": n, "shadow": n},
-             "fault": str|None}; step: {"level", "table" (physical address), "index", "address", "pte",
+    Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "second": [[step]], "hpa": int|None,
+    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None}. shadow: the hart's own walk where the
+    VMM shadows the guest's tables. second: under hardware assist, the second stage's steps for each of the guest's
+    and, last, for where they lead. step: {"level", "table" (physical address), "index", "address", "pte",
              "flags": "rwxuad...", "leaf": bool}.
     """
 

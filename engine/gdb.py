@@ -5,7 +5,7 @@
 
 GDB manual, appendix E "Remote Protocol" (E.1 packets, E.4 stop replies, E.6 general queries) and G "Target
 Descriptions". Registers and CSRs are numbered from the tables of engine.isa, as gdb and OpenOCD number them:
-0 to 32 are x0 to x31 and pc, 33 to 64 are f0 to f31, 65 + n is CSR n, 4161 is the privilege.
+0 to 32 are x0 to x31 and pc, 33 + n is f n, 65 + n is CSR n, 4161 is the privilege.
 
 Invariants
 - Whatever a client sends, nothing raises: an unknown packet gets the empty reply, a wrong one an error reply.
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from engine.bits import MASK64
 from engine.debugger import Debugger, Running, Stop
 from engine.isa.csrs import CSRS
-from engine.isa.table import REGISTERS
+from engine.isa.table import FLOAT_REGISTERS, REGISTERS
 from engine.trace.export import to_object
 
 PACKET_BYTES = 0x4000
@@ -171,11 +171,10 @@ def target_description() -> str:
             register("pc", PC, ' type="code_ptr"'),
             "</feature>",
             '<feature name="org.gnu.gdb.riscv.fpu">',
-            '<union id="riscv_double">',
-            '<field name="float" type="ieee_single"/>',
-            '<field name="double" type="ieee_double"/>',
-            "</union>",
-            *(register(f"f{number}", FIRST_FLOAT + number, ' type="riscv_double"') for number in range(32)),
+            *(
+                register(name, FIRST_FLOAT + number, ' type="ieee_double" group="float"')
+                for number, name in enumerate(FLOAT_REGISTERS)
+            ),
             "</feature>",
             '<feature name="org.gnu.gdb.riscv.csr">',
             *(register(row.name, FIRST_CSR + row.number, csrs) for row in CSRS.values()),
@@ -321,10 +320,10 @@ class Stub:
         hart = self.debugger.hart(self._thread)
         if number <= PC:
             return _little_endian(hart.pc if number == PC else hart.x[number])
-        if number == PRIVILEGE:
-            return _little_endian(hart.privilege)
         if number < FIRST_CSR:
             return _little_endian(hart.f[number - FIRST_FLOAT])
+        if number == PRIVILEGE:
+            return _little_endian(hart.privilege)
         row = CSRS.get(number - FIRST_CSR)
         return MALFORMED if row is None else _little_endian(hart.csr_value(row))
 

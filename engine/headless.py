@@ -55,7 +55,11 @@ STACKS: dict[str, Stack] = {
     "bare-metal": "bare-metal",
 }
 DEFAULT_ON = "trap-and-emulate"
+#: Steps between two looks at what the guest printed and does. They double while it does nothing but compute.
 SLICE_STEPS = 50_000
+MAX_SLICE_STEPS = 1_600_000
+#: Steps for each trap above which a guest only computes.
+COMPUTES_STEPS = 10_000
 #: A guest that polls never sleeps: so long after one line of --input it gets the next.
 PATIENCE_STEPS = 1_000_000
 DEFAULT_MEMORY_MIB = 64
@@ -518,15 +522,20 @@ class _Run:
         self._max_instructions = max_instructions
         self._quiet_steps = 0
         self._slept_ns = 0
+        self._slice_steps = SLICE_STEPS
 
     def _slice(self) -> int:
         """Run on a little; for how many ns the guest then sleeps (0: it is awake; NEVER: until there is
         input)."""
-        steps = SLICE_STEPS
+        steps = self._slice_steps
         if self._max_instructions is not None:
             steps = min(steps, self._max_instructions - self._guest.instructions)
         host = self._host
-        self._quiet_steps += host.run(steps, until=min(NEVER, host.busy_from + WAITS_NS))
+        recorded = host.trace.written
+        done = host.run(steps, until=min(NEVER, host.busy_from + WAITS_NS))
+        self._quiet_steps += done
+        computes = done >= COMPUTES_STEPS * (host.trace.written - recorded) and done == steps and not self._console
+        self._slice_steps = min(2 * steps, MAX_SLICE_STEPS) if computes else SLICE_STEPS
         if self._console:
             self._output.write(self._console)
             self._output.flush()

@@ -19,7 +19,7 @@ Invariants
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,11 +30,16 @@ from engine.trace.record import RECORD
 from engine.trace.rings import Records, Trace
 from engine.world import Ran, World
 
-INTERVAL_STEPS = 100_000
+#: Between checkpoints on the way forward: steps, of which a trap that is recorded costs as many as TRAP_STEPS, since most
+#: of those leave native code. To compute it again takes some 0.1 s.
+INTERVAL_STEPS = 100_000_000
+TRAP_STEPS = 5_000
+#: So that an interval with many traps does not become much longer.
+STRETCH_STEPS = 2_000_000
 MAX_CHECKPOINTS = 24
 MEMORY_BYTES = 96 << 20
 #: Between two questions to the caller whether to go on.
-SLICE_STEPS = 20_000
+SLICE_STEPS = 500_000
 #: Checkpoints left behind before a past position that was asked for, so that the next step back finds one
 #: near.
 APPROACH_STEPS = (8_192, 1_024)
@@ -130,12 +135,11 @@ class History:
         """As `World.run`, meeting stamped inputs and leaving checkpoints on the way."""
         done = traps = virtual_ns = 0
         while True:
-            due = self._before(self.world.position).position + INTERVAL_STEPS
-            if self.world.position >= due:
+            if self._since_checkpoint >= INTERVAL_STEPS:
                 self._checkpoint()
-                continue
-            limit = min(steps - done, due - self.world.position)
+            limit = min(steps - done, STRETCH_STEPS)
             ran = self._now.run(limit, None if stop_after_traps is None else stop_after_traps - traps)
+            self._since_checkpoint += ran.steps + TRAP_STEPS * ran.traps
             done += ran.steps
             traps += ran.traps
             virtual_ns += ran.virtual_ns
@@ -172,6 +176,7 @@ class History:
             self._keep_future()
         if not point.position <= self.world.position <= position:
             self._now.restore(point)
+            self._since_checkpoint = 0
         origin = self.world.position
         stops = sorted({position, *(position - near for near in APPROACH_STEPS if position - near > origin)})
         for stop in stops:
@@ -324,6 +329,7 @@ class History:
         self._now = Player(world, inputs, 0)
         self._now.restore(points[-1])
         self.checkpoints = points[:-1]
+        self._since_checkpoint = 0
         self.end = saved["end"]
         self._future = np.empty(0, RECORD)
         places = [point.position for point in points]
@@ -340,12 +346,13 @@ class History:
         return self.checkpoints[bisect_right(self.checkpoints, position, key=_position) - 1]
 
     def _checkpoint(self) -> None:
+        self._since_checkpoint = 0
         position = self.world.position
         before = self._before(position) if self.checkpoints else None
         if before is not None and before.position == position:
             return
         point = Checkpoint(position, self._now.applied, self.world.save())
-        point.own_bytes = _not_shared(point, before)
+        point.own_bytes = _not_shared(point.state, before.state if before is not None else None)
         insort(self.checkpoints, point)
         self._thin()
 
@@ -361,7 +368,7 @@ class History:
         ):
             index = min(range(1, len(points) - 1), key=worth)
             del points[index]
-            points[index].own_bytes = _not_shared(points[index], points[index - 1])
+            points[index].own_bytes = _not_shared(points[index].state, points[index - 1].state)
 
     def _keep_future(self) -> None:
         latest = self.world.trace.latest(MAX_FUTURE_RECORDS)
@@ -389,25 +396,47 @@ def sampled(records: Records, limit: int) -> Records:
     return records[np.linspace(0, len(records) - 1, limit).astype(np.intp)]
 
 
-def _not_shared(point: Checkpoint, before: Checkpoint | None) -> int:
-    """Bytes that `point` holds and `before` does not. What two states share, they share as the same
-    object."""
-    known = dict(_byte_strings(before.state)) if before is not None else {}
-    return sum(size for identity, size in dict(_byte_strings(point.state)).items() if identity not in known)
+def _not_shared(state: Any, before: Any) -> int:
+    """Bytes that a state holds and the one `before` it does not hold in the same place. What two states share,
+    they share as the same object."""
+    if state is before:
+        return 0
+    if isinstance(state, bytes):
+        return len(state)
+    if isinstance(state, dict):
+        others = before if isinstance(before, dict) else {}
+        if _is_memory(state):
+            return sum(len(page) for number, page in state.items() if others.get(number) is not page)
+        return sum(_not_shared(item, others.get(key)) for key, item in state.items())
+    if isinstance(state, (list, tuple)) and state and not isinstance(state[-1], (int, str)):
+        earlier = before if isinstance(before, (list, tuple)) else ()
+        return sum(
+            _not_shared(item, earlier[index] if index < len(earlier) else None) for index, item in enumerate(state)
+        )
+    return 0
+
+
+def _is_memory(state: dict[Any, Any]) -> bool:
+    """Page number -> content? There may be a hundred thousand of them."""
+    number = next(iter(state), None)
+    return isinstance(number, int) and isinstance(state[number], bytes)
 
 
 def held_bytes(state: Any) -> int:
     """How much memory the byte strings in a state take, shared ones counted once."""
-    return sum(dict(_byte_strings(state)).values())
+    return sum(_byte_strings(state).values())
 
 
-def _byte_strings(value: Any) -> Iterator[tuple[int, int]]:
+def _byte_strings(state: Any) -> dict[int, int]:
     """Identity and size of every byte string in a state."""
-    if isinstance(value, bytes):
-        yield id(value), len(value)
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _byte_strings(item)
-    elif isinstance(value, (list, tuple)) and value and not isinstance(value[-1], (int, str)):
-        for item in value:
-            yield from _byte_strings(item)
+    found: dict[int, int] = {}
+    waiting = [state]
+    for value in waiting:
+        if isinstance(value, bytes):
+            found[id(value)] = len(value)
+        elif isinstance(value, dict):
+            found |= {id(item): len(item) for item in value.values() if type(item) is bytes}
+            waiting += [item for item in value.values() if type(item) is not bytes]
+        elif isinstance(value, (list, tuple)) and value and not isinstance(value[-1], (int, str)):
+            waiting += value
+    return found

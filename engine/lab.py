@@ -93,7 +93,7 @@ from engine.vocabulary import vocabulary
 from engine.world import Ran, World, anew
 
 #: A step that meets no trap gives up after this many steps.
-STEP_BUDGET = 5_000_000
+STEP_BUDGET = 1_000_000_000
 MAX_UNDO = 64
 UNDO_BYTES = 32 << 20
 KEYFRAME_RECORDS = 200
@@ -242,7 +242,8 @@ class Lab:
         else:
             memory = command.memory_mib or image.default_memory_mib
             arguments = command.arguments if command.arguments is not None else image.arguments
-            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory))
+            machine_mode = self._images.loaded(image.id).start_mode == "M"
+            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
             row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
             self._edit(command, GuestAdd(row))
         self._next_id = row.id + 1
@@ -253,7 +254,8 @@ class Lab:
         self._check_guest_room()
         host = self._document.host_of(command.host or original.host)
         if host.id == original.host:
-            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib))
+            machine_mode = self._world.guest(original.id).machine_mode
+            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, machine_mode))
         else:
             self._refuse(self._move_problem(original, host.id))
         name = self._document.free_name(command.name, "vm")
@@ -345,7 +347,8 @@ class Lab:
                 f"The snapshot is of a guest on the stack {of.stack}; {host.name} has {host.stack}.",
                 {"host": host.name, "from": of.stack, "to": host.stack},
             )
-        return self._world.hosts[host.id].fits(of.vcpus, memory_mib)
+        # Its stack has run it before, so it needs no mode that is not there.
+        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False)
 
     def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
         row = self._image_row(query.image)
@@ -515,7 +518,8 @@ class Lab:
             if image is not None and image.snapshot is not None:
                 problem = self._snapshot_problem(image.snapshot, need, host)
             else:
-                problem = machine.fits(1, need)
+                machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
+                problem = machine.fits(1, need, machine_mode)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -534,13 +538,14 @@ class Lab:
                 f"{row.name} is already on {target.name}.",
                 {"guest": row.name, "host": target.name},
             )
-        if source.stack != target.stack:
+        if self._world.hosts[source.id].bare_metal != self._world.hosts[host].bare_metal:
             return Problem(
                 "move-other-stack",
                 f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
                 {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
             )
-        return self._world.hosts[host].fits(row.vcpus, row.memory_mib)
+        machine_mode = self._world.guest(row.id).machine_mode
+        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, machine_mode)
 
     # -- what clients hear -------------------------------------------------------------------------
     def document(self) -> dict[str, Any]:

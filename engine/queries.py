@@ -35,14 +35,15 @@ from engine.images import Images
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode, length_of
 from engine.isa.disassembler import disassemble
+from engine.isa.table import integer_registers
 from engine.sources import SourceMap, source_map
 from engine.trace.record import PATHS
 from engine.world import World
 
 MAX_MARKS = 2_000
-MAX_REPLAY_STEPS = 500_000
+MAX_REPLAY_STEPS = 20_000_000
 #: How far apart two checkpoints may lie for the records between them to be derived again.
-MAX_DERIVING_STEPS = 4_000_000
+MAX_DERIVING_STEPS = 40_000_000
 #: How long a replay for a stretch may take, and how many records it may give.
 MAX_STRETCH_STEPS = 50_000_000
 MAX_STRETCH_RECORDS = 100_000
@@ -264,7 +265,10 @@ def _registers(lens: Lens, query: RegistersQuery) -> dict[str, Any]:
     registers = machine.registers(query.vcpu)
     word = _word(machine, query.vcpu, registers["pc"])
     instruction = None if word is None else decode(word)
-    operands = {} if word is None or instruction is None else instruction.operands(word)
+    operands = {}
+    if word is not None and instruction is not None:
+        integers = integer_registers(instruction)
+        operands = {name: number for name, number in instruction.operands(word).items() if name in integers}
     return {
         **registers,
         "fields": {

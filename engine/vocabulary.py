@@ -50,7 +50,7 @@ def vocabulary() -> dict[str, Any]:
     for row in sbi.TABLE:
         extension = calls.setdefault(str(row.extension.value), {"name": row.extension.name, "functions": {}})
         extension["functions"][str(row.function)] = row.name.removeprefix("sbi_")
-    board = Board(1, _Nowhere(), lambda: 0, _Nowhere(), Fitting(disk=Disk(b""), virtio_console=True))
+    board = Board(1, _Nowhere(), lambda: 0, _Nowhere(), Fitting(disk=Disk(b"")))
     return {
         **record.schema(),
         "registers": list(REGISTERS),

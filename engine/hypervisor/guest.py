@@ -38,8 +38,7 @@ _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, C
 class Guest:
     """What both kinds share. Times are the host's virtual ns.
 
-    What it writes to its disk stays when it is switched off or reboots. Boot arguments with `console=hvc0`
-    fit a virtio console.
+    What it writes to its disk stays when it is switched off or reboots.
     """
 
     board: Board
@@ -53,11 +52,7 @@ class Guest:
         self.vcpu_count = vcpus
         self.memory_mib = memory_mib
         self.arguments = arguments
-        self.fitting = Fitting(
-            mac_address(guest_id),
-            None if image.disk is None else Disk(image.disk),
-            any(word.startswith("console=hvc") for word in arguments.split()),
-        )
+        self.fitting = Fitting(mac_address(guest_id), None if image.disk is None else Disk(image.disk))
         self.exits = 0
         self.ended_as = OFF  # meaningful while `ended`
         self.ended = True
@@ -65,6 +60,11 @@ class Guest:
         self.failure: Problem | None = None
         self.reboot_requested = False
         self.started = 0
+
+    @property
+    def machine_mode(self) -> bool:
+        """Does it run in M mode itself, with no firmware below it?"""
+        return self.board.firmware is None
 
     # -- owner of the board --------------------------------------------------------------------------
     def now(self) -> int:

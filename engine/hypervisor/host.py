@@ -1,8 +1,8 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
 Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
-hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any hart; `position` counts
-them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
+hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any
+hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
 into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
 """
 
@@ -18,7 +18,7 @@ from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
-from engine.hypervisor.vm_guest import VmGuest
+from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
 from engine.machine.bus import Bus, Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
@@ -98,8 +98,8 @@ class Host:
         promised = sum(guest.memory_mib for guest in self.guests.values())
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
-    def fits(self, vcpus: int, memory_mib: int) -> Problem | None:
-        """Why a guest of this size cannot be added; None: it can."""
+    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool) -> Problem | None:
+        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can."""
         if self.bare_metal:
             if self.guests:
                 return Problem(
@@ -113,13 +113,15 @@ class Host:
                 return _too_little_memory(memory_mib, self.memory_mib)
             return None
         free = self.memory_mib - self.memory_used_mib
-        return _too_little_memory(memory_mib, free) if memory_mib > free else None
+        if memory_mib > free:
+            return _too_little_memory(memory_mib, free)
+        return TECHNIQUES[self.stack].refuses(machine_mode)
 
     def add_guest(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
     ) -> None:
         """Start a guest. Raises LabError, and then nothing has changed."""
-        guest = self._new(guest_id, image, vcpus, memory_mib, arguments)
+        guest = self._new(guest_id, image, vcpus, memory_mib, arguments, image.start_mode == "M")
         try:
             guest.start()
         except LabError:
@@ -128,9 +130,9 @@ class Host:
         self._admit(guest)
 
     def _new(
-        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
     ) -> BareMetalGuest | VmGuest:
-        problem = self.fits(vcpus, memory_mib)
+        problem = self.fits(vcpus, memory_mib, machine_mode)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
@@ -165,22 +167,22 @@ class Host:
         return self._concrete(guest_id).export()
 
     def import_guest(self, guest_id: int, image: LoadedImage, state: dict[str, Any]) -> None:
-        """Take over what `export_guest` of a host with the same kind of stack gave. Raises LabError if it
-        does not fit."""
-        guest = self._new(guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"])
+        """Take over what `export_guest` gave: of a bare-metal host on one, of any other on any other. Raises LabError
+        if it does not fit."""
+        machine_mode = state["board"]["firmware"] is None
+        guest = self._new(
+            guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"], machine_mode
+        )
         self._admit(guest)  # first, so that its timers are set on this host's harts
-        try:
-            guest.take_over(state)
-        except LabError:
-            self.remove_guest(guest_id)
-            raise
+        guest.take_over(state)
 
     def clone_guest(self, guest_id: int, clone_id: int) -> None:
         """Another VM that goes on from where this one is. Raises LabError if it does not fit."""
         original = self._concrete(guest_id)
         clone = self._new(
-            clone_id, original.image, original.vcpu_count, original.memory_mib, original.arguments
-        )
+            clone_id, original.image, original.vcpu_count, original.memory_mib, original.arguments,
+            original.machine_mode,
+        )  # fmt: skip
         assert isinstance(original, VmGuest)
         assert isinstance(clone, VmGuest)
         self._admit(clone)

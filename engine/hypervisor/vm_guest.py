@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
-from engine.commands import LabError
 from engine.hypervisor.costs import PATH_CYCLES
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
-
 
 #: Which technique runs the VMs of a host, by the host's stack.
 TECHNIQUES: dict[str, type[Technique]] = {
@@ -53,16 +51,10 @@ class VmGuest(Guest):
 
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
-        self._check(self.image.start_mode == "M")
         self.started = self.host.active.clock
         self.board.load_image(self.image, self.arguments)
         self._connect()
         self.begin()
-
-    def _check(self, machine_mode: bool) -> None:
-        problem = self.technique.refuses(machine_mode)
-        if problem is not None:
-            raise LabError(problem.key, problem.message, **problem.params)
 
     def _connect(self) -> None:
         for vcpu in self.vm.vcpus:
@@ -255,8 +247,7 @@ class VmGuest(Guest):
         original.vm.ram.share_with(self.vm.ram)
 
     def take_over(self, state: dict[str, Any]) -> None:
-        """Become what `export` gave. Raises LabError if the technique cannot run it."""
-        self._check(state["board"]["firmware"] is None)
+        """Become what `export` gave."""
         super().load(state)
         self.started = self.host.active.clock - state["elapsed"]
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):

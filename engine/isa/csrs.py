@@ -21,8 +21,8 @@ from engine.bits import MASK64
 Fields = tuple[tuple[str, int, int], ...]  # (name, high bit, low bit)
 
 MSTATUS_FIELDS: Fields = (
-    ("SD", 63, 63), ("MPV", 39, 39), ("GVA", 38, 38), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34), ("UXL", 33, 32), ("TSR", 22, 22),
-    ("TW", 21, 21),
+    ("SD", 63, 63), ("MPV", 39, 39), ("GVA", 38, 38), ("MBE", 37, 37), ("SBE", 36, 36), ("SXL", 35, 34),
+    ("UXL", 33, 32), ("TSR", 22, 22), ("TW", 21, 21),
     ("TVM", 20, 20), ("MXR", 19, 19), ("SUM", 18, 18), ("MPRV", 17, 17), ("XS", 16, 15), ("FS", 14, 13),
     ("MPP", 12, 11),
     ("VS", 10, 9), ("SPP", 8, 8), ("MPIE", 7, 7), ("UBE", 6, 6), ("SPIE", 5, 5), ("MIE", 3, 3), ("SIE", 1, 1),
@@ -139,7 +139,10 @@ _NAMED: list[Csr] = [
     Csr(0x141, "sepc", "sepc", writable=MASK64 & ~1, twin=0x241),
     Csr(0x142, "scause", "scause", fields=CAUSE_FIELDS, twin=0x242),
     Csr(0x143, "stval", "stval", twin=0x243),
-    Csr(0x144, "sip", "mip", SUPERVISOR_INTERRUPTS, writable=1 << 1, rule="delegated", fields=INTERRUPT_FIELDS, twin=0x244),
+    Csr(
+        0x144, "sip", "mip", SUPERVISOR_INTERRUPTS, writable=1 << 1, rule="delegated", fields=INTERRUPT_FIELDS,
+        twin=0x244,
+    ),
     Csr(0x180, "satp", "satp", rule="satp", fields=SATP_FIELDS, twin=0x280),
     Csr(0x14D, "stimecmp", "stimecmp", rule="timer", twin=0x24D),
     Csr(0xF11, "mvendorid"),

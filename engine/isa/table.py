@@ -57,6 +57,11 @@ def uses_floats(row: Row) -> bool:
     return re.search(r"\bfr(d|s[123])\b", row.semantics) is not None
 
 
+def integer_registers(row: Row) -> frozenset[str]:
+    """Which of its operands rd, rs1, rs2 are integer registers."""
+    return frozenset({"rd", "rs1", "rs2"} & set(re.findall(r"\w+", row.semantics)))
+
+
 def floats_change(row: Row) -> bool:
     """Does executing it make mstatus.FS Dirty? Every row that writes an f register or that can raise flags does,
     whether it raises any or not, as section 3.1.6.6 permits: so it is a property of the row, the same on every tier."""

@@ -81,15 +81,12 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fitting:
-    """What is in the virtio slots of a board; a slot is always the same device's or empty.
-
-    Every board has a network card with the address `mac` and a random number generator with `mac` as its key.
-    virtio_console: the guest is spoken to through virtio-console once its driver runs; the UART stays.
+    """What differs from board to board: the address of its network card, which is also the key of its random
+    numbers, and whether it has a disk.
     """
 
     mac: bytes = mac_address(0)
     disk: Disk | None = None
-    virtio_console: bool = False
 
 
 class Dma:
@@ -123,33 +120,47 @@ class Board:
         self.harts: list[Hart] = []
         self.clint = Clint(hart_count, lambda: now() // TICK_NS, self._clint_changed)
         self.plic = Plic(hart_count, self._plic_changed)
-        self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), owner.output)
+        self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), self.print_serial)
         self.finisher = Finisher(owner.finish, owner.reboot)
-        self.virtio_console: Console | None = None
         devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher, *self._slots(fitting)]
         self.devices = Devices(devices)
         self.firmware: Firmware | None = None
         self.tohost: int | None = None
+        self._virtio_spoke = False
 
     def _slots(self, fitting: Fitting) -> list[Device]:
-        """The virtio slots, by their index."""
+        """The virtio slots, by their index: each is always the same device's, or empty."""
         dma = Dma(self.ram)
         slots: list[Device] = [EmptySlot(index) for index in range(SLOTS)]
         if fitting.disk is not None:
             slots[0] = Block(0, dma, self._line(1), fitting.disk)
         slots[1] = self.net = Net(1, dma, self._line(2), fitting.mac, self.owner.transmit)
         slots[2] = Rng(2, dma, self._line(3), fitting.mac)
-        if fitting.virtio_console:
-            slots[3] = self.virtio_console = Console(3, dma, self._line(4), self.owner.output)
+        slots[3] = self.console = Console(3, dma, self._line(4), self._print_virtio)
         return slots
 
     def _line(self, source: int) -> Callable[[bool], None]:
         return lambda level: self.plic.set_level(source, level)
 
+    # -- console -------------------------------------------------------------------------------------
+    def print_serial(self, data: bytes) -> None:
+        """The UART, or firmware in its place, prints."""
+        self._virtio_spoke = False
+        self.owner.output(data)
+
+    def _print_virtio(self, data: bytes) -> None:
+        self._virtio_spoke = True
+        self.owner.output(data)
+
     def receive(self, data: bytes) -> int:
-        """Bytes typed on the console; returns how many the guest's queue took."""
-        console = self.virtio_console
-        return self.uart.receive(data) if console is None or not console.live else console.receive(data)
+        """Bytes typed on the console; returns how many the guest's queue took.
+
+        A guest may have two consoles. It is listening where it spoke last: that is where its prompt stands.
+        """
+        console = self.console if self._virtio_spoke and self.console.live else self.uart
+        return console.receive(data)
+
+    # -- start ---------------------------------------------------------------------------------------
 
     def attach(self, harts: Sequence[Hart]) -> None:
         """The harts that this board's interrupt lines go to, by their numbers."""
@@ -253,6 +264,7 @@ class Board:
             "devices": {device.name: device.save() for device in self.devices.all},
             "firmware": self.firmware.save() if self.firmware else None,
             "tohost": self.tohost,
+            "virtio_spoke": self._virtio_spoke,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -263,3 +275,4 @@ class Board:
             self.firmware = Firmware(self)
             self.firmware.load(state["firmware"])
         self.tohost = state["tohost"]
+        self._virtio_spoke = state["virtio_spoke"]

@@ -56,6 +56,10 @@ class Firmware:
     def hart_count(self) -> int:
         return len(self.board.harts)
 
+    @property
+    def hypervisor(self) -> bool:
+        return bool(self.board.harts[0].hypervisor)
+
     def machine_ids(self) -> tuple[int, int, int]:
         return 0, 0, 0
 
@@ -123,7 +127,7 @@ class Firmware:
             self.board.owner.reboot()
 
     def console_write(self, data: bytes) -> None:
-        self.board.owner.output(data)
+        self.board.print_serial(data)
 
     def console_read(self, length: int) -> bytes:
         return self.board.uart.take(length)

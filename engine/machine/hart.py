@@ -25,12 +25,12 @@ from typing import Any, Protocol
 from engine.bits import MASK64
 from engine.devices import AccessFault
 from engine.isa.csrs import CSRS, Csr, EnvironmentBits
-from engine.isa.decoder import length_of
+from engine.isa.decoder import encoding_of, length_of
 from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
-from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW
+from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW, TRAP
 from engine.machine.native.runtime import Contexts, Native, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
@@ -40,6 +40,8 @@ from engine.trace.record import Cause, Interrupt
 
 NEVER = 1 << 62
 TICK_NS = 100
+#: After so many steps at the latest the JIT may put new regions in their places.
+STRETCH_STEPS = 1 << 22
 LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _LAST_WORD = 4092
@@ -494,6 +496,8 @@ class Hart(HartState):
     def _execute_native(self, native: Native) -> None:
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
         state = ctypes.addressof(self)
+        if native.jit is not None:
+            self.limit = min(self.limit, self.steps + STRETCH_STEPS)
         while self.steps < self.limit:
             reason = SLOW if self.probe is not None else native.run(state)
             if self.record_count:
@@ -503,6 +507,9 @@ class Hart(HartState):
             if reason == LIMIT or self.steps >= self.limit:
                 return
             pc = self.pc
+            if reason == TRAP:
+                self._trapped(pc, self.trap_cause, self.trap_value)
+                return
             try:
                 if reason == FETCH:
                     self._fetch_native(pc, native)
@@ -514,10 +521,10 @@ class Hart(HartState):
                 self._trapped(pc, trap.cause, trap.value)
                 return
             except IllegalInstruction:
-                self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, self.fetch(pc))
+                self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, encoding_of(word))
                 return
             except VirtualInstruction:
-                self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, self.fetch(pc))
+                self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, encoding_of(word))
                 return
 
     def _native_word(self, pc: int) -> int:

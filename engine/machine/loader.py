@@ -325,7 +325,7 @@ _ELF_TYPES = {0: "ET_NONE", 1: "ET_REL", _DYN: "ET_DYN", 4: "ET_CORE"}
 _MACHINES = {3: "x86", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "Arm", 62: "x86-64",
              183: "AArch64", 258: "LoongArch"}  # fmt: skip
 #: e_flags (psABI, chapter 8.1) of code that this machine cannot execute, by the extension's letters.
-_UNSUPPORTED_FLAGS = ((0x6, "F/D"), (0x8, "E"))
+_UNSUPPORTED_FLAGS = ((0x6, "Q"), (0x8, "E"))
 
 
 class _Elf:
@@ -409,13 +409,13 @@ class _Elf:
         return header
 
     def _check_flags(self, flags: int) -> None:
-        found = [what for flag, what in _UNSUPPORTED_FLAGS if flags & flag]
+        found = [what for flag, what in _UNSUPPORTED_FLAGS if flags & flag == flag]
         if found:
             needs = ", ".join(found)
             raise self._error(
                 "extensions",
                 f"it was compiled for RISC-V extensions that this machine lacks: {needs}. "
-                "Compile it with -march=rv64imac_zicsr_zifencei -mabi=lp64.",
+                "Compile it with -march=rv64gc -mabi=lp64d.",
                 needs=needs,
             )
 

@@ -7,7 +7,7 @@ function number and return in a0 alone. `TABLE` has one row for each function; w
 SBI_ERR_NOT_SUPPORTED.
 
 Implementation id: 0x52494e47 ("RING"), outside the numbers given out so far (chapter 4.8), version 1.
-Absent, and reported so by probe: PMU, SUSP, CPPC, NACL, STA, and the hypervisor fences of RFENCE.
+Absent, and reported so by probe: PMU, SUSP, CPPC, NACL and STA.
 """
 
 from __future__ import annotations
@@ -96,6 +96,11 @@ class Platform(Protocol):
 
     @property
     def hart_count(self) -> int: ...
+
+    @property
+    def hypervisor(self) -> bool:
+        """Do the harts have the H extension?"""
+        ...
 
     def machine_ids(self) -> tuple[int, int, int]:
         """mvendorid, marchid, mimpid."""
@@ -241,6 +246,13 @@ def _fence_vma_asid(platform: Platform, _hart_id: int, a: Sequence[int]) -> Answ
     return _fence(platform, a, a[4])
 
 
+def _hypervisor_fence(platform: Platform, _hart_id: int, a: Sequence[int]) -> Answer:
+    """HFENCE.GVMA or HFENCE.VVMA on other harts, of all guests or one: at least what is asked for is forgotten."""
+    if not platform.hypervisor:
+        raise _RefusedError(Error.NOT_SUPPORTED)
+    return _fence(platform, a, None)
+
+
 def _hart_start(platform: Platform, _hart_id: int, a: Sequence[int]) -> Answer:
     hart = _hart(platform, a[0])
     if platform.hart_status(hart) != HartState.STOPPED:
@@ -344,6 +356,10 @@ TABLE: tuple[Function, ...] = (
     Function(Extension.RFENCE, 0, "sbi_remote_fence_i", _fence_i),
     Function(Extension.RFENCE, 1, "sbi_remote_sfence_vma", _fence_vma),
     Function(Extension.RFENCE, 2, "sbi_remote_sfence_vma_asid", _fence_vma_asid),
+    Function(Extension.RFENCE, 3, "sbi_remote_hfence_gvma_vmid", _hypervisor_fence),
+    Function(Extension.RFENCE, 4, "sbi_remote_hfence_gvma", _hypervisor_fence),
+    Function(Extension.RFENCE, 5, "sbi_remote_hfence_vvma_asid", _hypervisor_fence),
+    Function(Extension.RFENCE, 6, "sbi_remote_hfence_vvma", _hypervisor_fence),
     Function(Extension.HSM, 0, "sbi_hart_start", _hart_start),
     Function(Extension.HSM, 1, "sbi_hart_stop", _hart_stop),
     Function(Extension.HSM, 2, "sbi_hart_get_status", _hart_get_status),

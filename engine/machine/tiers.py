@@ -20,4 +20,4 @@ class Tier(StrEnum):
 
 def native_tier(tier: Tier) -> Native | None:
     """This process's native tier; None: the reference."""
-    return None if tier == Tier.REFERENCE else native(compiles=tier == Tier.JIT)
+    return None if tier == Tier.REFERENCE else native(tier == Tier.JIT)

@@ -4,15 +4,19 @@
  * Stations are the names of the trace's levels (the schema's `levels`).
  */
 
-/** @typedef {{id: string, deprivileged: boolean, bands: string[]}} Stack */
+/**
+ * `guest`: how a guest runs, `deprivileged` (its kernel in U mode), in the hart's `virtual` modes, or `native`.
+ * @typedef {{id: string, guest: 'deprivileged' | 'virtual' | 'native', bands: string[]}} Stack
+ */
 
 /** @type {Stack[]} */
 export const STACKS = [
-  { id: 'type1-trap-and-emulate', deprivileged: true, bands: ['hypervisor', 'device_model', 'hardware'] },
-  { id: 'bare-metal', deprivileged: false, bands: ['firmware', 'hardware'] },
+  { id: 'type1-trap-and-emulate', guest: 'deprivileged', bands: ['hypervisor', 'device_model', 'hardware'] },
+  { id: 'type1-hardware-assist', guest: 'virtual', bands: ['hypervisor', 'device_model', 'hardware'] },
+  { id: 'bare-metal', guest: 'native', bands: ['firmware', 'hardware'] },
 ];
 
 /** @param {string} id @returns {Stack} a stack this page does not know is drawn as hardware only */
 export function stackOf(id) {
-  return STACKS.find((stack) => stack.id === id) ?? { id, deprivileged: false, bands: ['hardware'] };
+  return STACKS.find((stack) => stack.id === id) ?? { id, guest: 'native', bands: ['hardware'] };
 }

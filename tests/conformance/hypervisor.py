@@ -704,7 +704,8 @@ def agreed(of: Program, trap: dict[str, int]) -> dict[str, int]:
 def differences(of: Program, theirs: bytes, ours: bytes) -> list[str]:
     """What differs, the most telling first; at most a dozen sentences."""
     found = []
-    pairs = [(agreed(of, one), agreed(of, other)) for one, other in zip(traps(of, theirs), traps(of, ours), strict=False)]
+    both = zip(traps(of, theirs), traps(of, ours), strict=False)
+    pairs = [(agreed(of, one), agreed(of, other)) for one, other in both]
     for index, (one, other) in enumerate(pairs):
         unequal = {name: (hex(one[name]), hex(other[name])) for name in FIELDS if one[name] != other[name]}
         if unequal:

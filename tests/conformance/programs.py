@@ -284,11 +284,11 @@ class Body:
                 name = rng.choice(REGISTER_REGISTER)
                 self.add(f"{name} {self.register()}, {self.source()}, {self.source()}")
             case 6:
-                name, source = rng.choice(BIT_UNARY), self.source()
+                name, destination, source = rng.choice(BIT_UNARY), self.register(), self.source()
                 if name == "ctzw":  # QEMU 7.2 looks beyond the low word when that is zero
-                    self.add(f"zext.w s9, {source}")
-                    source = "s9"
-                self.add(f"{name} {self.register()}, {source}")
+                    self.add(f"zext.w {destination}, {source}")
+                    source = destination
+                self.add(f"{name} {destination}, {source}")
             case 3:
                 immediate = rng.choice((rng.randrange(-2048, 2048), rng.randrange(-4, 5), -2048, 2047))
                 self.add(f"{rng.choice(REGISTER_IMMEDIATE)} {self.register()}, {self.source()}, {immediate}")

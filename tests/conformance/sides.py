@@ -16,6 +16,7 @@ from engine.machine.bus import Bus
 from engine.machine.hart import TICK_NS, Hart
 from engine.machine.loader import inspect
 from engine.machine.memory import Memory
+from engine.machine.native.runtime import Native, native
 from engine.trace.rings import Trace
 from tests.conformance.programs import BASE
 
@@ -109,10 +110,20 @@ def run_on_reference(
     program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT
 ) -> bytes:
     """RAM after the program wrote the finisher, on one hart of our board."""
+    return _run(program, hypervisor_extension, step_limit, None)
+
+
+def run_natively(program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT) -> bytes:
+    """As `run_on_reference`, in the native tiers."""
+    return _run(program, hypervisor_extension, step_limit, native(False))
+
+
+def _run(program: Program, hypervisor_extension: bool, step_limit: int, tier: Native | None) -> bytes:
     memory = Memory(BASE, MEMORY_MIB << 20)
     owner = _Owner()
     board = Board(1, _Ram(memory), lambda: hart.clock, owner)
     hart = Hart(0, Bus(memory, board.devices), lambda: hart.clock // TICK_NS, hypervisor_extension)
+    hart.use_native(tier)
     owner.hart = hart
     board.attach([hart])
     board.load_image(inspect(program.elf(), program.name), "")

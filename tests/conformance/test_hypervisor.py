@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import pytest
 
+from engine.isa.program import Program
 from tests.conformance import hypervisor
 from tests.conformance.hypervisor import DIRECTED, MODES, differences, traps
-from tests.conformance.sides import run_on_qemu, run_on_reference
+from tests.conformance.sides import run_natively, run_on_qemu, run_on_reference
+
+NAMES = [*DIRECTED, *(f"guarded in {mode}" for mode in MODES)]
 
 
-@pytest.mark.parametrize("name", [*DIRECTED, *(f"guarded in {mode}" for mode in MODES)])
-def test_same_traps_and_memory_as_qemu(name: str) -> None:
+def program_of(name: str) -> Program:
     body = DIRECTED.get(name) or hypervisor.guarded(MODES[name.removeprefix("guarded in ")])
-    program = hypervisor.program(name, body)
+    return hypervisor.program(name, body)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_traps_and_memory_as_qemu(name: str) -> None:
+    program = program_of(name)
     theirs = run_on_qemu(program, advanced_interrupts=True, cpu=hypervisor.QEMU_CPU)
     ours = run_on_reference(program, hypervisor_extension=True)
     found = differences(program, theirs, ours)
     assert not found, "\n".join(found)
     assert len(traps(program, ours)) >= hypervisor.LEAST_TRAPS.get(name, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_traps_and_memory_natively(name: str) -> None:
+    """To the last byte of RAM."""
+    program = program_of(name)
+    assert run_natively(program, hypervisor_extension=True) == run_on_reference(program, hypervisor_extension=True)
 
 
 def test_a_difference_is_noticed() -> None:

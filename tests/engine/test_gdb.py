@@ -28,7 +28,7 @@ from engine.gdb import FIRST_CSR, PACKET_BYTES, PC, Stub, frame
 from engine.headless import GUEST, STACKS
 from engine.isa.assembler import assemble
 from engine.isa.csrs import CSR_NUMBERS
-from engine.isa.table import REGISTERS
+from engine.isa.table import FLOAT_REGISTERS, REGISTERS
 from engine.machine.loader import KERNEL_BASE, LoadedImage, inspect
 from engine.trace.export import to_object
 from tests.support.checks import ROOT
@@ -145,7 +145,7 @@ def test_every_register_is_described_once_and_can_be_read(client: Client) -> Non
     registers = ET.fromstring(text).findall(".//reg")
     names = [register.get("name") for register in registers]
     assert names[:33] == [*REGISTERS, "pc"]
-    assert names[33:65] == [f"f{number}" for number in range(32)]
+    assert names[33:65] == [*FLOAT_REGISTERS]
     assert set(names[65:]) == {*CSR_NUMBERS, "priv"}
     numbers = [int(register.get("regnum") or "") for register in registers]
     assert len(set(numbers)) == len(numbers)
@@ -398,10 +398,12 @@ def test_gdb_breaks_steps_back_and_watches_in_ringos(on: str, tmp_path: Path) ->
             "stepi", "reverse-stepi", "printf \"back at %#lx sp %#lx\\n\", $pc, $sp",
             "watch *(long *)&current", "continue", "continue", "reverse-continue", "reverse-continue",
             "reverse-continue", "printf \"again at %#lx sp %#lx\\n\", $pc, $sp",
-            "monitor traps", "info threads", "kill",
+            "monitor traps", "info threads",
+            "set $fa1 = 1.5", "set $frm = 2", "printf \"fa1 %g fcsr %d\\n\", $fa1, $fcsr", "kill",
         )  # fmt: skip
         assert process.wait(PATIENCE_SECONDS) == 130
     assert "Breakpoint 1, 0x" in said
+    assert "fa1 1.5 fcsr 64" in said
     assert "in kernel_main ()" in said
     assert re.search(r"=> 0x\w+ <kernel_main>:\t", said)
     assert re.search(r"^t6 +0x", said, re.MULTILINE)

@@ -7,7 +7,7 @@ import pytest
 from engine.machine.native import regions
 from tests.fuzz import loops, tiers
 
-COUNT = 24
+COUNT = 16
 
 
 @pytest.mark.parametrize(("name", "source"), tiers.programs(COUNT, 0), ids=lambda part: part.split("\n")[0])

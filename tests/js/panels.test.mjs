@@ -10,7 +10,7 @@ import { hexdump, moved, rowStart, sv39 } from '../../static/js/panels/hexdump.j
 import { PANEL_MESSAGES } from '../../static/js/panels/messages.js';
 import { BIN_MS, BINS, Rates } from '../../static/js/panels/rates.js';
 import { riscv } from '../../static/js/panels/riscv_mode.js';
-import { entryKind, whyUnmapped } from '../../static/js/panels/walk.js';
+import { entryKind, walkOrder, whyUnmapped } from '../../static/js/panels/walk.js';
 import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from '../../static/js/panels/scale.js';
 
 /** @param {Partial<import('../../static/js/records.js').TrapRecord>} fields */
@@ -258,6 +258,13 @@ test('assembly is taken apart by the shape of its lines', () => {
     ['lui', 'keyword'], ['t0', 'variableName'], ['%hi', 'meta'], ['j', 'keyword'], ['1b', 'labelName'],
   ]);
   assert.deepEqual(tokens(' amoswap.w.aq x31, s11, (t7)').slice(0, 3), [['amoswap.w.aq', 'keyword'], ['x31', 'variableName'], ['s11', 'variableName']]);
+});
+
+test('references of a walk in two stages are numbered in the order in which the hart makes them', () => {
+  assert.deepEqual(walkOrder(3, [3, 3, 3, 3]), { guest: [4, 8, 12], second: [1, 5, 9, 13] });
+  assert.deepEqual(walkOrder(3, [3]), { guest: [4, 5, 6], second: [1] });
+  assert.deepEqual(walkOrder(0, [3]), { guest: [], second: [1] });
+  assert.deepEqual(walkOrder(3, []), { guest: [1, 2, 3], second: [] });
 });
 
 test('a walk without a mapping says why, by the rules of Sv39', () => {

@@ -15,9 +15,10 @@ from engine.machine.memory import TABLE
 from engine.machine.mmu import Access
 from engine.machine.native import layout
 from engine.machine.native.layout import field, memory_field
-from engine.machine.traps import IllegalInstruction
+from engine.machine.native.procedures import Refused
 
-ADDEND, READ_TAG, WRITE_TAG, DATA_BYTES = layout.ADDEND, layout.READ_TAG, layout.WRITE_TAG, layout.DATA_BYTES
+ADDEND, READS, WRITES, DATA_BYTES = layout.ADDEND, layout.READS, layout.WRITES, layout.DATA_BYTES
+ENTRY_SHIFT = layout.ENTRY_SHIFT
 LAST_DATA, LAST_FETCH, EMPTY = layout.DATA_ENTRIES - 1, layout.FETCH_ENTRIES - 1, layout.EMPTY
 LAST_CONTEXT, CONTEXT_BYTES, KEY_AT = layout.CONTEXTS - 1, layout.CONTEXT_BYTES, layout.KEY_AT
 RAM, BASE, SIZE, FLAGS, DIRTY, CODE, TABLES, TABLE_COUNT, HART_COUNT, HARTS = (
@@ -26,7 +27,6 @@ RAM, BASE, SIZE, FLAGS, DIRTY, CODE, TABLES, TABLE_COUNT, HART_COUNT, HARTS = (
                  "harts_at")
 )  # fmt: skip
 STALE = field("stale")
-_REFUSED = IllegalInstruction
 
 
 def clean(h: Any) -> None:
@@ -95,7 +95,7 @@ def offset_in_ram(h: Any, physical: int) -> int:
     """Offset of a physical address, refused where there is no RAM."""
     offset: int = physical - h.peek(h.memory_at + BASE, 8)
     if offset >= h.peek(h.memory_at + SIZE, 8):
-        raise _REFUSED
+        raise Refused
     return offset
 
 
@@ -129,28 +129,20 @@ def write_entry(h: Any, address: int, entry: int) -> None:
 
 
 # -- loads, stores, fetches --------------------------------------------------------------------------
-def remember(h: Any, address: int, offset: int, tag: int) -> None:
-    """Let the page be used without asking, to read (READ_TAG) or to write (WRITE_TAG)."""
+def remember(h: Any, address: int, offset: int, table: int) -> None:
+    """Let the page be used without asking, to read (READS) or to write (WRITES)."""
     page = address & ~0xFFF
-    entry = h.tlb_at + ((address >> 12 & LAST_DATA) << 5)
-    addend = h.peek(h.memory_at + RAM, 8) + (offset & ~0xFFF) - page
-    if h.peek(entry + ADDEND, 8) != addend:
-        h.poke(entry + READ_TAG, 8, EMPTY)
-        h.poke(entry + WRITE_TAG, 8, EMPTY)
-        h.poke(entry + ADDEND, 8, addend)
-    # The same addend may be another address's: one page apart in both.
-    other = entry + (WRITE_TAG if tag == READ_TAG else READ_TAG)
-    if h.peek(other, 8) != page:
-        h.poke(other, 8, EMPTY)
-    h.poke(entry + tag, 8, page)
+    entry = h.tlb_at + table + ((address >> 12 & LAST_DATA) << ENTRY_SHIFT)
+    h.poke(entry, 8, page)
+    h.poke(entry + ADDEND, 8, h.peek(h.memory_at + RAM, 8) + (offset & ~0xFFF) - page)
 
 
 def readable(h: Any, address: int, size: int) -> int:
     """Host address of `size` bytes that the TLB does not have; from now on it has them."""
     if (address & 0xFFF) + size > 4096:
-        raise _REFUSED
+        raise Refused
     offset = offset_in_ram(h, privileged.translate(h, address, Access.LOAD))
-    remember(h, address, offset, READ_TAG)
+    remember(h, address, offset, READS)
     word: int = h.peek(h.memory_at + RAM, 8) + offset
     return word
 
@@ -163,21 +155,21 @@ def load_slow(h: Any, address: int, size: int) -> int:
 def writable(h: Any, address: int, size: int) -> int:
     """Host address where `size` bytes may be stored now; it is remembered if stores there may go on unnoticed."""
     if (address & 0xFFF) + size > 4096:
-        raise _REFUSED
+        raise Refused
     offset = offset_in_ram(h, privileged.translate(h, address, Access.STORE))
     memory = h.memory_at
     host: int = h.peek(memory + RAM, 8) + offset
     flag = h.peek(memory + FLAGS, 8) + (offset >> 12)
     flags = h.peek(flag, 1)
     if flags & ~TABLE:
-        raise _REFUSED
+        raise Refused
     h.poke(h.peek(memory + DIRTY, 8) + (offset >> 12), 1, 1)
     if flags:
         # A misaligned store may reach into two entries.
         if (h.peek(host & ~7, 8) | h.peek(host + size - 1 & ~7, 8)) & mmu.V:
             flush(h)
     else:
-        remember(h, address, offset, WRITE_TAG)
+        remember(h, address, offset, WRITES)
     return host
 
 

@@ -19,11 +19,20 @@ _WIDE = 3
 _OPS = field("ops")
 
 
-@cache
 def writes_integer(row: Row) -> bool:
     """Does the row assign to rd, an integer register?"""
+    return _assigns(row, "rd")
+
+
+def writes_float(row: Row) -> bool:
+    """Does the row assign to rd, a floating-point register?"""
+    return _assigns(row, "frd")
+
+
+@cache
+def _assigns(row: Row, name: str) -> bool:
     return any(
-        isinstance(node, ast.Name) and node.id == "rd" and isinstance(node.ctx, ast.Store)
+        isinstance(node, ast.Name) and node.id == name and isinstance(node.ctx, ast.Store)
         for statement in statements(row.semantics)
         for node in ast.walk(statement)
     )

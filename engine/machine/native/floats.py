@@ -1,10 +1,10 @@
-"""The floating-point primitives of engine.isa.table as LLVM IR: the host's own arithmetic, made to give bit for bit what
-engine.machine.floats defines.
+"""The floating-point primitives of engine.isa.table as LLVM IR: the host's own arithmetic, made to give bit for bit
+what engine.machine.floats defines.
 
-While native code runs, the host's MXCSR belongs to the guest: exceptions masked, rounding to nearest, and the flags that
-operations raised since `fcsr` was last settled. So raising a flag costs nothing. `settle` moves them into `fcsr`; that
-happens where native code comes back to Python (`entered` and `left`) and before a CSR procedure looks at `fcsr`
-(Hart.settle_floats). Nothing else can see the difference. Invariants:
+While native code runs, the host's MXCSR belongs to the guest: exceptions masked, rounding to nearest, and the flags
+that operations raised since `fcsr` was last settled. So raising a flag costs nothing. They get into `fcsr` where native
+code comes back to Python (`left`) and before a CSR procedure looks at it (`settle`, Hart.settle_floats): nobody can see
+that they come late. Invariants:
 
 - Every operation is a constrained intrinsic with strict exceptions, so LLVM neither drops nor adds nor moves one; and
   none is executed that the guest's instruction does not ask for, but those that raise exactly the flag wanted.
@@ -349,7 +349,7 @@ class FloatScope(Scope):
         return self._result(self._from_integer(self.number(args[0]).text, args[2], bits), bits)
 
     def _from_unsigned(self, args: list[ast.expr]) -> Value:
-        """An integer beyond the signed ones is halved, its last bit kept for rounding to see, and the result doubled."""
+        """An integer beyond the signed ones is halved, its last bit kept for rounding to see; the result is doubled."""
         code, word, bits = self.code, self.number(args[0]).text, int(ast.literal_eval(args[1]))
         great = code.op(f"icmp slt i64 {word}, 0")
         half = code.op(f"or i64 {code.op(f'lshr i64 {word}, 1')}, {code.op(f'and i64 {word}, 1')}")

@@ -34,9 +34,10 @@ from engine.machine.native.lowering import (
     NotLowerable,
     Value,
 )
-from engine.machine.native.procedures import DONE, RESULT, TRAPPED, Procedures
+from engine.machine.native.procedures import DONE, ILLEGAL, RESULT, TRAPPED, VIRTUAL, Procedures
 from engine.machine.privileged import SUPERVISOR
 from engine.machine.state import MAX_HOT, NO_RESERVATION
+from engine.trace.record import Cause
 
 Primitive = Callable[[list[ast.expr]], Value | None]
 #: Registers of machine mode that firmware uses at every trap.
@@ -83,10 +84,10 @@ class MachineScope(floats.FloatScope):
         """Address of the TLBs in use."""
         return load_field(self.code, "tlb_at", "ptr")
 
-    def probe(self, address: str, size: int, tag: int) -> str:
+    def probe(self, address: str, size: int, table: int) -> str:
         """Host address of `size` aligned bytes that the TLB holds; otherwise control goes to `bail`."""
         code = self.code
-        found, entry = self.lookup(address, size, tag)
+        found, entry = self.lookup(address, size, table)
         hit = code.name("hit")
         code.end(f"br i1 {found}, label %{hit}, label %{self.bail()}, !prof !0")
         code.label(hit)
@@ -99,15 +100,15 @@ class MachineScope(floats.FloatScope):
         addend = code.op(f"load i64, ptr {added}{IN_MACHINE}")
         return code.op(f"add i64 {address}, {addend}")
 
-    def lookup(self, address: str, size: int, tag: int) -> tuple[str, str]:
-        """Does the TLB hold `size` aligned bytes at an address, and in which entry?"""
+    def lookup(self, address: str, size: int, table: int) -> tuple[str, str]:
+        """Does a TLB (layout.READS or WRITES) hold `size` aligned bytes at an address, and in which entry?"""
         code = self.code
         key = code.op(f"and i64 {address}, {-4096 | size - 1}")
-        index = code.op(f"lshr i64 {address}, 7")
-        index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << 5}")
+        index = code.op(f"lshr i64 {address}, {12 - layout.ENTRY_SHIFT}")
+        index = code.op(f"and i64 {index}, {(layout.DATA_ENTRIES - 1) << layout.ENTRY_SHIFT}")
         entry = code.op(f"getelementptr i8, ptr {self.context()}, i64 {index}")
-        at = code.op(f"getelementptr i8, ptr {entry}, i64 {tag}") if tag else entry
-        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {at}{IN_MACHINE}')}, {key}"), entry
+        entry = code.op(f"getelementptr i8, ptr {entry}, i64 {table}") if table else entry
+        return code.op(f"icmp eq i64 {code.op(f'load i64, ptr {entry}{IN_MACHINE}')}, {key}"), entry
 
     def _size(self, node: ast.expr) -> int:
         size: int = ast.literal_eval(node)
@@ -126,16 +127,16 @@ class MachineScope(floats.FloatScope):
 
     def _load(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
-        return self._read(self.probe(self.number(args[0]).text, size, layout.READ_TAG), size)
+        return self._read(self.probe(self.number(args[0]).text, size, layout.READS), size)
 
     def _store(self, args: list[ast.expr]) -> None:
         size = self._size(args[1])
         address, value = self.number(args[0]).text, self.number(args[2]).text
-        self._write(self.probe(address, size, layout.WRITE_TAG), size, value)
+        self._write(self.probe(address, size, layout.WRITES), size, value)
 
     def _amo_load(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
-        return self._read(self.probe(self.number(args[0]).text, size, layout.WRITE_TAG), size)
+        return self._read(self.probe(self.number(args[0]).text, size, layout.WRITES), size)
 
     def _physical(self, host: str) -> str:
         """Any one-to-one image of the physical address does, but the reference tier shares the field."""
@@ -147,14 +148,14 @@ class MachineScope(floats.FloatScope):
 
     def _load_reserved(self, args: list[ast.expr]) -> Value:
         size = self._size(args[1])
-        host = self.probe(self.number(args[0]).text, size, layout.READ_TAG)
+        host = self.probe(self.number(args[0]).text, size, layout.READS)
         store_field(self.code, "reservation", self._physical(host))
         return self._read(host, size)
 
     def _store_conditional(self, args: list[ast.expr]) -> Value:
         code, size = self.code, self._size(args[1])
         value = self.number(args[2]).text
-        host = self.probe(self.number(args[0]).text, size, layout.WRITE_TAG)
+        host = self.probe(self.number(args[0]).text, size, layout.WRITES)
         held = code.op(f"icmp eq i64 {load_field(code, 'reservation')}, {self._physical(host)}")
         store_field(code, "reservation", str(NO_RESERVATION - (1 << 64)))
         yes, no = code.branch(held)
@@ -227,7 +228,8 @@ class HandlerScope(MachineScope):
         status = code.op(f"extractvalue {RESULT} {result}, 1")
         done = code.name("done")
         self.bailed = self.traps = True
-        cases = f"i64 {DONE}, label %{done} i64 {TRAPPED}, label %trapped"
+        labels = ((DONE, done), (TRAPPED, "trapped"), (ILLEGAL, "illegal"), (VIRTUAL, "virtual"))
+        cases = " ".join(f"i64 {status}, label %{label}" for status, label in labels)
         code.end(f"switch i64 {status}, label %bail [ {cases} ]")
         code.label(done)
         return code.op(f"extractvalue {RESULT} {result}, 0")
@@ -294,7 +296,7 @@ class HandlerScope(MachineScope):
         code, size = self.code, self._size(args[1])
         address = self.number(args[0]).text
         place = code.allocate()
-        found, entry = self.lookup(address, size, layout.READ_TAG)
+        found, entry = self.lookup(address, size, layout.READS)
         hit, miss = code.branch(found, likely=True)
         done = code.name("loaded")
         code.label(miss)
@@ -309,7 +311,7 @@ class HandlerScope(MachineScope):
     def _store(self, args: list[ast.expr]) -> None:
         code, size = self.code, self._size(args[1])
         address, value = self.number(args[0]).text, self.number(args[2]).text
-        found, entry = self.lookup(address, size, layout.WRITE_TAG)
+        found, entry = self.lookup(address, size, layout.WRITES)
         hit, miss = code.branch(found, likely=True)
         done = code.name("stored")
         code.label(miss)
@@ -320,11 +322,11 @@ class HandlerScope(MachineScope):
         self._write(self.translated(address, entry), size, value)
         code.label(done)
 
-    def probe(self, address: str, size: int, tag: int) -> str:
+    def probe(self, address: str, size: int, table: int) -> str:
         """As a region's, for atomics; but a miss is looked up here."""
         code = self.code
         place = code.allocate()
-        found, entry = self.lookup(address, size, tag)
+        found, entry = self.lookup(address, size, table)
         hit, miss = code.branch(found, likely=True)
         done = code.name("found")
         code.label(miss)
@@ -334,9 +336,9 @@ class HandlerScope(MachineScope):
         code.label(misaligned)
         code.end(f"br label %{self.bail()}")
         code.label(aligned)
-        function = access.readable if tag == layout.READ_TAG else access.writable
+        function = access.readable if table == layout.READS else access.writable
         code.do(f"store i64 {self.procedure(PROCEDURES.need(function), address, str(size))}, ptr {place}")
-        if tag == layout.WRITE_TAG:
+        if table == layout.WRITES:
             self._attend()
         code.end(f"br label %{done}")
         code.label(hit)
@@ -519,8 +521,9 @@ def handler(row: Row) -> str | None:
             code.label(on)
         follow(code, following)
     if scope.traps:
-        code.label("trapped")
-        tail(code, "@trap", "%op", "%budget")
+        for label, function in (("trapped", "@trap"), ("illegal", "@illegal"), ("virtual", "@virtual")):
+            code.label(label)
+            tail(code, function, "%op", "%budget")
     if scope.bailed:
         code.label("bail")
         tail(code, "@slow", "%op", "%budget")
@@ -571,6 +574,12 @@ def _far() -> str:
     code.label(again)
     tail(code, "@far", "%op", "%budget")
     code.label(unknown)
+    raised = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {TRAPPED}")
+    left = code.op("icmp ne i64 %budget, 0")
+    trapped, absent = code.branch(code.op(f"and i1 {raised}, {left}"))
+    code.label(trapped)
+    tail(code, "@trap_at_pc", "%op", "%budget")
+    code.label(absent)
     store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
@@ -639,6 +648,33 @@ def _trap() -> str:
     """Take the trap in `trap_cause` and `trap_value` at `operation`; leave it to Python where that has to do it."""
     code = Code()
     store_field(code, "pc", program_counter(code, "%op"))
+    tail(code, "@trap_at_pc", "%op", "%budget")
+    return code.text(f"define i64 @trap({ARGUMENTS}) #1")
+
+
+def _encoding_trap(name: str, cause: Cause) -> str:
+    """Take a trap whose value is the encoding of the instruction at `operation`."""
+    code = Code()
+    begin, offset = _within_page(code, "%op")
+    content = code.op(f"getelementptr i8, ptr {begin}, i64 {layout.CONTENT_AT}")
+    at = code.op(f"lshr i64 {offset}, 3")
+    # What goes over the page's end is for somebody who can look there.
+    inside, over = code.branch(code.op(f"icmp ule i64 {at}, 4092"), likely=True)
+    code.label(over)
+    tail(code, "@slow", "%op", "%budget")
+    code.label(inside)
+    at = code.op(f"getelementptr i8, ptr {content}, i64 {at}")
+    word = code.op(f"load i32, ptr {at}, align 2")
+    wide = code.op(f"icmp eq i32 {code.op(f'and i32 {word}, 3')}, 3")
+    word = code.op(f"select i1 {wide}, i32 {word}, i32 {code.op(f'and i32 {word}, 65535')}")
+    store_field(code, "trap_cause", str(int(cause)))
+    store_field(code, "trap_value", code.op(f"zext i32 {word} to i64"))
+    tail(code, "@trap", "%op", "%budget")
+    return code.text(f"define internal i64 @{name}({ARGUMENTS}) #1")
+
+
+def _trap_at_pc() -> str:
+    code = Code()
     before, unretired = code.op(f"sub i64 {load_field(code, 'limit')}, %budget"), load_field(code, "unretired")
     store_field(code, "steps", code.op(f"add i64 {before}, 1"))
     store_field(code, "unretired", code.op(f"add i64 {unretired}, 1"))
@@ -657,8 +693,8 @@ def _trap() -> str:
     code.label(refused)
     store_field(code, "steps", before)
     store_field(code, "unretired", unretired)
-    code.end(f"ret i64 {layout.SLOW}")
-    return code.text(f"define i64 @trap({ARGUMENTS}) #1")
+    code.end(f"ret i64 {layout.TRAP}")
+    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #1")
 
 
 def _csr_tables() -> str:
@@ -713,7 +749,9 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _trap(), _attend(), _attend_far(), _csr_tables(), _use_context(),
+        *filter(None, native.values()), _trap(), _trap_at_pc(),
+        _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
+        _attend(), _attend_far(), _csr_tables(), _use_context(),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",

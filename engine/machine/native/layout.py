@@ -12,9 +12,9 @@ often it was reached by a jump backwards. An instruction that ends in the next p
 for what followed it last there are the halfword there (plus 1 << 16, so that 0 is none) and the handler.
 
 A *context* is what a hart may use without walking tables while privilege, satp and their like stay as they
-are: a data TLB (read tag, write tag, what to add for a host address), a fetch TLB (tag, code page), and the six
-words that name the situation. A tag is the page's virtual address; no address matches EMPTY. Both TLBs are
-direct-mapped. A context whose bit in the hart's `stale` is set has to be emptied before it is used.
+are: a TLB for loads and one for stores (tag, what to add for a host address), so that a copy does not displace what it
+reads by what it writes; a fetch TLB (tag, code page); and the six words that name the situation. A tag is the page's
+virtual address; no address matches EMPTY. All are direct-mapped. A context whose bit in the hart's `stale` is set has to be emptied before it is used.
 """
 
 from __future__ import annotations
@@ -41,18 +41,19 @@ STRADDLE_AT = HEAT_AT + SLOTS * 2
 CODE_PAGE_BYTES = STRADDLE_AT + 960
 
 EMPTY = (1 << 64) - 1
-DATA_ENTRIES, DATA_ENTRY_BYTES = 256, 32
-READ_TAG, WRITE_TAG, ADDEND = 0, 8, 16
+DATA_ENTRIES, ENTRY_SHIFT = 256, 4
+READS, WRITES, ADDEND = 0, DATA_ENTRIES << ENTRY_SHIFT, 8
 FETCH_ENTRIES, FETCH_ENTRY_BYTES = 128, 16
-DATA_BYTES = DATA_ENTRIES * DATA_ENTRY_BYTES
+DATA_BYTES = 2 * WRITES
 KEY_AT = DATA_BYTES + FETCH_ENTRIES * FETCH_ENTRY_BYTES
 KEY_WORDS = 6
 CONTEXT_BYTES = KEY_AT + 64
 CONTEXTS = 16
 
 #: Why native code came back. LIMIT: `limit` is reached, or somebody has to look at interrupts. SLOW: the
-#: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet.
-LIMIT, SLOW, FETCH = range(3)
+#: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet. TRAP: the instruction at pc
+#: raised the trap in `trap_cause` and `trap_value`, which is somebody else's to take.
+LIMIT, SLOW, FETCH, TRAP = range(4)
 
 
 def field(name: str) -> int:

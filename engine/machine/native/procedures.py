@@ -7,9 +7,10 @@ engine.machine.hart say so in their docstrings), and mean here what they mean th
     h.field               a field of HartState         h.name(...)    another such function, or a primitive
     NAME, Class.NAME      constants, read once from the function's module
     raise Trap(c, v)      the caller returns at once; cause and value stand in `trap_cause`, `trap_value`
-    raise anything else   REFUSED: nothing may have been changed before it; the reference tier does it again
+    raise IllegalInstruction, VirtualInstruction    the caller returns at once: ILLEGAL, VIRTUAL
+    raise Refused         REFUSED: nothing may have been changed before it; Python does it all
 
-A native procedure returns its result and how it ended: DONE, TRAPPED or REFUSED.
+A native procedure returns its result and how it ended.
 """
 
 from __future__ import annotations
@@ -36,13 +37,18 @@ from engine.machine.native.lowering import (
 )
 from engine.machine.state import HartState
 
-DONE, TRAPPED, REFUSED = range(3)
+DONE, TRAPPED, REFUSED, ILLEGAL, VIRTUAL = range(5)
+_RAISED = {"Refused": REFUSED, "IllegalInstruction": ILLEGAL, "VirtualInstruction": VIRTUAL}
 RESULT = "{ i64, i64 }"
 _FIELDS: dict[str, str] = {
     name: f"i{8 * size}" for name, *_ in HartState._fields_ if (size := getattr(HartState, name).size) <= 8
 }
 #: A primitive of procedures: writes its code and returns its value, if it has one.
 Primitive = Callable[["ProcedureScope", list[str]], Value | None]
+
+
+class Refused(Exception):  # noqa: N818 (a fact about a case)
+    """Only Python can do this."""
 
 
 class Procedures:
@@ -196,8 +202,8 @@ class ProcedureScope(Scope):
                 for name, part in (("trap_cause", cause), ("trap_value", value)):
                     self._assign(ast.Attribute(ast.Name(self.hart, ast.Load()), name, ast.Store()), self.number(part))
                 self._return("0", TRAPPED)
-            case ast.Raise():
-                self._return("0", REFUSED)
+            case ast.Raise(exc=ast.Name(id=name)) if name in _RAISED:
+                self._return("0", _RAISED[name])
             case ast.While(test=test, body=body, orelse=[]):
                 again, done = code.name("again"), code.name("done")
                 code.label(again)

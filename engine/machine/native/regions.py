@@ -26,9 +26,9 @@ import numpy.typing as npt
 
 from engine.isa.decoder import decode, length_of
 from engine.isa.formats import Row
-from engine.isa.table import uses_floats
 from engine.machine.memory import PAGE
 from engine.machine.native import layout
+from engine.machine.native.decoder import writes_float, writes_integer
 from engine.machine.native.handlers import ARGUMENTS, MachineScope, store_field, tail
 from engine.machine.native.lowering import (
     IN_MACHINE,
@@ -131,13 +131,11 @@ def flow_of(row: Row) -> Flow:
 
 
 def _lowerable(row: Row) -> bool:
-    if uses_floats(row):
-        return False
     names = {*(piece.field for piece in row.pieces), *row.implied}
     scope = RegionScope(Code(), lambda: "", lambda _target: None)
     try:
         scope.begin(Instruction(0, row, dict.fromkeys(names, 8)))
-        scope.run(statements(row.semantics))
+        scope.lower(row)
     except NotLowerable:
         return False
     return True
@@ -259,11 +257,13 @@ class _Graph:
 
 def _written(instruction: Instruction) -> list[str]:
     number = instruction.operands.get("rd", 0)
-    return [_variable("x_words", number)] if number else []
+    if writes_integer(instruction.row):
+        return [_variable("x_words", number)] if number else []
+    return [_variable("f_words", number)] if writes_float(instruction.row) else []
 
 
-def _variable(words: str, number: int) -> str:
-    """The variable that stands for a register in a region: it is called by its place in the state."""
+def _variable(words: str, number: int = 0) -> str:
+    """The variable that stands for a word of the state in a region: it is called by its place."""
     return f"%r{layout.field(words) + 8 * number}"
 
 
@@ -301,24 +301,36 @@ class RegionScope(MachineScope):
             number = operands[name]
             if number == 0:
                 return Value("0", UNSIGNED)
-            return Value(self.code.op(f"load i64, ptr {self._place(number)}"), UNSIGNED)
-        if name in ("imm", "shamt") and name in operands:
+            return Value(self._value(_variable("x_words", number)), UNSIGNED)
+        if name in ("imm", "shamt", "rm") and name in operands:
             return Value(constant(operands[name]).text, SIGNED if name == "imm" else UNSIGNED)
-        raise NotLowerable(name)
+        return super().read(name)
 
     def write(self, name: str, value: Value) -> bool:
         if name != "rd":
-            return False
+            return super().write(name, value)
         if number := self.instruction.operands["rd"]:
-            place = self._place(number)
-            self.code.do(f"store i64 {value.text}, ptr {place}")
-            self.written.add(place)
+            self._assign(_variable("x_words", number), value.text)
         return True
 
-    def _place(self, number: int) -> str:
-        place = _variable("x_words", number)
-        self.used.add(place)
-        return place
+    def read_float(self, name: str) -> str:
+        return self._value(_variable("f_words", self.instruction.operands[name]))
+
+    def write_float(self, value: str) -> None:
+        self._assign(_variable("f_words", self.instruction.operands["rd"]), value)
+
+    def state(self, name: str) -> str:
+        """No instruction of a region changes any field that is asked for: those that do are for the interpreter."""
+        return self._value(_variable(name))
+
+    def _value(self, variable: str) -> str:
+        self.used.add(variable)
+        return self.code.op(f"load i64, ptr {variable}")
+
+    def _assign(self, variable: str, value: str) -> None:
+        self.used.add(variable)
+        self.written.add(variable)
+        self.code.do(f"store i64 {value}, ptr {variable}")
 
     def run(self, body: tuple[ast.stmt, ...] | list[ast.stmt]) -> None:
         super().run(body)
@@ -397,7 +409,7 @@ class _Writer:
                 self._go(instruction.slot)
                 return
             self.scope.begin(instruction)
-            self.scope.run(statements(instruction.row.semantics))
+            self.scope.lower(instruction.row)
             self._done += 1
         if code.open:
             self._go(block.last.following)

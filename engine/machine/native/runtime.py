@@ -106,7 +106,7 @@ def _interpreter() -> Interpreter:
 
 
 @cache
-def native(compiles: bool = True) -> Native:
+def native(compiles: bool) -> Native:
     """What a process has once of each native tier."""
     return Native(compiles)
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from engine.machine import privileged
+from engine.machine.native.procedures import Refused
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import NO_TIME
-from engine.machine.traps import TRAP_LOOP, IllegalInstruction
+from engine.machine.traps import TRAP_LOOP
 from engine.trace.record import INTERRUPT_BIT, PATH_IDS, RECORD, Action, Cause, Disposition, Kind, Level
 
 RECORD_BYTES = RECORD.itemsize
@@ -26,7 +27,6 @@ TIME, POSITION, PC, VALUE, A, B, EXECUTED, COST, INSTRUCTION, IDS, KIND, CAUSE, 
 )  # fmt: skip
 TICK_NS = 100
 MASK32 = 0xFFFFFFFF
-_REFUSED = IllegalInstruction
 #: Path of a trap that the hardware delivers, by where it came from and where it went.
 USER_TO_KERNEL, KERNEL_TO_KERNEL, USER_TO_FIRMWARE, KERNEL_TO_FIRMWARE, WITHIN_FIRMWARE = (
     PATH_IDS[(begin, Level.HARDWARE, end)]
@@ -52,7 +52,7 @@ def retired(h: Any) -> int:
 def time_ticks(h: Any) -> int:
     """mtime."""
     if h.time_started == NO_TIME:
-        raise _REFUSED
+        raise Refused
     ticks: int = (h.clock - h.time_started) // TICK_NS + h.time_offset
     return ticks
 
@@ -88,12 +88,12 @@ def take_trap(h: Any, cause: int, value: int, interrupt: bool) -> None:
     """Take a trap at h.pc; `steps` and `unretired` count it already."""
     to = privileged.trap_target(h, cause, interrupt)
     if h.record_count >= h.record_limit or (to == MACHINE and h.monitored):
-        raise _REFUSED
+        raise Refused
     if not interrupt:
         if h.streak_at != h.retired:
             h.streak_length = 0
         if h.streak_length + 1 >= TRAP_LOOP:
-            raise _REFUSED
+            raise Refused
         if h.streak_length == 0:
             h.streak_at = h.retired
             h.streak_cause = cause

@@ -139,7 +139,7 @@ export class Inspector {
     const memory = figure(app.t('figure.memory'));
     const instructions = figure(app.t('figure.instructions'));
     const traps = figure(app.t('figure.traps-total'));
-    const exits = stackOf(host?.stack ?? '').deprivileged ? figure(app.t('figure.exits-total')) : null;
+    const exits = stackOf(host?.stack ?? '').guest !== 'native' ? figure(app.t('figure.exits-total')) : null;
     const rate = figure(app.t('figure.exits-wall'));
     const virtual = figure(app.t('figure.exits-virtual'));
     rate.element.title = app.t('figure.exits-wall.tip');

@@ -61,7 +61,7 @@ export class Palette {
       section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
       section(app, 'palette-stacks', app.t('palette.stacks'), ...STACKS.map((stack) => this.item(
         { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}.short`), app.t(`stack.${stack.id}.detail`),
-        stack.deprivileged ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
+        stack.guest !== 'native' ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
       ))),
       section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
         h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),

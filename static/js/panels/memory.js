@@ -1,10 +1,11 @@
 /**
  * The Memory panel: bytes of a guest at a virtual or physical address, and how that address is translated: the guest's own
- * Sv39 walk beside the walk that the hart really does over the shadow tables, every memory reference numbered and counted.
+ * Sv39 walk beside what the hart really does: the walk over the shadow tables, or under hardware assist the second stage of
+ * each of the guest's references. Every memory reference is numbered and counted.
  * @typedef {import('../app.js').App} App
  * @typedef {import('./format.js').Word} Word
  * @typedef {import('./walk.js').Step} Step
- * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], hpa: Word | null, references: {guest: number, shadow: number}}} Walk
+ * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], second: Step[][], hpa: Word | null, references: {guest: number, shadow: number, second: number}}} Walk
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { hex, hexWord, parseAddress, word } from './format.js';
@@ -12,7 +13,8 @@ import { hexdump, moved, ROW_BYTES, rowStart, sv39 } from './hexdump.js';
 import { takeWanted } from './links.js';
 import { button, guestPicker, stateLine, Undoing, vcpuPicker } from './parts.js';
 import { poller } from './poller.js';
-import { entryKind, whyUnmapped } from './walk.js';
+import { stackOf } from '../stacks.js';
+import { entryKind, walkOrder, whyUnmapped } from './walk.js';
 
 const EVERY_MS = 250;
 const ROW_PX = 20;
@@ -127,12 +129,12 @@ export function mountMemory(root, app) {
   /** @param {string} flags */
   const flagWords = (flags) => [...new Set(flags.toLowerCase().replace(/[^vrwxugad]/g, ''))].map((flag) => app.t(`memory.flag.${flag}`)).join(', ');
 
-  /** @param {Step[]} steps @param {number} from number of the first reference */
-  const stepList = (steps, from) => h('ol.walk-steps', {}, ...steps.map((step, index) => h('li', {
+  /** @param {Step[]} steps @param {(index: number) => number} numbered the number of each reference, in the order of the walk */
+  const stepList = (steps, numbered) => h('ol.walk-steps', {}, ...steps.map((step, index) => h('li', {
     class: step.leaf ? 'leaf' : null,
-    title: app.t('memory.walk.step', { number: from + index, level: step.level, index: step.index, table: hex(step.table) }),
+    title: app.t('memory.walk.step', { number: numbered(index), level: step.level, index: step.index, table: hex(step.table) }),
   },
-  h('span.walk-number', {}, String(from + index)),
+  h('span.walk-number', {}, String(numbered(index))),
   h('span.walk-place', {}, app.t('memory.walk.level', { level: step.level }), h('span.dim', {}, ` · ${app.t('memory.walk.entry', { index: step.index })}`)),
   h('span.walk-kind', {}, app.t(`memory.walk.${entryKind(step)}`)),
   h('code.walk-pte', {}, h('span.dim', {}, `${hex(step.address)}: `), hex(step.pte)),
@@ -142,11 +144,23 @@ export function mountMemory(root, app) {
   const addressBox = (title, value, group) => h('div.walk-address', { 'data-group': group ?? null }, h('span', {}, title),
     h('code', {}, value === null ? app.t('memory.walk.unmapped') : hexWord(value)));
 
+  /**
+   * The second stage of each of the guest's references and of the page in the end.
+   * @param {Walk} now @param {ReturnType<typeof walkOrder>} order @param {(count: number) => HTMLElement} references
+   */
+  const secondStage = (now, order, references) => [
+    h('h3', {}, app.t('memory.walk.second'), ' ', references(now.references.second)),
+    ...now.second.length > 0 ? now.second.flatMap((stage, index) => [
+      h('h4', {}, index < now.guest.length ? app.t('memory.walk.second.table', { number: order.guest[index] }) : app.t('memory.walk.second.page')),
+      stepList(stage, (step) => order.second[index] + step)]) : [h('p.dim', {}, app.t('memory.walk.nosecond'))],
+  ];
+
   /** @param {Walk} now */
   function showWalk(now) {
     const parts = sv39(now.gva);
     const guest = app.guest === null ? undefined : app.store.guest(app.guest);
-    const bareMetal = guest !== undefined && app.store.host(guest.host)?.stack === 'bare-metal';
+    const kind = stackOf((guest && app.store.host(guest.host)?.stack) ?? '').guest;
+    const order = walkOrder(now.guest.length, now.second.map((stage) => stage.length));
     const references = (/** @type {number} */ count) => h('span.walk-count', {}, app.t('memory.walk.references', { count }));
     setAttribute(walk, 'aria-label', app.t('memory.walk', { address: hex(now.gva) }));
     walk.replaceChildren(
@@ -155,12 +169,13 @@ export function mountMemory(root, app) {
           h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3)))),
       h('section', {}, addressBox(app.t('memory.walk.gpa'), now.gpa, 'kernel'),
         h('h3', {}, app.t('memory.walk.guest'), ' ', references(now.references.guest)),
-        now.guest.length > 0 ? stepList(now.guest, 1) : now.gpa !== null && h('p.dim', {}, app.t('memory.walk.bare')),
+        now.guest.length > 0 ? stepList(now.guest, (index) => order.guest[index]) : now.gpa !== null && h('p.dim', {}, app.t('memory.walk.bare')),
         now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`))),
       h('section', {}, addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor'),
-        h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
-        now.shadow.length > 0 ? stepList(now.shadow, 1)
-          : h('p.dim', {}, app.t(bareMetal ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))),
+        ...kind === 'virtual' ? secondStage(now, order, references) : [
+          h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
+          now.shadow.length > 0 ? stepList(now.shadow, (index) => index + 1)
+            : h('p.dim', {}, app.t(kind === 'native' ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))]),
     );
   }
 

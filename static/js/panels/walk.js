@@ -31,3 +31,22 @@ export function whyUnmapped(steps, gva) {
   if (entryKind(last) === 'leaf') return 'misaligned';
   return last.level === 0 ? 'deep' : 'outside';
 }
+
+/**
+ * The order of a walk's references: before each of the guest's comes the second stage that finds it, if there is one.
+ * @param {number} guest how many references the guest's own walk has
+ * @param {number[]} stages how many each second stage has; the last leads to the page
+ * @returns {{guest: number[], second: number[]}} the number, from 1, of each of the guest's and of each stage's first
+ */
+export function walkOrder(guest, stages) {
+  const order = { guest: /** @type {number[]} */ ([]), second: /** @type {number[]} */ ([]) };
+  let next = 1;
+  for (let index = 0; index < Math.max(guest, stages.length); index += 1) {
+    if (index < stages.length) {
+      order.second.push(next);
+      next += stages[index];
+    }
+    if (index < guest) order.guest.push(next++);
+  }
+  return order;
+}

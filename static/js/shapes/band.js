@@ -16,9 +16,8 @@ const GROUPS = {
 /** The key of a band's title. @param {import('../app.js').App} app @param {Box} box */
 function titleKey(app, box) {
   const stack = stackOf(app.store.host(box.host)?.stack ?? '');
-  if (box.station === 'kernel' && stack.deprivileged) return 'band.kernel_deprivileged';
-  if (box.station === 'kernel') return 'band.kernel';
-  if (box.station === 'user') return stack.deprivileged ? 'band.guest_user' : 'band.user';
+  if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
+  if (box.station === 'user') return { deprivileged: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
   return `band.${box.station}`;
 }
 
@@ -29,7 +28,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && stackOf(app.store.host(box.host)?.stack ?? '').deprivileged;
+    const dashed = box.station === 'kernel' && stackOf(app.store.host(box.host)?.stack ?? '').guest === 'deprivileged';
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;

@@ -18,6 +18,7 @@ from tests.support.virtio_driver import RAM, Driver
 
 STACKS = ("bare-metal", "type1-trap-and-emulate")
 BLOCK, NET, RNG, CONSOLE = (0x10001000 + 0x1000 * slot for slot in range(4))
+UART = 0x10000000
 MIB = 1 << 20
 #: Where the test's driver keeps its queues, above anything that the guests use.
 QUEUES = RAM + 3 * MIB
@@ -85,13 +86,13 @@ second: .byte 'b'
 class Machine:
     """A guest alone on a host, and the test as its driver: registers and RAM of its board."""
 
-    def __init__(self, stack: str, source: str, disk: bytes | None = None, arguments: str = "") -> None:
+    def __init__(self, stack: str, source: str, disk: bytes | None = None) -> None:
         self.shown = bytearray()
         self.sent: list[bytes] = []
         self.host = Host(1, 1, 64, stack, Trace(), self._print, lambda _guest, frame: self.sent.append(frame))
         self.program = assemble(source)
         image = dataclasses.replace(inspect(self.program.elf(), "guest"), disk=disk)
-        self.host.add_guest(7, image, 1, 4, arguments)
+        self.host.add_guest(7, image, 1, 4, "")
         self.host.run(2000)
 
     def _print(self, _guest: int, data: bytes) -> None:
@@ -141,12 +142,12 @@ def _code(text: str) -> bytes:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_every_board_has_a_card_and_random_numbers(stack: str) -> None:
+def test_every_board_has_a_card_random_numbers_and_a_console_and_some_a_disk(stack: str) -> None:
     machine = Machine(stack, IDLE)
-    assert [machine.read(0x10001008 + 0x1000 * slot, 4) for slot in range(8)] == [0, 1, 4, 0, 0, 0, 0, 0]
+    assert [machine.read(0x10001008 + 0x1000 * slot, 4) for slot in range(8)] == [0, 1, 4, 3, 0, 0, 0, 0]
     assert bytes(machine.read(NET + 0x100 + at, 1) for at in range(6)) == mac_address(7)
-    machine = Machine(stack, IDLE, disk=bytes(1024), arguments="console=hvc0 root=/dev/vda")
-    assert [machine.read(0x10001008 + 0x1000 * slot, 4) for slot in range(4)] == [2, 1, 4, 3]
+    machine = Machine(stack, IDLE, disk=bytes(1024))
+    assert machine.read(BLOCK + 8, 4) == 2
     assert machine.read(BLOCK + 0x100, 8) == 2
 
 
@@ -197,19 +198,31 @@ def test_a_disk_keeps_what_was_written_over_reboots(stack: str) -> None:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_typing_goes_to_the_virtio_console_once_its_driver_runs(stack: str) -> None:
-    machine = Machine(stack, IDLE, arguments="console=hvc0")
-    assert machine.guest.receive(b"early") == 5
-    assert machine.guest.board.uart.take(16) == b"early"
+def test_typing_goes_to_the_console_that_spoke_last(stack: str) -> None:
+    machine = Machine(stack, IDLE)
+    board = machine.guest.board
     driver = machine.driver(CONSOLE, 2)
-    at = driver.room(16)
-    driver.queues[0].offer([(at, 16, True)])
+    typed, printed = driver.room(16), driver.room(16)
+    driver.queues[0].offer([(typed, 16, True)])
     driver.kick(0)
-    machine.guest.receive(b"late")
-    assert machine.load(at, 4) == b"late"
-    driver.queues[1].offer([(at, 4, False)])
+    machine.guest.receive(b"login")
+    assert board.uart.take(16) == b"login", "a driver that has said nothing is not listened to"
+    machine.store(printed, b"hvc0 # ")
+    driver.queues[1].offer([(printed, 7, False)])
     driver.kick(1)
-    assert machine.shown == b"late"
+    state = machine.host.save()
+    machine.guest.receive(b"ls")
+    assert machine.load(typed, 3) == b"ls\0"
+    machine.write(UART, 1, ord("$"))
+    machine.guest.receive(b"pwd")
+    assert board.uart.take(16) == b"pwd"
+    assert machine.shown == b"hvc0 # $"
+    machine.host.load(state)
+    machine.guest.receive(b"id")
+    assert machine.load(typed, 3) == b"id\0"
+    machine.host.power(7, "reset")
+    machine.guest.receive(b"again")
+    assert machine.guest.board.uart.take(16) == b"again"
 
 
 @pytest.mark.parametrize("stack", STACKS)

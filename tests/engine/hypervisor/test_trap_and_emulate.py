@@ -11,43 +11,14 @@ from engine.guests import load_image
 from engine.hypervisor.costs import PATH_CYCLES, crossings
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
-from engine.isa.assembler import assemble
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE, inspect
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, RecordedWalk
 from engine.machine.traps import Trap
 from engine.trace.record import PATHS, Action, Disposition, Kind, Level
-from engine.trace.rings import Trace
+from tests.support.machine import ASSISTED, BARE, PROGRAMS, VM, WORK, Machine, program
 from tests.support.qemu import run_qemu
-
-PROGRAMS = Path(__file__).parent / "programs"
-VM, BARE = "type1-trap-and-emulate", "bare-metal"
-WORK = "run=work compute 3;work syscall 5;work pagefault 5;work switch 5;work io 5;poweroff 3"
-
-
-class Machine:
-    """One guest on one host, with its trace and what it printed."""
-
-    def __init__(
-        self, image: bytes, stack: str, *, harts: int = 1, vcpus: int = 1, arguments: str = ""
-    ) -> None:
-        self.trace = Trace(capacity=1 << 16)
-        self.output = b""
-        self.host = Host(1, harts, 64, stack, self.trace, self._console)
-        self.host.add_guest(1, inspect(image, "guest"), vcpus, 16, arguments)
-        self.guest = self.host.guests[1]
-
-    def _console(self, _guest: int, data: bytes) -> None:
-        self.output += data
-
-    def run(self, steps: int = 3_000_000, slice_steps: int = 100_000) -> None:
-        while steps > 0 and (done := self.host.run(min(slice_steps, steps))):
-            steps -= done
-
-
-def program(source: str) -> bytes:
-    return assemble(source, "test").elf()
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +28,9 @@ def worked() -> Machine:
     return machine
 
 
-@pytest.mark.parametrize(("stack", "harts"), [(BARE, 2), (VM, 1), (VM, 2), (VM, 3)])
+@pytest.mark.parametrize(
+    ("stack", "harts"), [(BARE, 2), *((stack, harts) for stack in (VM, ASSISTED) for harts in (1, 2, 3))]
+)
 def test_two_harts_share_memory_and_interrupt_each_other(stack: str, harts: int, tmp_path: Path) -> None:
     image = program((PROGRAMS / "two_harts.s").read_text())
     (tmp_path / "kernel").write_bytes(image)

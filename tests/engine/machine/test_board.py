@@ -9,8 +9,8 @@ import pytest
 from engine.commands import LabError
 from engine.hypervisor.host import Host
 from engine.machine import fdt
-from engine.machine.privileged import MACHINE, SUPERVISOR
 from engine.machine.loader import LoadedImage, inspect, with_firmware, with_initrd
+from engine.machine.privileged import MACHINE, SUPERVISOR
 from engine.trace.rings import Trace
 
 MIB = 1 << 20
@@ -39,7 +39,7 @@ def _chosen(host: Host) -> tuple[int, fdt.Node]:
     return at, node
 
 
-@pytest.mark.parametrize("stack", ["bare-metal", "type1-trap-and-emulate"])
+@pytest.mark.parametrize("stack", ["bare-metal", "type1-trap-and-emulate", "type1-hardware-assist"])
 @pytest.mark.parametrize("size", [1, 4096, MIB + 1])
 def test_the_initial_ram_disk_lies_between_kernel_and_device_tree(stack: str, size: int) -> None:
     content = bytes(index & 0xFF for index in range(size))

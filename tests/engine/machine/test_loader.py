@@ -243,7 +243,7 @@ def test_what_cannot_be_combined_is_refused() -> None:
         (Elf(ident=b"\x7fELF\2\2\1" + bytes(9)), "elf-endianness", "little-endian"),
         (Elf(machine=62), "elf-machine", "x86-64"),
         (Elf(machine=999), "elf-machine", "e_machine 999"),
-        (Elf(flags=0xD), "elf-extensions", r"lacks: F/D, E\. .*-march=rv64ima"),
+        (Elf(flags=0xF), "elf-extensions", r"lacks: Q, E\. .*-march=rv64gc -mabi=lp64d"),
         (Elf(kind=3), "elf-type", "-no-pie"),
         (Elf(kind=1), "elf-type", "ET_REL"),
         (Elf(header_types=(3,)), "elf-dynamic", "dynamically linked"),

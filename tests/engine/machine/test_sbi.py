@@ -21,8 +21,9 @@ RAM, RAM_SIZE = 0x80000000, 0x10000
 class Machine:
     """A `sbi.Platform` that writes down what it is asked. Hart 0 runs, the others are stopped."""
 
-    def __init__(self, harts: int = 4) -> None:
+    def __init__(self, harts: int = 4, hypervisor: bool = True) -> None:
         self.hart_count = harts
+        self.hypervisor = hypervisor
         self.calls: list[tuple[object, ...]] = []
         self.states = [HartState.STARTED] + [HartState.STOPPED] * (harts - 1)
         self.memory = bytearray(range(256)) * (RAM_SIZE // 256)
@@ -118,7 +119,7 @@ def test_base() -> None:
 
 
 @pytest.mark.parametrize(
-    ("extension", "function"), [(0x10, 7), (0x735049, 1), (0x52464E43, 3), (0x3, 0), (0x504D55, 0)]
+    ("extension", "function"), [(0x10, 7), (0x735049, 1), (0x52464E43, 7), (0x3, 0), (0x504D55, 0)]
 )
 def test_unknown_calls(extension: int, function: int) -> None:
     assert _call(Machine(), extension, function) == (Error.NOT_SUPPORTED, 0)
@@ -169,6 +170,15 @@ def test_fence_ranges() -> None:
     ]  # fmt: skip
     assert [call[4] for call in machine.calls] == [None] * 4 + [9]
     assert _call(machine, Extension.RFENCE, 1, 1, 0, MASK64, 2) == (Error.INVALID_ADDRESS, 0)
+
+
+@pytest.mark.parametrize("function", [3, 4, 5, 6])
+def test_hypervisor_fences_need_the_extension(function: int) -> None:
+    assert _call(Machine(), Extension.RFENCE, function, 1, 0, 0x1000, 0x1000, 9) == (0, 0)
+    assert _call(Machine(), Extension.RFENCE, function, 1, 9) == (Error.INVALID_PARAM, 0)
+    without = Machine(hypervisor=False)
+    assert _call(without, Extension.RFENCE, function, 1, 0) == (Error.NOT_SUPPORTED, 0)
+    assert without.calls == []
 
 
 def test_harts_start_and_stop() -> None:
@@ -282,6 +292,8 @@ def _opensbi_calls() -> list[Sequence[int]]:
     add(Extension.RFENCE, 0, 1, 0)
     add(Extension.RFENCE, 1, 1, 0, 0, 0)
     add(Extension.RFENCE, 2, 1, 0, 0x1000, 0x1000, 3)
+    for function in (3, 4, 5, 6):
+        add(Extension.RFENCE, function, 1, 0, 0x1000, 0x1000, 3)
     add(Extension.RFENCE, 7)
     add(Extension.HSM, 2, 0)
     add(Extension.HSM, 2, 1)
