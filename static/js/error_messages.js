@@ -90,6 +90,7 @@ export const ERROR_MESSAGES = {
   'error.snapshot-newer': ['This snapshot has format {version}; this Ringside reads format {supported}.', '스냅샷의 형식은 {version}인데, 이 Ringside는 형식 {supported:을} 읽습니다.'],
   'error.snapshot-truncated': ['The snapshot ends after {have} bytes, inside its {part}; it needs {need}. Copy it again.', '스냅샷이 {part} 안에서 {have}바이트 만에 끝납니다. {need}바이트가 필요하니 다시 복사하세요.'],
   'error.snapshot-damaged': ['The snapshot is damaged in its {part}: {reason}.', '스냅샷의 {part:이} 손상되었습니다: {reason}.'],
+  'error.snapshot-too-large': ['This guest is too large for a snapshot ({what}); its files may have {limit} MiB each, and all of it {total} MiB.', '이 게스트는 스냅샷으로 저장하기에 너무 큽니다 ({what}). 파일은 각각 {limit} MiB, 전체는 {total} MiB까지입니다.'],
   'error.snapshot-other-stack': ['{host} has another stack; a snapshot goes on only on the stack that it was taken on.', '{host:은} 스택이 다릅니다. 스냅샷은 저장될 때와 같은 스택에서만 이어집니다.'],
   'error.snapshot-image': ['The snapshot’s guest starts again from the image {image}, which is not here. Add it first.', '스냅샷의 게스트가 다시 시작할 때 쓰는 이미지 {image:이} 여기에 없습니다. 먼저 추가하세요.'],
   'error.elf-address': ['An ELF file says itself where it goes; only a flat binary takes an address.', 'ELF 파일은 적재 주소를 스스로 정합니다. 플랫 바이너리에만 주소를 줄 수 있습니다.'],

@@ -182,7 +182,7 @@ export class Inspector {
       else if (spins) fill(failure, app.t('guest.untrapped', { count: app.i18n.compact(untrapped) }), app.t('guest.untrapped.do'));
       const held = app.store.gdb?.guest === id ? app.store.gdb : null;
       gdb.hidden = held === null;
-      if (held) fill(gdb, app.t(`gdb.${held.state}`), app.t(`gdb.${held.state}.do`, { address: held.address, port: held.port }));
+      if (held) fill(gdb, app.t(`gdb.${held.state}`), app.t(`gdb.${held.state}.do`, { address: held.address, port: String(held.port) }));
       where.update();
       causes.update();
       for (const button of buttons) button.refresh();
