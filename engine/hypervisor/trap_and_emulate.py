@@ -79,6 +79,15 @@ def _meaning(word: int) -> _Meaning:
     return _Meaning(action, number, operands.get("rd", 0), rs1, immediate)
 
 
+@lru_cache(maxsize=4096)
+def _stored_register(word: int) -> tuple[int | None, bool]:
+    """The number of the register rs2, if the instruction has one, and whether it is a floating-point one."""
+    row = decode(word)
+    if row is None or "rs2" not in row.fields:
+        return None, False
+    return row.operands(word)["rs2"], uses_floats(row)
+
+
 @dataclass
 class TrapAndEmulate:
     """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded."""
@@ -288,10 +297,10 @@ class TrapAndEmulate:
         if not self.guest.vm.ram.holds(target, 1):
             if access == Access.FETCH:
                 return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
-            return self._interpret(vcpu, Action.EMULATE, target)
+            return self._interpret(vcpu, Action.EMULATE, target, (address, access, target))
         if access == Access.STORE and target >> 12 in self.shadow.table_pages:
             self._carry_reservation(vcpu, target)
-            return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target)
+            return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target, (address, access, target))
         ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
         copied = False
@@ -312,19 +321,22 @@ class TrapAndEmulate:
         vcpu.virtual.reservation = target if hart.reservation == there else NO_RESERVATION
         hart.reservation = NO_RESERVATION
 
-    def _interpret(self, vcpu: VCpu, action: Action, target: int) -> tuple[Outcome, int]:
-        """Execute the faulting instruction on the virtual hart: a device register, a page table, or MPRV."""
+    def _interpret(
+        self, vcpu: VCpu, action: Action, target: int, known: tuple[int, Access, int] | None = None
+    ) -> tuple[Outcome, int]:
+        """Execute the faulting instruction on the virtual hart: a device register, a page table, or MPRV. known: see
+        VirtualHart."""
         virtual = vcpu.virtual
         virtual.bus.touched = None
         try:
             word = virtual.fetch(virtual.pc)
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
-        row = decode(word)
-        stored = 0
-        if row is not None and "rs2" in row.fields:
-            stored = (virtual.f if uses_floats(row) else virtual.x)[row.operands(word)["rs2"]]
+        rs2, floats = _stored_register(word)
+        stored = 0 if rs2 is None else (virtual.f if floats else virtual.x)[rs2]
+        virtual.known = known
         trap_taken = execute(vcpu, word)
+        virtual.known = None
         if trap_taken is not None:
             return self._inject(vcpu, trap_taken.cause, trap_taken.value, Kind.EXCEPTION), word
         touched = virtual.bus.touched

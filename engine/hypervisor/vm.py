@@ -21,6 +21,7 @@ from engine.machine.bus import Devices
 from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.mmu import Access
 from engine.machine.privileged import USER
 from engine.machine.state import NO_RESERVATION, NO_STREAK
 from engine.trace.record import Interrupt, Level
@@ -167,9 +168,12 @@ class GuestBus:
             self.devices.write(address, size, value)
 
     def read_entry(self, address: int) -> int:
-        if not self.ram.holds(address, 8):
-            raise AccessFault("page-table walker", address, 8)
-        return self.memory.read(self.ram.offset(address), 8)
+        frame = self.ram.map.get(address >> 12)
+        if frame is None:
+            if not self.ram.holds(address, 8):
+                raise AccessFault("page-table walker", address, 8)
+            frame = self.ram.frame(address >> 12)
+        return self.memory.read(frame * PAGE + (address & 0xFFF), 8)
 
     def write_entry(self, address: int, entry: int) -> None:
         self.memory.write(self.ram.store_offset(address), 8, entry)
@@ -177,7 +181,8 @@ class GuestBus:
 
 class VirtualHart(Hart):
     """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's. `carrier`: the host hart
-    whose own VS mode runs it now, and which therefore takes its interrupts."""
+    whose own VS mode runs it now, and which therefore takes its interrupts. `known`: an access that was translated for
+    the instruction being emulated (virtual address, access, guest physical address)."""
 
     bus: GuestBus  # type: ignore[assignment]
 
@@ -185,6 +190,7 @@ class VirtualHart(Hart):
         self._board = board
         self.instructions: Callable[[], int] = _zero
         self.carrier: Hart | None = None
+        self.known: tuple[int, Access, int] | None = None
         super().__init__(number, bus, board.clint.time)  # type: ignore[arg-type]
         # It never caches a translation, so it need not hear of changes.
         bus.memory.caches.remove(self)
@@ -196,6 +202,12 @@ class VirtualHart(Hart):
     @property
     def retired(self) -> int:
         return self.instructions()
+
+    def translate(self, address: int, access: Access) -> int:
+        known = self.known
+        if known is not None and address == known[0] and access == known[1]:
+            return known[2]
+        return super().translate(address, access)
 
     def refresh(self) -> None:
         """It has no caches to choose among."""

@@ -199,12 +199,17 @@ class Hart(HartState):
 
     def fetch(self, pc: int) -> int:
         """The encoding at pc, 2 or 4 bytes; a fault is at the halfword that has it (section 3.1.16)."""
-        word = self._fetch_half(pc)
-        return word if length_of(word) == 2 else word | self._fetch_half((pc + 2) & MASK64) << 16
+        physical = self.translate(pc, Access.FETCH)
+        word = self._fetch_half(pc, physical)
+        if length_of(word) == 2:
+            return word
+        following = (pc + 2) & MASK64
+        physical = physical + 2 if following & 0xFFF else self.translate(following, Access.FETCH)
+        return word | self._fetch_half(following, physical) << 16
 
-    def _fetch_half(self, address: int) -> int:
+    def _fetch_half(self, address: int, physical: int) -> int:
         try:
-            return self.bus.read(self.translate(address, Access.FETCH), 2)
+            return self.bus.read(physical, 2)
         except AccessFault:
             raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) from None
 

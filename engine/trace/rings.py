@@ -13,7 +13,7 @@ next tick; it is not part of a snapshot, because after a load every client start
 from __future__ import annotations
 
 import struct
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
@@ -31,9 +31,13 @@ NO_POSITION = (1 << 64) - 1
 _CODES = {"<u8": "Q", "<u4": "I", "<u2": "H", "|u1": "B"}
 
 
+def _fields() -> Mapping[str, Any]:
+    assert RECORD.fields is not None
+    return RECORD.fields
+
+
 def _layout() -> struct.Struct:
-    fields = RECORD.fields
-    assert fields is not None
+    fields = _fields()
     layout = struct.Struct("<" + "".join(_CODES[fields[name][0].str] for name in RECORD.names or ()))
     if layout.size != RECORD.itemsize:
         raise ValueError("RECORD has padding between its fields")
@@ -51,8 +55,13 @@ CounterKey = tuple[int, int, int, int]
 #: Parallel columns "guest" (<u2), "kind", "cause", "path", "disposition" (u1), "count" (<u4), as bytes.
 Columns = dict[str, bytes]
 
-#: Where a record has each part of its CounterKey.
-_KEY_PLACES = [RECORD.fields[name][1] for name in ("kind", "cause", "path", "disposition")]  # type: ignore[index]
+#: Records that are faster taken one by one than as columns.
+_FEW_BYTES = 16 * LAYOUT.size
+#: Where a record has the parts of its CounterKey, one byte after the other.
+_KEY_AT = _fields()["kind"][1]
+if [_fields()[name][1] - _KEY_AT for name in ("kind", "cause", "path", "disposition")] != [0, 1, 2, 3]:
+    raise ValueError("the parts of a record's CounterKey are not next to each other")
+_KEYS = np.dtype({"names": ["key"], "formats": [">u4"], "offsets": [_KEY_AT], "itemsize": RECORD.itemsize})
 
 _COUNTS = np.dtype(
     [
@@ -211,13 +220,20 @@ class Trace:
         ring = self._rings.get(guest)
         if ring is None:
             ring = self._rings[guest] = _Ring(self._blocks)
-        for begin in range(0, len(data), LAYOUT.size):
-            ring.sequence += 1
-            _SEQUENCE.pack_into(data, begin, ring.sequence)
-        for key, count in Counter(zip(*(data[place :: LAYOUT.size] for place in _KEY_PLACES), strict=True)).items():
-            kind, cause, path, disposition = key
-            number = kind << 24 | cause << 16 | path << 8 | disposition
-            ring.tick[number] = ring.tick.get(number, 0) + count
+        tick = ring.tick
+        if len(data) <= _FEW_BYTES:
+            for begin in range(0, len(data), LAYOUT.size):
+                ring.sequence += 1
+                _SEQUENCE.pack_into(data, begin, ring.sequence)
+                key = int.from_bytes(data[begin + _KEY_AT : begin + _KEY_AT + 4], "big")
+                tick[key] = tick.get(key, 0) + 1
+        else:
+            records = np.frombuffer(data, RECORD)
+            records["sequence"] = np.arange(ring.sequence + 1, ring.sequence + 1 + len(records), dtype=np.uint64)
+            ring.sequence += len(records)
+            keys, counts = np.unique(np.frombuffer(data, _KEYS)["key"], return_counts=True)
+            for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+                tick[key] = tick.get(key, 0) + count
         at = 0
         while at < len(data):
             chunk = data[at : at + BLOCK_BYTES - ring.filled]
