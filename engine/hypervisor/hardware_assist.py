@@ -51,12 +51,6 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-#: Registers that the guest has for itself, by the name of the virtual hart's word and of the hart's.
-_DOUBLED = (
-    ("stvec", "vstvec"), ("sscratch", "vsscratch"), ("sepc", "vsepc"), ("scause", "vscause"), ("stval", "vstval"),
-    ("satp", "vsatp"), ("stimecmp", "vstimecmp"), ("scounteren", "scounteren"), ("senvcfg", "senvcfg"),
-    ("fcsr", "fcsr"), ("privilege", "privilege"), ("pc", "pc"),
-)  # fmt: skip
 _SOFTWARE = 1 << Interrupt.SUPERVISOR_SOFTWARE
 _STATUS = Status.SUPERVISOR_VIEW & ~Status.XLEN_64
 
@@ -110,6 +104,8 @@ class HardwareAssist:
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
         self._hand_over(vcpu)
+        hart.update_timers()
+        hart.refresh()
 
     def leave(self, vcpu: VCpu) -> None:
         hart = vcpu.hart
@@ -128,25 +124,38 @@ class HardwareAssist:
         """The virtual hart's state into the registers of the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
         assert hart is not None
-        for name, doubled in _DOUBLED:
-            setattr(hart, doubled, getattr(virtual, name))
-        hart.vsstatus = virtual.mstatus & Status.SUPERVISOR_VIEW
+        hart.pc, hart.fcsr = virtual.pc, virtual.fcsr
+        hart.vstvec, hart.vsscratch, hart.vsepc = virtual.stvec, virtual.sscratch, virtual.sepc
+        hart.vscause, hart.vstval = virtual.scause, virtual.stval
+        hart.scounteren, hart.senvcfg = virtual.scounteren, virtual.senvcfg
+        situation = (virtual.privilege, virtual.satp, virtual.mstatus & Status.SUPERVISOR_VIEW)
+        if situation != (hart.privilege, hart.vsatp, hart.vsstatus):
+            hart.privilege, hart.vsatp, hart.vsstatus = situation
+            hart.refresh()
         hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
         hart.mip = ((virtual.mip | virtual.lines) & _INJECTED) << 1
-        started, clint = self.guest.started, self.guest.board.clint
-        hart.cycle_offset = (virtual.cycle_offset - started) & MASK64
+        hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
         hart.instret_offset = (virtual.instret_offset + vcpu.instructions - hart.retired) & MASK64
-        hart.htimedelta = (clint.offset - started // TICK_NS) & MASK64
-        hart.update_timers()
-        hart.refresh()
+        self._set_time(hart, virtual.stimecmp)
+        hart.look_at_interrupts()
+
+    def _set_time(self, hart: Hart, compare: int) -> None:
+        """The guest's time and what it waits for."""
+        delta = (self.guest.board.clint.offset - self.guest.started // TICK_NS) & MASK64
+        if (delta, compare) != (hart.htimedelta, hart.vstimecmp):
+            hart.htimedelta, hart.vstimecmp = delta, compare
+            hart.update_timers()
 
     def catch_up(self, vcpu: VCpu) -> None:
         """Bring the virtual hart up to date with the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
         if hart is None:
             return
-        for name, doubled in _DOUBLED:
-            setattr(virtual, name, getattr(hart, doubled))
+        virtual.pc, virtual.fcsr = hart.pc, hart.fcsr
+        virtual.stvec, virtual.sscratch, virtual.sepc = hart.vstvec, hart.vsscratch, hart.vsepc
+        virtual.scause, virtual.stval = hart.vscause, hart.vstval
+        virtual.scounteren, virtual.senvcfg = hart.scounteren, hart.senvcfg
+        virtual.privilege, virtual.satp, virtual.stimecmp = hart.privilege, hart.vsatp, hart.vstimecmp
         virtual.mstatus = virtual.mstatus & ~_STATUS | hart.vsstatus & _STATUS
         virtual.mie = virtual.mie & ~SUPERVISOR_INTERRUPTS | hart.mie >> 1 & SUPERVISOR_INTERRUPTS
         virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
@@ -156,7 +165,7 @@ class HardwareAssist:
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
         else:
-            vcpu.streak = (0, -1, 0, 0)
+            vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self.guest.host.retime(hart)
@@ -202,6 +211,7 @@ class HardwareAssist:
         hart = vcpu.hart
         assert hart is not None
         if preempted_by is None:
+            self.guest.board.update_timer(vcpu.number)
             hart.update_timers()
             self.guest.host.retime(hart)
             return
@@ -213,6 +223,11 @@ class HardwareAssist:
         self.guest.exit(vcpu, outcome, cause, hart.pc, 0, 0, vcpu.level)
         hart.reported = hart.retired
         self._resume(vcpu, hart)
+
+    def wake(self, vcpu: VCpu) -> None:
+        """The board's clock may have been set, by this vCPU or another."""
+        if vcpu.hart is not None:
+            self._set_time(vcpu.hart, vcpu.hart.vstimecmp)
 
     def inject_pending(self, vcpu: VCpu) -> bool:  # noqa: ARG002 (hvip has it, and the hart takes it)
         return False

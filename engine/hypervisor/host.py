@@ -286,6 +286,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
+        if hart.virtual_at:
+            self.guests[guest].exits += hart.record_count
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:
@@ -517,7 +519,7 @@ class Host:
         a: int,
         b: int,
     ) -> None:
-        """Write a record for the step that is being executed."""
+        """Write a record for the step that the active hart is executing."""
         self.trace.record(
             self.id,
             guest,
@@ -530,7 +532,7 @@ class Host:
             origin,
             to,
             time,
-            self.position_offset + self.position - 1,
+            self.active.position_base + self.active.steps - 1,
             pc,
             value,
             instruction,
@@ -540,6 +542,8 @@ class Host:
             b,
         )
         self._traps_left -= 1
+        if self._traps_left < NATIVE_RECORDS:
+            self._limit_records(self.active)
         if self._traps_left <= 0:
             self.interrupt_all()
 

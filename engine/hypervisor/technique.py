@@ -65,6 +65,10 @@ class Technique(Protocol):
         """The clock has reached the guest's own timer, or (`preempted_by`: next guest) the end of its slice."""
         ...
 
+    def wake(self, vcpu: VCpu) -> None:
+        """An interrupt line of the vCPU or the board's clock changed."""
+        ...
+
     def inject_pending(self, vcpu: VCpu) -> bool:
         """Deliver an interrupt that became pending while the VMM had the hart. False: there was none to deliver."""
         ...

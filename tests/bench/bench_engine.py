@@ -13,7 +13,11 @@ from engine.lab import Lab
 from tests.bench import Figure
 
 PROMPT = b"ringos$ "
-STACKS = {"bare-metal": "bare metal", "type1-trap-and-emulate": "trap-and-emulate"}
+STACKS = {
+    "bare-metal": "bare metal",
+    "type1-trap-and-emulate": "trap-and-emulate",
+    "type1-hardware-assist": "hardware assist",
+}
 
 #: Integer work with loads, stores and branches; no trap. The data have a page of their own, because each
 #: store to a page of code is looked at.

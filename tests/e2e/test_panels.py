@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.test_frame import ready
+from tests.e2e.test_frame import GUESTS, HOSTS, pause, ready
 
 PANELS = ("traps", "console", "timeline", "cpu", "memory")
 
@@ -158,3 +158,46 @@ def test_panels_are_accessible(open_page: Callable[..., Page], locale: str, them
         page.wait_for_timeout(500)
         found = Axe().run(page, context="#dock").response["violations"]
         assert not found, [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
+
+
+def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
+    """A host gets hardware assist, a guest runs on it, and its traps stay inside; the walk of its pc has two stages."""
+    ready(page)
+    pause(page)
+    page.locator('[data-item="host"]').focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Space")
+    expect(page.locator(HOSTS)).to_have_count(2)
+    for item in (page.locator('[data-item="stack"]', has_text="Hardware assist"),
+                 page.locator('[data-item="image"]', has_text="ringos")):  # fmt: skip
+        item.focus()
+        page.keyboard.press("Space")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#announcer")).to_contain_text("host-2")
+        page.keyboard.press("Space")
+    expect(page.locator("#inspector .line")).to_contain_text("ringos on host-2")
+    page.locator(GUESTS, has_text="vm-2").focus()
+    page.get_by_role("group", name="Speed").get_by_text("max", exact=True).click()
+    page.keyboard.press("r")
+    screen = open_panel(page, "console").locator(".console-screen:visible")
+    expect(screen.locator(".xterm-rows")).to_contain_text("ringos$")
+    screen.click()
+    page.keyboard.type("work syscall 1000000\n")
+    expect(screen.locator(".xterm-rows")).to_contain_text("work syscall 1000000")
+    page.keyboard.press("Control+Shift+F6")
+    pause(page)
+    traps = open_panel(page, "traps")
+    traps.locator("select").first.select_option(label="vm-2")
+    call = traps.locator(".traps-spacer .traps-row:visible", has_text="environment call from U-mode").first
+    expect(call).to_contain_text("hardware")
+    memory = open_panel(page, "memory")
+    address = memory.get_by_label("Address")
+    address.fill("pc")
+    address.press("Enter")
+    walk = memory.locator(".memory-walk")
+    expect(walk).to_contain_text("Second stage (by the hart)")
+    expect(walk).to_contain_text("to the page itself")
+    numbers = [int(text) for text in walk.locator(".walk-number").all_inner_texts()]
+    assert sorted(numbers) == list(range(1, len(numbers) + 1))
+    assert len(numbers) == 15
+    assert Axe().run(page).violations_count == 0

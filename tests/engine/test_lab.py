@@ -471,3 +471,38 @@ def test_a_guest_that_spins_for_ever_leaves_time_to_the_others() -> None:
     good = lab.apply(GuestCreate(1, "hello"))["guest"]
     lab.run(400_000)
     assert lab.keyframe()["status"][str(good)]["exit_status"] == 0
+
+
+def test_a_guest_moves_between_techniques_and_comes_back() -> None:
+    """Carried by command from trap-and-emulate to hardware assist it goes on, and back again when that is undone."""
+    lab = lab_of(["run=work syscall 100000"])
+    host = lab.apply(HostCreate(stack="type1-hardware-assist"))["host"]
+    [guest] = guests_of(lab)
+    lab.run(60_000)
+    assert lab.query(FitsQuery(host, guest=guest))["fits"]
+    seen = []
+    for change in (None, GuestMove(guest, host), LabUndo()):
+        if change is not None:
+            lab.apply(change)
+        lab = Lab.load(lab.save())
+        before = lab.keyframe()["status"][str(guest)]
+        lab.run(60_000)
+        after = lab.keyframe()["status"][str(guest)]
+        assert after["instructions"] - before["instructions"] > 20_000
+        seen.append(after["exits"] - before["exits"])
+    assert seen[1] * 10 < min(seen[0], seen[2])
+
+
+def test_hardware_assist_says_why_a_machine_mode_guest_does_not_fit() -> None:
+    lab = Lab.new("machine mode")
+    host = lab.apply(HostCreate(stack="type1-hardware-assist"))["host"]
+    other = lab.apply(HostCreate())["host"]
+    image = lab.apply(ImageAssemble("firmware", ".org 0x80000000\n_start: j _start\n"))["image"]
+    assert lab.query(FitsQuery(host, image=image))["error"]["key"] == "needs-machine-mode"
+    with pytest.raises(LabError) as refusal:
+        lab.apply(GuestCreate(host, image))
+    assert refusal.value.problem.key == "needs-machine-mode"
+    guest = lab.apply(GuestCreate(other, image))["guest"]
+    assert lab.query(FitsQuery(host, guest=guest))["error"]["key"] == "needs-machine-mode"
+    with pytest.raises(LabError):
+        lab.apply(GuestMove(guest, host))

@@ -113,6 +113,84 @@ def test_the_timer_needs_no_exit() -> None:
     assert np.all(np.diff(timers["time"].astype(np.int64)) < 3000)
 
 
+def test_the_registers_of_the_board_and_of_the_hart_tell_one_time() -> None:
+    """mtime is set ahead, mtimecmp to the past: `time` follows, the comparator of machine mode disturbs nobody."""
+    source = """
+    _start: la t0, handler
+        csrw stvec, t0
+        li s1, 0x200bff8            # mtime
+        li s2, 0x2004000            # mtimecmp of hart 0
+        sd zero, 0(s2)
+        li t0, 1 << 40
+        sd t0, 0(s1)
+        csrr s3, time
+        ld s4, 0(s1)
+        csrr s5, time
+        srli t1, s3, 40
+        beqz t1, fail
+        bltu s4, s3, fail
+        bltu s5, s4, fail
+        addi t0, s5, 100            # the supervisor's timer still comes
+        csrw stimecmp, t0
+        li t0, 0x20
+        csrw sie, t0
+        csrsi sstatus, 2
+    1:  wfi
+        j 1b
+    fail: j .
+    .balign 4
+    handler: j off
+    """
+    machine = Machine(program(source + PUTS), ASSISTED)
+    machine.run(50_000)
+    assert machine.guest.exit_status == 0
+
+
+@pytest.mark.parametrize("harts", [1, 2])
+def test_one_vcpu_sets_the_time_of_all(harts: int) -> None:
+    source = """
+    _start: li t0, 1
+        sub a0, t0, a0              # the other one
+        la a1, other
+        li a7, 0x48534d
+        li a6, 0
+        ecall
+        li s1, 0x200bff8
+        li t0, 1 << 50
+        sd t0, 0(s1)
+    1:  la t0, seen
+        ld t1, 0(t0)
+        beqz t1, 1b
+        j off
+    other:                          # waits until it sees it, in its own register and by its own timer
+    2:  csrr t0, time
+        srli t0, t0, 50
+        beqz t0, 2b
+        la t0, handler
+        csrw stvec, t0
+        csrr t0, time
+        addi t0, t0, 50
+        csrw stimecmp, t0
+        li t0, 0x20
+        csrw sie, t0
+        csrsi sstatus, 2
+    3:  j 3b
+    .balign 4
+    handler:
+        la t0, seen
+        li t1, 1
+        sd t1, 0(t0)
+        li t0, -1
+        csrw stimecmp, t0
+    4:  j 4b
+    .balign 8
+    seen: .dword 0
+    """
+    machine = Machine(program(source + PUTS), ASSISTED, harts=harts, vcpus=2)
+    machine.run(2_000_000)
+    assert machine.guest.exit_status == 0
+
+
 def test_a_guest_that_needs_machine_mode_is_refused() -> None:
     host = Host(1, 1, 64, ASSISTED, Trace(), lambda _guest, _data: None)
     image = inspect(program(".org 0x80000000\n_start: csrr t0, mstatus\n j ."), "firmware")
