@@ -1,7 +1,8 @@
 """A port on which one gdb at a time talks to a stub. Nothing here waits: the caller looks when a socket is ready.
 
 Who comes while another client is there is turned away. A client that reads nothing is let go once `UNREAD_BYTES` wait
-for it, so that it holds up nobody; what it sends is bounded by the stub (engine.gdb).
+for it, so that it holds up nobody; what it sends is bounded by the stub (engine.gdb). So is one whose first byte no
+gdb says: a page in some browser on this machine may send requests to any port, with packets in their bodies.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import socket
 
 from engine.gdb import Stub
 
+#: An acknowledgement, a packet or Ctrl-C.
+FIRST_BYTES = b"+-$\x03"
 READ_BYTES = 1 << 16
 UNREAD_BYTES = 1 << 20
 
@@ -24,6 +27,7 @@ class Door:
         self._server.setblocking(False)
         self._client: socket.socket | None = None
         self._unread = bytearray()
+        self._known = False  # has the client begun as gdb does?
         self.address: str = address
         self.port: int = self._server.getsockname()[1]
 
@@ -52,7 +56,8 @@ class Door:
         except OSError:
             self.hang_up()
         else:
-            if said:
+            self._known = self._known or said[:1] in {bytes([byte]) for byte in FIRST_BYTES}
+            if said and self._known:
                 self.say(self.stub.feed(said))
             else:
                 self.hang_up()
@@ -96,5 +101,5 @@ class Door:
             return
         client.setblocking(False)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._client = client
+        self._client, self._known = client, False
         self.stub.attach()

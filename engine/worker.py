@@ -168,14 +168,15 @@ class Job(greenlet):
 
 @dataclass(eq=False, slots=True)
 class Debugged:
-    """A guest of a lab for which gdb has a port. `reached`: the farthest position since the last one that was kept
-    (`kept`); `resume`: the lab ran when gdb came."""
+    """A guest of a lab for which gdb has a port. While `holding`, gdb alone moves the lab in time; `reached`: the
+    farthest position since the last one that was kept (`kept`); `resume`: the lab ran when gdb came."""
 
     guest: int
     stub: Stub
     door: Door
-    kept: int
-    reached: int
+    holding: bool = False
+    kept: int = 0
+    reached: int = 0
     resume: bool = False
     mark_at: float = 0.0
 
@@ -430,7 +431,7 @@ class Worker:
                 raise LabError(
                     "gdb-port", f"No port for gdb can be opened on {seat.gdb_address}: {reason}.", reason=reason
                 ) from error
-            seat.gdb = Debugged(query.guest, stub, door, seat.ready.position, seat.ready.position)
+            seat.gdb = Debugged(query.guest, stub, door)
             seat.dirty = True
         elif seat.gdb.guest != query.guest:
             raise LabError(
@@ -441,33 +442,32 @@ class Worker:
         return {"address": seat.gdb.door.address, "port": seat.gdb.door.port}
 
     def _close_gdb(self, seat: Seat) -> None:
-        if seat.gdb is not None:
+        gdb = seat.gdb
+        if gdb is not None:
             self._keep_place(seat)
-            seat.gdb.door.close()
+            gdb.door.close()
             seat.gdb, seat.dirty = None, True
 
     def _debug(self, seat: Seat, gdb: Debugged, now: float) -> None:
         """Hear what gdb says and run on for it."""
-        held = gdb.held
         gdb.door.exchange()
-        if gdb.held and not held:
-            gdb.kept = gdb.reached = seat.ready.position
-            gdb.resume = seat.running
+        if gdb.held and not gdb.holding:
+            gdb.holding, gdb.kept, gdb.reached = True, seat.ready.position, seat.ready.position
+            gdb.resume, seat.dirty = seat.running, True
             if seat.running:
                 self._command(seat, LabPause())
+        if not gdb.holding:
+            return
         if gdb.stub.running and not gdb.stub.waits:
             gdb.door.say(gdb.stub.advance())
             seat.dirty = True
         gdb.reached = max(gdb.reached, seat.ready.position)
         if gdb.stub.killed:
             gdb.door.hang_up()
-        moved = seat.ready.position != gdb.kept and not gdb.stub.running
-        if moved and seat.idle:
-            seat.idle = False
-        if held != gdb.held or (moved and now >= gdb.mark_at):
+        if not gdb.held or (not gdb.stub.running and now >= gdb.mark_at):
             self._keep_place(seat)
-        if held and not gdb.held:
-            seat.dirty = True
+        if not gdb.held:
+            gdb.holding, seat.dirty = False, True
             if gdb.stub.killed:
                 self._command(seat, GuestPower(gdb.guest, "off"))
             elif gdb.stub.detached and gdb.resume:
@@ -476,7 +476,7 @@ class Worker:
     def _keep_place(self, seat: Seat) -> None:
         """Make where gdb has taken the lab an entry of its log, and tell pages that it is there."""
         gdb = seat.gdb
-        if gdb is None or seat.ready.position == gdb.kept:
+        if gdb is None or not gdb.holding or seat.ready.position == gdb.kept:
             return
         position = seat.ready.position
         before, gdb.kept, gdb.reached = max(gdb.reached, position), position, position
@@ -679,7 +679,8 @@ class Worker:
         """Seconds for which a seat's debugger has nothing to do unless somebody says something."""
         if gdb.stub.running and not gdb.stub.waits:
             return 0.0
-        return LONGEST_SLEEP_SECONDS if seat.ready.position == gdb.kept else max(0.0, gdb.mark_at - now)
+        unkept = gdb.holding and seat.ready.position != gdb.kept
+        return max(0.0, gdb.mark_at - now) if unkept else LONGEST_SLEEP_SECONDS
 
     def _work(self, seat: Seat) -> None:
         if seat.job is not None:

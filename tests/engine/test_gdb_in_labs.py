@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -103,10 +104,10 @@ def _refused(bench: Bench, request: int) -> str:
     return bench.until(wire.Refused, lambda message: message.request == request).problem.key
 
 
-def _told(bench: Bench) -> Any:
-    """What the next tick says of gdb."""
-    tick = bench.until(wire.Tick)
-    return msgspec.msgpack.decode(tick.content)["gdb"]
+def _hear(bench: Bench, guest: int, port: int, state: int) -> None:
+    """Wait for the tick that tells pages of gdb's port and this state."""
+    row = [guest, LOOPBACK, port, state]
+    bench.until(wire.Tick, lambda tick: msgspec.msgpack.decode(tick.content)["gdb"] == row)
 
 
 def test_gdb_holds_the_lab_and_gives_it_back(bench: Bench) -> None:
@@ -115,10 +116,17 @@ def test_gdb_holds_the_lab_and_gives_it_back(bench: Bench) -> None:
     bench.done(LabRun())
     port = _port(bench, guest)
     assert _port(bench, guest) == port
-    assert _told(bench) == [guest, LOOPBACK, port, GDB_WAITING]
+    _hear(bench, guest, port, GDB_WAITING)
+    bench.said.clear()
+    position = bench.lab().position
+    for _ in range(20):
+        bench.turn(0.1)
+    assert bench.lab().position > position
+    assert bench.lab().document()["running"]
+    assert not [message for message in bench.said if isinstance(message, wire.Done)], "an open port changes nothing"
     client = Client(bench, port)
     assert not bench.lab().document()["running"]
-    assert _told(bench) == [guest, LOOPBACK, port, GDB_HELD]
+    _hear(bench, guest, port, GDB_HELD)
     position = bench.lab().position
     for _ in range(20):
         bench.turn(0.05)
@@ -130,7 +138,7 @@ def test_gdb_holds_the_lab_and_gives_it_back(bench: Bench) -> None:
     for _ in range(10):
         bench.turn(0.05)
     assert bench.lab().position > position
-    assert _told(bench)[3] == GDB_RUNNING
+    _hear(bench, guest, port, GDB_RUNNING)
     bench.done(LabPause())
     assert client.reply().startswith("T02")
     assert client.ask("D") == "OK"
@@ -280,6 +288,21 @@ def test_a_client_that_talks_nonsense(bench: Bench, noise: bytes) -> None:
     client = Client(bench, port)
     assert client.ask("?").startswith("T")
     client.close()
+
+
+def test_a_request_from_a_browser_is_turned_away(bench: Bench) -> None:
+    guest = _counter(bench)
+    port = _port(bench, guest)
+    x6 = bench.lab().query(RegistersQuery(guest))["x"][6]
+    page = socket.create_connection((LOOPBACK, port))
+    page.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + frame(b"P6=4000000000000000"))
+    for _ in range(5):
+        bench.turn(0.01)
+    page.settimeout(5)
+    with contextlib.suppress(ConnectionResetError):
+        assert page.recv(100) == b""
+    page.close()
+    assert bench.lab().query(RegistersQuery(guest))["x"][6] == x6
 
 
 def test_a_client_that_reads_nothing_is_let_go(bench: Bench) -> None:
