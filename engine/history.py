@@ -30,8 +30,8 @@ from engine.trace.record import RECORD
 from engine.trace.rings import Records, Trace
 from engine.world import Ran, World
 
-#: Between checkpoints on the way forward: steps, of which a trap that is recorded costs as many as TRAP_STEPS, since most
-#: of those leave native code. To compute it again takes some 0.1 s.
+#: Between checkpoints on the way forward: steps, of which a trap that is recorded costs as many as TRAP_STEPS, since
+#: most of those leave native code. To compute it again takes some 0.1 s.
 INTERVAL_STEPS = 100_000_000
 TRAP_STEPS = 5_000
 #: So that an interval with many traps does not become much longer.

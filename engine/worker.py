@@ -74,9 +74,9 @@ from engine.door import Door
 from engine.gdb import Stub
 from engine.history import History
 from engine.lab import Lab, Limits
-from engine.world import World
 from engine.library import Library
 from engine.machine.native import objects
+from engine.world import World
 
 NICENESS = 15
 SLICE_SECONDS = 0.02

@@ -2,7 +2,8 @@
 
 Virtual time is retired instructions and everything from outside is a stamped input; one `time.time()` in the
 engine would break replay, step-back and grading. `engine/worker.py`, `engine/headless.py` (a
-terminal) and `engine/door.py` (gdb's port, for both) talk to the outside; `build.py` files are developers' scripts that no lab runs.
+terminal) and `engine/door.py` (gdb's port, for both) talk to the outside; `build.py` files are developers' scripts
+that no lab runs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ for what followed it last there are the halfword there (plus 1 << 16, so that 0 
 A *context* is what a hart may use without walking tables while privilege, satp and their like stay as they
 are: a TLB for loads and one for stores (tag, what to add for a host address), so that a copy does not displace what it
 reads by what it writes; a fetch TLB (tag, code page); and the six words that name the situation. A tag is the page's
-virtual address; no address matches EMPTY. All are direct-mapped. A context whose bit in the hart's `stale` is set has to be emptied before it is used.
+virtual address; no address matches EMPTY. All are direct-mapped. A context whose bit in the hart's `stale` is set has
+to be emptied before it is used.
 """
 
 from __future__ import annotations

@@ -99,7 +99,8 @@ class Code:
         return "\n".join([f"{header} {{", "entry:", *self.allocations, *self.lines, "}"])
 
 
-#: The functions of LLVM that lowered code calls, and the metadata that `Code.branch` and the two below refer to; once in
+#: The functions of LLVM that lowered code calls, and the metadata that `Code.branch` and the two below refer to;
+#: once in
 #: each module.
 DECLARATIONS = "\n".join(
     f"declare {kind} @llvm.{name}.{kind}({kind}{flag})"
