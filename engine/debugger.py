@@ -156,7 +156,11 @@ class Debugger:
         return True
 
     def set_privilege(self, vcpu: int, privilege: int) -> bool:
+        """False for a mode that there is not, or not for this guest."""
         if privilege not in (USER, SUPERVISOR, MACHINE):
+            return False
+        guest = self.guest
+        if privilege == MACHINE and isinstance(guest, VmGuest) and guest.technique.refuses(machine_mode=True):
             return False
         hart = self._taken_off(vcpu)
         hart.privilege = privilege
