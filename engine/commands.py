@@ -139,6 +139,19 @@ class GuestPower(Command, tag="guest.power", frozen=True):
     action: Literal["on", "off", "reset"]
 
 
+class GuestSet(Command, tag="guest.set", frozen=True):
+    """A debugger's change: x0 to x31 or pc (`number` 32), f0 to f31, a CSR, the privilege, or memory from virtual
+    address `number` on, whatever its pages permit. What the guest did before cannot lead there, so a new history
+    begins. Result: {"changed": bool}; False where nothing can be changed."""
+
+    guest: Identifier
+    place: Literal["x", "f", "csr", "privilege", "memory"]
+    number: Address = 0
+    value: Address = 0
+    data: Annotated[bytes, Meta(max_length=16 << 10)] = b""
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
 # -- time ------------------------------------------------------------------------------------------
 class LabRun(Command, tag="lab.run", frozen=True):
     pass
@@ -189,7 +202,7 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostRemove
     | GuestCreate | GuestRename | GuestMove | GuestClone | GuestRemove | LabRename
-    | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower
+    | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
 )  # fmt: skip
 
@@ -316,6 +329,13 @@ class SnapshotQuery(Query, tag="snapshot", frozen=True):
     image: ImageId
 
 
+class GdbQuery(Query, tag="gdb", frozen=True):
+    """Open a port on which gdb can take a guest over, or close it. Result: {"address", "port": int|None}."""
+
+    guest: Identifier
+    open: bool = True
+
+
 class CostsQuery(Query, tag="costs", frozen=True):
     """The table of modelled switch costs with sources. Result: {"rows": [{"path", "cycles", "source"}]}."""
 
@@ -323,7 +343,7 @@ class CostsQuery(Query, tag="costs", frozen=True):
 AnyQuery = (
     TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
     | TimelineQuery
-    | FitsQuery | SnapshotQuery | CostsQuery
+    | FitsQuery | SnapshotQuery | GdbQuery | CostsQuery
 )  # fmt: skip
 
 

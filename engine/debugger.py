@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from engine.commands import GuestSet
 from engine.document import GuestRow, HostRow
 from engine.history import History
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
-from engine.isa.csrs import Csr
+from engine.isa.csrs import CSRS, Csr
 from engine.machine import csrfile
 from engine.machine.hart import Hart
 from engine.machine.loader import LoadedImage
@@ -68,28 +69,67 @@ class _Hit(NamedTuple):
     stop: Stop
 
 
-class Debugger:
-    """A host with one guest that has not executed anything yet. `show` gets what the guest prints.
+class Subject(Protocol):
+    """What a debugger works on: a world and its past, and how a change is made there (`poke` and what follows)."""
 
-    Raises LabError when the host cannot take the guest.
-    """
+    @property
+    def world(self) -> World: ...
 
-    def __init__(
-        self,
-        host: HostRow,
-        guest: GuestRow,
-        image: LoadedImage,
-        show: Callable[[bytes], None],
-        tier: Tier = Tier.JIT,
-    ) -> None:
+    @property
+    def history(self) -> History: ...
+
+    def change(self, change: GuestSet) -> bool:
+        """False, and nothing is changed, where nothing can be."""
+        ...
+
+
+class Alone:
+    """A host with one guest that has not executed anything yet. Raises LabError when the host cannot take it."""
+
+    def __init__(self, host: HostRow, guest: GuestRow, image: LoadedImage, tier: Tier) -> None:
+        self.output: Callable[[int, bytes], None] = _unheard
         self.world = World.build([host], [guest], lambda _name: image, self._print, tier)
         self.history = History(self.world)
+
+    def _print(self, guest: int, data: bytes) -> None:
+        self.output(guest, data)
+
+    def change(self, change: GuestSet) -> bool:
+        changed = poke(self.world, change)
+        if changed:
+            self.history.rebase()
+        return changed
+
+
+class Debugger:
+    """One guest of `subject`."""
+
+    def __init__(self, subject: Subject, guest: int, show: Callable[[bytes], None] | None = None) -> None:
+        self._subject = subject
         self.breakpoints: set[int] = set()
         self.watchpoints: dict[Range, list[Range]] = {}  # by virtual range: the physical ones it means
-        self._id = guest.id
+        self._id = guest
         self._show = show
         self._shown = 0  # position up to which output was shown
         self._printed: bytearray | None = None
+
+    @classmethod
+    def alone(
+        cls, host: HostRow, guest: GuestRow, image: LoadedImage, show: Callable[[bytes], None], tier: Tier = Tier.JIT
+    ) -> Debugger:
+        """A debugger with a world of its own; `show` gets what the guest prints, each byte once."""
+        subject = Alone(host, guest, image, tier)
+        made = cls(subject, guest.id, show)
+        subject.output = made._print
+        return made
+
+    @property
+    def world(self) -> World:
+        return self._subject.world
+
+    @property
+    def history(self) -> History:
+        return self._subject.history
 
     @property
     def guest(self) -> Guest:
@@ -123,65 +163,32 @@ class Debugger:
     def write(self, vcpu: int, address: int, data: bytes) -> bool:
         """Store through the guest's translation, whatever its pages permit. False, and nothing is changed,
         where no RAM is mapped."""
-        ranges = self._physical(vcpu, address, len(data))
-        if ranges is None:
-            return False
-        done = 0
-        for at, size in ranges:
-            self.guest.board.ram.write(at, data[done : done + size])
-            done += size
-        self._rewritten()
-        return True
+        return self._change(GuestSet(self._id, "memory", address, data=data, vcpu=vcpu))
 
     def set_register(self, vcpu: int, number: int, value: int) -> None:
         """x0 to x31; 32 is pc. x0 stays zero."""
-        hart = self._taken_off(vcpu)
-        if number == 32:
-            hart.pc = value & ~1
-        elif number:
-            hart.x[number] = value
-        self._rewritten()
+        self._change(GuestSet(self._id, "x", number, value, vcpu=vcpu))
 
     def set_float(self, vcpu: int, number: int, value: int) -> None:
-        """f0 to f31, as a 64-bit word."""
-        self._taken_off(vcpu).f[number] = value
-        self._rewritten()
+        """f0 to f31, as 64 bits."""
+        self._change(GuestSet(self._id, "f", number, value, vcpu=vcpu))
 
     def set_csr(self, vcpu: int, row: Csr, value: int) -> bool:
         """Write what may be written (WARL). False for a read-only register."""
-        if row.read_only:
-            return False
-        csrfile.store(self._taken_off(vcpu), row, value)
-        self._rewritten()
-        return True
+        return self._change(GuestSet(self._id, "csr", row.number, value, vcpu=vcpu))
 
     def set_privilege(self, vcpu: int, privilege: int) -> bool:
-        """False for a mode that there is not, or not for this guest."""
-        if privilege not in (USER, SUPERVISOR, MACHINE):
-            return False
-        guest = self.guest
-        if privilege == MACHINE and isinstance(guest, VmGuest) and guest.technique.refuses(machine_mode=True):
-            return False
-        hart = self._taken_off(vcpu)
-        hart.privilege = privilege
-        hart.refresh()
-        self._rewritten()
-        return True
+        return self._change(GuestSet(self._id, "privilege", value=privilege, vcpu=vcpu))
+
+    def _change(self, change: GuestSet) -> bool:
+        changed = self._subject.change(change)
+        if changed:
+            self._shown = self.world.position
+        return changed
 
     def receive(self, data: bytes) -> None:
         """Bytes typed on the guest's console."""
         self.history.submit(self._id, data=data)
-
-    def _taken_off(self, vcpu: int) -> Hart:
-        """A vCPU's state for changing: off its host hart, so that the change is entered like any other."""
-        guest = self.guest
-        if isinstance(guest, VmGuest):
-            self.host.unload_guest(guest)
-        return guest.hart(vcpu)
-
-    def _rewritten(self) -> None:
-        self.history.rebase()
-        self._shown = self.world.position
 
     # -- where to stop -------------------------------------------------------------------------------
     def watch(self, vcpu: int, address: int, length: int) -> bool:
@@ -200,13 +207,7 @@ class Debugger:
         return True
 
     def _physical(self, vcpu: int, address: int, length: int) -> list[Range] | None:
-        found = []
-        for at, size in _pages(address, length):
-            physical = self.guest.physical(vcpu, at)
-            if physical is None:
-                return None
-            found.append((physical, size))
-        return found
+        return _physical(self.guest, vcpu, address, length)
 
     # -- forward -------------------------------------------------------------------------------------
     def go(self) -> Running:
@@ -256,7 +257,7 @@ class Debugger:
     def _show_printed(self) -> None:
         printed, self._printed = self._printed, None
         self._shown = max(self._shown, self.world.position)
-        if printed:
+        if printed and self._show is not None:
             self._show(bytes(printed))
 
     def _ending(self) -> Stop:
@@ -335,6 +336,7 @@ class _Eye:
         self.last: _Hit | None = None
         self._debugger = debugger
         self._host = debugger.host
+        self._guest = debugger.guest
         self._backward = backward
         self._every_step_of = every_step_of
         self._breakpoints = frozenset(debugger.breakpoints)
@@ -356,6 +358,8 @@ class _Eye:
 
     def __call__(self, hart: Hart) -> None:
         loaded = self._host.loaded[hart.number]
+        if loaded is not None and loaded.vm.board.owner is not self._guest:
+            return  # somebody else's turn
         vcpu = hart.number if loaded is None else loaded.number
         if self._every_step_of is not None:
             if vcpu == self._every_step_of:
@@ -388,6 +392,63 @@ class _Eye:
     def _note(self, position: int, stop: Stop) -> None:
         self.last = _Hit(position, stop)
         self.first = self.first or self.last
+
+
+def poke(world: World, change: GuestSet) -> bool:
+    """Make a debugger's change. False, and nothing is changed, where nothing can be. The past of this world does not
+    lead to what it is now."""
+    guest, vcpu = world.guest(change.guest), change.vcpu
+    if not 0 <= vcpu < guest.vcpu_count:
+        return False
+    if change.place == "memory":
+        ranges = _physical(guest, vcpu, change.number, len(change.data))
+        done = 0
+        for at, size in ranges or ():
+            guest.board.ram.write(at, change.data[done : done + size])
+            done += size
+        return ranges is not None
+    csr = CSRS.get(change.number) if change.place == "csr" else None
+    possible = {
+        "x": change.number <= 32,
+        "f": change.number < 32,
+        "csr": csr is not None and not csr.read_only,
+        "privilege": change.value in (USER, SUPERVISOR, MACHINE) and not (
+            isinstance(guest, VmGuest) and guest.technique.refuses(change.value == MACHINE)
+        ),
+    }
+    if not possible[change.place]:
+        return False
+    if isinstance(guest, VmGuest):  # off its host hart, so that the change is entered like any other
+        world.hosts[world.homes[change.guest]].unload_guest(guest)
+    hart = guest.hart(vcpu)
+    match change.place:
+        case "x" if change.number == 32:
+            hart.pc = change.value & ~1
+        case "x" if change.number:
+            hart.x[change.number] = change.value
+        case "f":
+            hart.f[change.number] = change.value
+        case "csr" if csr is not None:
+            csrfile.store(hart, csr, change.value)
+        case "privilege":
+            hart.privilege = change.value
+            hart.refresh()
+    return True
+
+
+def _physical(guest: Guest, vcpu: int, address: int, length: int) -> list[Range] | None:
+    """The physical ranges that a virtual one means now; None where no RAM is mapped."""
+    found = []
+    for at, size in _pages(address, length):
+        physical = guest.physical(vcpu, at)
+        if physical is None:
+            return None
+        found.append((physical, size))
+    return found
+
+
+def _unheard(_guest: int, _data: bytes) -> None:
+    """Nobody listens yet."""
 
 
 def _pages(address: int, length: int) -> Iterator[Range]:

@@ -188,16 +188,18 @@ def target_description() -> str:
 
 
 class Stub:
-    """What one client talks to. `running`: call `advance` until it is not. `finished`: the guest has ended or
-    was killed, and the client knows."""
+    """What one client talks to. `running`: call `advance` until it is not, unless the guest `waits`. `finished`: the
+    guest has ended or was killed, and the client knows. `runs_on`: a guest that a client lets go of runs on here."""
 
-    def __init__(self, debugger: Debugger) -> None:
+    def __init__(self, debugger: Debugger, runs_on: bool = True) -> None:
         self.debugger = debugger
         self.finished = False
         self.killed = False
         self.detached = False
+        self._runs_on = runs_on
         self._wire = Wire()
         self._run: Running | None = None
+        self._forward = True
         self._thread = 0  # what registers and memory are asked of: a vCPU
         self._stop = Stop(0, "step")
         self._description = target_description()
@@ -206,10 +208,16 @@ class Stub:
     def running(self) -> bool:
         return self._run is not None
 
+    @property
+    def waits(self) -> bool:
+        """Is there nothing to run on until the guest gets input?"""
+        return self._forward and self.debugger.waits
+
     # -- one client after the other ------------------------------------------------------------------
     def attach(self) -> None:
         """A new client: the guest stands still, as the protocol expects."""
-        self._wire, self._run, self._thread, self.detached = Wire(), None, 0, False
+        self._wire, self._run, self._thread = Wire(), None, 0
+        self.detached = self.finished = self.killed = False
 
     def hang_up(self) -> None:
         """The client is gone. Unless it said goodbye the guest stands still until the next one."""
@@ -240,6 +248,11 @@ class Stub:
         stop = next(self._run, None)
         if stop is not None:
             self._stopped(stop)
+        return self._wire.take()
+
+    def interrupt(self) -> bytes:
+        """Stop the guest as the client's Ctrl-C does; returns bytes for the client."""
+        self._interrupt()
         return self._wire.take()
 
     def _interrupt(self) -> None:
@@ -399,7 +412,7 @@ class Stub:
             return f"X{SIGABRT:02x}"
         if address:
             self.debugger.set_register(self._thread, PC, _number(address))
-        self._run = run()
+        self._run, self._forward = run(), True
         return None
 
     def _with_signal(self, text: str) -> str:
@@ -414,9 +427,9 @@ class Stub:
 
     def _backward(self, text: str) -> str | None:
         if text == "s":
-            self._run = self.debugger.step_back(self._thread)
+            self._run, self._forward = self.debugger.step_back(self._thread), False
         elif text == "c":
-            self._run = self.debugger.go_back()
+            self._run, self._forward = self.debugger.go_back(), False
         else:
             return ""
         return None
@@ -480,7 +493,7 @@ class Stub:
     def _detach(self, _text: str) -> str:
         self.debugger.breakpoints.clear()
         self.debugger.watchpoints.clear()
-        self.detached, self._run = True, self.debugger.go()
+        self.detached, self._run, self._forward = True, self.debugger.go() if self._runs_on else None, True
         return "OK"
 
     def _kill(self, _text: str) -> str | None:

@@ -13,12 +13,11 @@ import mmap
 import os
 import select
 import shlex
-import socket
 import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -27,6 +26,7 @@ from engine import guests, snapshot
 from engine.commands import LabError, Stack
 from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow, ImageRow
+from engine.door import Door
 from engine.gdb import Stub
 from engine.images import Images, builtin_rows, digest
 from engine.isa.assembler import AssemblyError, assemble
@@ -76,8 +76,6 @@ OPENSBI = (
 #: A VM's host has room for the hypervisor and its shadow tables; memory that nobody touches costs nothing.
 HOST_MEMORY_FACTOR = 2
 GDB_ADDRESS = "127.0.0.1"
-#: A client that takes nothing for so long is gone.
-CLIENT_PATIENCE_SECONDS = 30
 QUIT_PREFIX, QUIT_KEY = 0x01, ord("x")
 
 
@@ -696,7 +694,7 @@ def _run_with_gdb(arguments: argparse.Namespace, script: _Script) -> int:
             option = name.replace("_", "-")
             raise _MisuseError(f"gdb goes back and forth in time: --gdb cannot be used with --{option}")
     about, chosen, host = _plan(arguments)
-    debugger = Debugger(host, about.guest, chosen.image, _print, Tier(arguments.tier))
+    debugger = Debugger.alone(host, about.guest, chosen.image, _print, Tier(arguments.tier))
     status = _Door(debugger, script).serve(arguments.gdb, arguments.image or arguments.kernel)
     if arguments.stats:
         sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))
@@ -720,27 +718,25 @@ class _Door:
         self._stub = Stub(debugger)
         self._script = script
         self._quiet_from = 0  # position at which the guest got its latest line
-        self._client: socket.socket | None = None
 
     def serve(self, port: int, image: str) -> int:
         """Until the guest ends or is killed; the command's exit status."""
-        with ExitStack() as cleanup:
-            try:
-                server = cleanup.enter_context(socket.create_server((GDB_ADDRESS, port)))
-            except OSError as error:
-                _say(
-                    f"cannot listen on {GDB_ADDRESS} port {port}: {error.strerror}; choose another one, "
-                    "or --gdb 0 for any that is free"
-                )
-                return Status.REFUSED
-            cleanup.callback(self._close)
+        try:
+            door = Door(self._stub, GDB_ADDRESS, port)
+        except OSError as error:
+            _say(
+                f"cannot listen on {GDB_ADDRESS} port {port}: {error.strerror}; choose another one, "
+                "or --gdb 0 for any that is free"
+            )
+            return Status.REFUSED
+        with closing(door):
             _say(
                 "the guest is halted at its first instruction. Connect with:\n"
                 f"    gdb-multiarch -ex 'set architecture riscv:rv64' "
-                f"-ex 'target remote :{server.getsockname()[1]}'{self._symbols(image)}"
+                f"-ex 'target remote :{door.port}'{self._symbols(image)}"
             )
             while not self._stub.finished:
-                self._turn(server)
+                self._turn(door)
                 if self._stub.detached and self._debugger.waits and not self._feed():
                     _say("the guest waits for input, and there is no more")
                     return Status.WAITS
@@ -752,19 +748,15 @@ class _Door:
         path = guests.image_path(image) if _is_builtin(image) else Path(image)
         return "" if path.suffix == ".s" else f" {shlex.quote(str(path))}"
 
-    def _turn(self, server: socket.socket) -> None:
+    def _turn(self, door: Door) -> None:
         """What clients said, then a little of the guest."""
         running = self._stub.running
-        if running and (self._debugger.waits or self._polls()):
-            running = self._feed() or not self._debugger.waits
-        sources = [server] if self._client is None else [server, self._client]
-        ready, _, _ = select.select(sources, [], [], 0 if running else None)
-        if self._client in ready:
-            self._hear()
-        if server in ready:
-            self._greet(server.accept()[0])
+        if running and (self._stub.waits or self._polls()):
+            running = self._feed() or not self._stub.waits
+        select.select(door.readers(), door.writers(), [], 0 if running else None)
+        door.exchange()
         if self._stub.running:
-            self._send(self._stub.advance())
+            door.say(self._stub.advance())
 
     def _polls(self) -> bool:
         return self._debugger.world.position - self._quiet_from >= PATIENCE_STEPS
@@ -776,40 +768,6 @@ class _Door:
         if line:
             self._debugger.receive(line)
         return bool(line)
-
-    def _greet(self, client: socket.socket) -> None:
-        if self._client is not None:
-            client.close()
-            return
-        client.settimeout(CLIENT_PATIENCE_SECONDS)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._client = client
-        self._stub.attach()
-
-    def _hear(self) -> None:
-        assert self._client is not None
-        try:
-            said = self._client.recv(1 << 16)
-        except OSError:
-            said = b""
-        if said:
-            self._send(self._stub.feed(said))
-        else:
-            self._close()
-
-    def _send(self, data: bytes) -> None:
-        if self._client is None or not data:
-            return
-        try:
-            self._client.sendall(data)
-        except OSError:
-            self._close()
-
-    def _close(self) -> None:
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-            self._stub.hang_up()
 
     def _status(self) -> int:
         guest = self._debugger.guest

@@ -38,6 +38,7 @@ from engine.commands import (
     GuestPower,
     GuestRemove,
     GuestRename,
+    GuestSet,
     HostCreate,
     HostRemove,
     HostStack,
@@ -59,6 +60,7 @@ from engine.commands import (
     SnapshotQuery,
     SnapshotTake,
 )
+from engine.debugger import poke
 from engine.document import (
     COSMETIC,
     Document,
@@ -371,6 +373,28 @@ class Lab:
         if command.action == "reset" or living == (command.action == "off"):
             self._history.submit(row.id, power=command.action)
         return {}
+
+    def _guest_set(self, command: GuestSet) -> dict[str, Any]:
+        self._document.guest_of(command.guest)
+        changed = poke(self._world, command)
+        if changed:
+            self._history.rebase()
+        return {"changed": changed}
+
+    # -- a debugger --------------------------------------------------------------------------------
+    @property
+    def world(self) -> World:
+        """What a debugger looks at and runs."""
+        return self._world
+
+    @property
+    def history(self) -> History:
+        """Where a debugger goes back."""
+        return self._history
+
+    def jumped(self) -> None:
+        """Somebody went to another moment past `apply`: what was to be told of this one is void."""
+        self._report.forget(self._document, self._world)
 
     def _lab_run(self, _: LabRun) -> dict[str, Any]:
         self._document.running = True
@@ -761,6 +785,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     SnapshotTake: Lab._snapshot_take,
     ConsoleInput: Lab._console_input,
     GuestPower: Lab._guest_power,
+    GuestSet: Lab._guest_set,
     LabRun: Lab._lab_run,
     LabPause: Lab._lab_pause,
     LabSpeed: Lab._lab_speed,

@@ -53,7 +53,7 @@ from engine.world import World, anew
 MAGIC = b"RINGSNAP"
 VERSION = 1
 SUFFIX = ".ringside"
-MANIFEST_BYTES = 16 << 20
+MANIFEST_BYTES = 64 << 20
 CONTENT_BYTES = 128 << 20
 TOTAL_BYTES = 1 << 30
 #: How long a guest from a file is run before it may join a lab.
@@ -118,9 +118,10 @@ def is_snapshot(content: bytes) -> bool:
 
 # -- writing -----------------------------------------------------------------------------------------
 def write(snapshot: Snapshot) -> bytes:
-    """The file of a snapshot."""
+    """The file of a snapshot. Raises LabError "snapshot-too-large" for one that could not be read again."""
     machine = snapshot.machine and msgspec.structs.asdict(snapshot.machine)
     tree, plain = pooled({"state": snapshot.state, "image": snapshot.image, "machine": machine})
+    _check_size(snapshot.about, plain)
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
     stored = [compressor.compress(content) for content in plain]
     contents = [
@@ -131,6 +132,28 @@ def write(snapshot: Snapshot) -> bytes:
     header = _HEADER.pack(MAGIC, VERSION, 0, len(manifest), _digest(manifest))
     body = b"".join((header, _digest(header), manifest, *stored))
     return body + _digest(body)
+
+
+def _check_size(about: About, contents: list[bytes]) -> None:
+    largest, total = max(map(len, contents), default=0), sum(map(len, contents))
+    try:
+        msgspec.convert(msgspec.to_builtins(about), About)
+    except msgspec.ValidationError as error:
+        raise _too_large(str(error)) from error
+    if largest > CONTENT_BYTES or total > TOTAL_BYTES:
+        raise _too_large(f"{total >> 20} MiB, {largest >> 20} MiB of them in one file")
+
+
+def _too_large(what: str) -> LabError:
+    limit = CONTENT_BYTES >> 20
+    return LabError(
+        "snapshot-too-large",
+        f"This guest is too large for a snapshot ({what}); its files may have {limit} MiB each, and all of it "
+        f"{TOTAL_BYTES >> 20} MiB.",
+        what=what,
+        limit=limit,
+        total=TOTAL_BYTES >> 20,
+    )
 
 
 def identity(content: bytes) -> str:

@@ -53,6 +53,7 @@ class Open(ToWorker, tag="open", frozen=True):
     tick: int  # the last tick number that pages have seen
     quarantined: bool
     limits: dict[str, int]  # fields of engine.lab.Limits that the server's configuration sets
+    gdb: str | None = None  # the address of gdb's ports; None: there are none
 
 
 class Close(ToWorker, tag="close", frozen=True):

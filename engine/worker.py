@@ -44,20 +44,37 @@ from engine import wire
 from engine.commands import (
     AnyCommand,
     AnyQuery,
+    ConsoleInput,
+    GdbQuery,
+    GuestPower,
+    GuestRename,
+    GuestSet,
+    HostUpdate,
+    ImageAdd,
+    ImageAssemble,
     LabError,
     LabPause,
     LabRedo,
+    LabRename,
     LabReset,
+    LabRun,
     LabSeek,
+    LabSpeed,
     LabStep,
     LabStepBack,
     LabUndo,
     Problem,
+    SnapshotTake,
     StretchQuery,
     TraceDetailQuery,
     TraceQuery,
 )
+from engine.debugger import Debugger
+from engine.door import Door
+from engine.gdb import Stub
+from engine.history import History
 from engine.lab import Lab, Limits
+from engine.world import World
 from engine.library import Library
 from engine.machine.native import objects
 
@@ -77,6 +94,14 @@ _SAVE_AT_ONCE = (LabPause, *_MAY_TAKE_LONG, LabReset)
 
 #: Why a command that was accepted once is refused now: what it started from is not on this server any more.
 _LIBRARY_LACKS = ("no-such-image", "library-damaged")
+
+#: What a lab takes while gdb holds one of its guests: nothing that would take the time out of gdb's hands.
+_BESIDE_GDB = (
+    ConsoleInput, GuestRename, HostUpdate, ImageAdd, ImageAssemble, LabPause, LabRename, LabSpeed, SnapshotTake,
+)  # fmt: skip
+#: Steps of gdb follow one another quickly; how far they came is kept and told so often.
+MARK_SECONDS = 0.3
+GDB_WAITING, GDB_HELD, GDB_RUNNING = range(3)
 
 _encode = wire.encode
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
@@ -142,6 +167,45 @@ class Job(greenlet):
 
 
 @dataclass(eq=False, slots=True)
+class Debugged:
+    """A guest of a lab for which gdb has a port. `reached`: the farthest position since the last one that was kept
+    (`kept`); `resume`: the lab ran when gdb came."""
+
+    guest: int
+    stub: Stub
+    door: Door
+    kept: int
+    reached: int
+    resume: bool = False
+    mark_at: float = 0.0
+
+    @property
+    def held(self) -> bool:
+        """Does gdb have the lab's time in its hands?"""
+        return self.door.attached and not self.stub.detached
+
+    @property
+    def state(self) -> int:
+        return GDB_WAITING if not self.held else GDB_RUNNING if self.stub.running else GDB_HELD
+
+
+class LabOfGdb:
+    """What gdb works on (engine.debugger.Subject): the lab of a seat, whose changes are entries of its log."""
+
+    def __init__(self, seat: Seat, change: Callable[[GuestSet], bool]) -> None:
+        self._seat = seat
+        self.change = change
+
+    @property
+    def world(self) -> World:
+        return self._seat.ready.world
+
+    @property
+    def history(self) -> History:
+        return self._seat.ready.history
+
+
+@dataclass(eq=False, slots=True)
 class Seat:
     """One lab in this worker, and where its work stands."""
 
@@ -163,6 +227,8 @@ class Seat:
     next_tick: float = 0.0
     saved: tuple[int, int] = (0, -1)  # revision and position of the last checkpoint
     next_save: float = 0.0
+    gdb_address: str | None = None  # where gdb's ports are; None: there are none
+    gdb: Debugged | None = None
 
     @property
     def ready(self) -> Lab:
@@ -240,9 +306,10 @@ class Worker:
                     self._ask(seat, message)
                 case wire.Show():
                     self._tick(seat)
-                    keyframe = Raw(_encode(seat.ready.keyframe()))
+                    keyframe = Raw(_encode({**seat.ready.keyframe(), "gdb": _gdb_row(seat)}))
                     self.send(wire.Picture(seat.name, message.request, seat.tick, seat.revision, keyframe))
                 case wire.Close():
+                    self._close_gdb(seat)
                     self._save(seat)
                     del self._seats[seat.name]
                     self.send(wire.Closed(seat.name))
@@ -252,6 +319,9 @@ class Worker:
 
     def _ask(self, seat: Seat, message: wire.Ask) -> None:
         query = _decode_query(message.query)
+        if isinstance(query, GdbQuery):
+            self._ask_gdb(seat, message, query)
+            return
         if isinstance(query, TraceDetailQuery | TraceQuery | StretchQuery):  # may replay a part of the history
             self._start(seat, lambda job: self._answer(seat, message, query, job.progress))
         else:
@@ -271,6 +341,14 @@ class Worker:
 
     def _do(self, seat: Seat, message: wire.Do) -> None:
         command = _decode_command(message.command)
+        gdb = seat.gdb
+        if gdb is not None and gdb.held:
+            if not isinstance(command, _BESIDE_GDB):
+                self._refuse(message, _held_by_gdb(seat, gdb.guest))
+                return
+            if isinstance(command, LabPause):
+                gdb.door.say(gdb.stub.interrupt())
+            self._keep_place(seat)
 
         def work(progress: Callable[[float], bool]) -> None:
             before = seat.ready.position
@@ -310,6 +388,8 @@ class Worker:
         seat.dirty, seat.idle = True, False
         if isinstance(command, _SAVE_AT_ONCE) or seat.ready.structural(command):
             seat.next_save = 0.0
+        if seat.gdb is not None and seat.gdb.guest not in seat.ready.world.homes:
+            self._close_gdb(seat)
 
     def _refresh(self, seat: Seat) -> None:
         document = seat.ready.document()
@@ -321,10 +401,113 @@ class Worker:
             seat.pace = Pace(document["speed"], document["unit"], self._clock())
         seat.running = document["running"]
 
+    # -- gdb ---------------------------------------------------------------------------------------
+    def _ask_gdb(self, seat: Seat, message: wire.Ask, query: GdbQuery) -> None:
+        """Open or close a guest's port. A lab has one time, so one guest at a time."""
+        try:
+            result = self._port(seat, query)
+        except LabError as error:
+            self._refuse(message, error.problem)
+        else:
+            self.send(wire.Answer(seat.name, message.request, Raw(_encode(result))))
+
+    def _port(self, seat: Seat, query: GdbQuery) -> dict[str, Any]:
+        if seat.gdb_address is None:
+            raise LabError("gdb-off", "This server has no ports for gdb: RINGSIDE_GDB is off.")
+        if query.guest not in seat.ready.world.homes:
+            raise LabError("no-such-guest", f"This lab has no guest {query.guest}.", guest=query.guest)
+        if not query.open:
+            if seat.gdb is not None and seat.gdb.guest == query.guest:
+                self._close_gdb(seat)
+            return {"address": seat.gdb_address, "port": None}
+        if seat.gdb is None:
+            subject = LabOfGdb(seat, lambda change: self._set_by_gdb(seat, change))
+            stub = Stub(Debugger(subject, query.guest), runs_on=False)
+            try:
+                door = Door(stub, seat.gdb_address)
+            except OSError as error:
+                reason = error.strerror or str(error)
+                raise LabError(
+                    "gdb-port", f"No port for gdb can be opened on {seat.gdb_address}: {reason}.", reason=reason
+                ) from error
+            seat.gdb = Debugged(query.guest, stub, door, seat.ready.position, seat.ready.position)
+            seat.dirty = True
+        elif seat.gdb.guest != query.guest:
+            raise LabError(
+                "gdb-other-guest",
+                f"The guest {seat.gdb.guest} of this lab has the port for gdb; close it first.",
+                guest=seat.gdb.guest,
+            )
+        return {"address": seat.gdb.door.address, "port": seat.gdb.door.port}
+
+    def _close_gdb(self, seat: Seat) -> None:
+        if seat.gdb is not None:
+            self._keep_place(seat)
+            seat.gdb.door.close()
+            seat.gdb, seat.dirty = None, True
+
+    def _debug(self, seat: Seat, gdb: Debugged, now: float) -> None:
+        """Hear what gdb says and run on for it."""
+        held = gdb.held
+        gdb.door.exchange()
+        if gdb.held and not held:
+            gdb.kept = gdb.reached = seat.ready.position
+            gdb.resume = seat.running
+            if seat.running:
+                self._command(seat, LabPause())
+        if gdb.stub.running and not gdb.stub.waits:
+            gdb.door.say(gdb.stub.advance())
+            seat.dirty = True
+        gdb.reached = max(gdb.reached, seat.ready.position)
+        if gdb.stub.killed:
+            gdb.door.hang_up()
+        moved = seat.ready.position != gdb.kept and not gdb.stub.running
+        if moved and seat.idle:
+            seat.idle = False
+        if held != gdb.held or (moved and now >= gdb.mark_at):
+            self._keep_place(seat)
+        if held and not gdb.held:
+            seat.dirty = True
+            if gdb.stub.killed:
+                self._command(seat, GuestPower(gdb.guest, "off"))
+            elif gdb.stub.detached and gdb.resume:
+                self._command(seat, LabRun())
+
+    def _keep_place(self, seat: Seat) -> None:
+        """Make where gdb has taken the lab an entry of its log, and tell pages that it is there."""
+        gdb = seat.gdb
+        if gdb is None or seat.ready.position == gdb.kept:
+            return
+        position = seat.ready.position
+        before, gdb.kept, gdb.reached = max(gdb.reached, position), position, position
+        gdb.mark_at = self._clock() + MARK_SECONDS
+        seek = LabSeek(position)
+        seat.ready.jumped()
+        self._accepted(seat, seek, Raw(_encode(seek)), before, {}, None)
+
+    def _set_by_gdb(self, seat: Seat, change: GuestSet) -> bool:
+        self._keep_place(seat)
+        return bool(self._command(seat, change)["changed"])
+
+    def _command(self, seat: Seat, command: AnyCommand) -> dict[str, Any]:
+        """A command that the worker gives itself, kept like any other."""
+        before = seat.ready.position
+        result = seat.ready.apply(command, _never_cancelled)
+        self._accepted(seat, command, Raw(_encode(command)), before, result, None)
+        return result
+
+    def doors(self) -> list[tuple[int, bool]]:
+        """What to wait for besides messages: file descriptors of gdb's ports, and whether each is to be written."""
+        doors = [seat.gdb.door for seat in self._seats.values() if seat.gdb is not None]
+        return [
+            *((reader.fileno(), False) for door in doors for reader in door.readers()),
+            *((writer.fileno(), True) for door in doors for writer in door.writers()),
+        ]
+
     # -- opening and saving --------------------------------------------------------------------------
     def _open(self, message: wire.Open) -> None:
         self._library.refresh()
-        seat = Seat(message.lab, message.slot, message.tick)
+        seat = Seat(message.lab, message.slot, message.tick, gdb_address=message.gdb)
         self._seats[seat.name] = seat
         self._start(seat, lambda job: self._load(seat, message, job))
 
@@ -363,10 +546,7 @@ class Worker:
         self._refresh(seat)
         self.send(wire.Opened(seat.name, seat.revision, Raw(seat.document)))
         if message.quarantined and seat.running:
-            pause = LabPause()
-            self._accepted(
-                seat, pause, Raw(_encode(pause)), lab.position, lab.apply(pause, _never_cancelled), None
-            )
+            self._command(seat, LabPause())
         seat.next_save = 0.0 if message.checkpoint is None else self._clock() + CHECKPOINT_SECONDS
 
     def _fail_to_open(self, seat: Seat, problem: Problem) -> None:
@@ -403,6 +583,7 @@ class Worker:
                 seat.job.cancelled = True
                 while seat.job is not None:
                     self._guarded(seat, lambda seat=seat: self._advance(seat))  # type: ignore[misc]
+            self._guarded(seat, lambda seat=seat: self._close_gdb(seat))  # type: ignore[misc]
             self._guarded(seat, lambda seat=seat: self._save(seat))  # type: ignore[misc]
         self.send(wire.Bye())
         self.stopped = True
@@ -454,7 +635,8 @@ class Worker:
             return
         seat.dirty = False
         seat.tick += 1
-        self.send(wire.Tick(seat.name, seat.tick, Raw(_encode({"n": seat.tick, **seat.ready.drain()}))))
+        content = {"n": seat.tick, **seat.ready.drain(), "gdb": _gdb_row(seat)}
+        self.send(wire.Tick(seat.name, seat.tick, Raw(_encode(content))))
 
     def _guarded(self, seat: Seat, work: Callable[[], None]) -> None:
         """Work on one seat; a defect there costs that lab a reload from its checkpoint and nobody else
@@ -468,6 +650,8 @@ class Worker:
         except Exception:  # noqa: BLE001 - the boundary between one lab and all the others
             reference = report(f"lab {seat.name}")
             self._seats.pop(seat.name, None)
+            if seat.gdb is not None:
+                seat.gdb.door.close()
             self.send(wire.Broken(seat.name, reference))
         finally:
             self._mark(0)
@@ -487,13 +671,23 @@ class Worker:
                     sleep = min(sleep, max(0.0, seat.pace.due - now) if seat.pace.speed != "max" else 0.0)
                 if seat.dirty:
                     sleep = min(sleep, max(0.0, seat.next_tick - now))
+                if seat.gdb is not None:
+                    sleep = min(sleep, self._gdb_sleep(seat, seat.gdb, now))
         return sleep
+
+    def _gdb_sleep(self, seat: Seat, gdb: Debugged, now: float) -> float:
+        """Seconds for which a seat's debugger has nothing to do unless somebody says something."""
+        if gdb.stub.running and not gdb.stub.waits:
+            return 0.0
+        return LONGEST_SLEEP_SECONDS if seat.ready.position == gdb.kept else max(0.0, gdb.mark_at - now)
 
     def _work(self, seat: Seat) -> None:
         if seat.job is not None:
             self._advance(seat)
             return
         now = self._clock()
+        if seat.gdb is not None:
+            self._debug(seat, seat.gdb, now)
         if seat.running and not seat.idle:
             self._slice(seat, now)
         now = self._clock()
@@ -502,6 +696,18 @@ class Worker:
             self._tick(seat)
         if now >= seat.next_save:
             self._save(seat)
+
+
+def _gdb_row(seat: Seat) -> list[Any] | None:
+    """What pages show of gdb: [guest, address, port, state], or None."""
+    gdb = seat.gdb
+    return None if gdb is None else [gdb.guest, gdb.door.address, gdb.door.port, gdb.state]
+
+
+def _held_by_gdb(seat: Seat, guest: int) -> Problem:
+    rows = {row["id"]: row["name"] for row in seat.ready.document()["guests"]}
+    name = str(rows[guest])
+    return Problem("held-by-gdb", f"gdb holds {name}: detach it, or close its port, first.", {"guest": name})
 
 
 def _is_pause(command: Raw) -> bool:
@@ -551,6 +757,7 @@ def main(endpoint: str, identity: str, marker: str, library: str) -> None:
     )
     worker.send(wire.Hello(os.getpid()))
     sleep, beat = 0.0, time.monotonic()
+    doors: list[tuple[int, bool]] = []
     while not worker.stopped:
         ready = dict(poller.poll(int(sleep * 1000 + 0.999)))
         if lifeline in ready:
@@ -567,6 +774,12 @@ def main(endpoint: str, identity: str, marker: str, library: str) -> None:
         if worker.stopped:
             break
         sleep = worker.turn()
+        if doors or worker.doors():
+            for descriptor, _ in doors:
+                poller.unregister(descriptor)
+            doors = worker.doors()
+            for descriptor, writes in sorted(doors):
+                poller.register(descriptor, zmq.POLLIN | zmq.POLLOUT if writes else zmq.POLLIN)
         now = time.monotonic()
         if now >= beat:
             beat = now + wire.BEAT_SECONDS

@@ -1,8 +1,8 @@
 """The engine is a function of its inputs: no clock, no chance, no network, no environment.
 
 Virtual time is retired instructions and everything from outside is a stamped input; one `time.time()` in the
-engine would break replay, step-back and grading. `engine/worker.py` and `engine/headless.py` (a
-terminal) talk to the outside; `build.py` files are developers' scripts that no lab runs.
+engine would break replay, step-back and grading. `engine/worker.py`, `engine/headless.py` (a
+terminal) and `engine/door.py` (gdb's port, for both) talk to the outside; `build.py` files are developers' scripts that no lab runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IMPURE = {
     "asyncio", "datetime", "multiprocessing", "random", "secrets", "select", "selectors", "signal", "socket",
     "subprocess", "threading", "time", "urllib", "uuid",
 }  # fmt: skip
-OUTSIDE = {"engine/headless.py", "engine/worker.py"}
+OUTSIDE = {"engine/door.py", "engine/headless.py", "engine/worker.py"}
 #: Compiles beside the guests; that no guest can tell is what tests/fuzz tests.
 THREADS = {"engine/machine/native/jit.py", "engine/machine/native/objects.py"}
 PURE = [

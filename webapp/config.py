@@ -56,6 +56,8 @@ class Config:
     queries_per_second: int = field(
         default=100, metadata={"variable": "RINGSIDE_QUERIES_PER_SECOND", "least": 1, "most": 100_000}
     )
+    #: address on which guests get ports for gdb when somebody asks for one; "off": they do not
+    gdb: str = field(default="127.0.0.1", metadata={"variable": "RINGSIDE_GDB"})
     #: what one lab may hold; None: engine.lab.Limits' own figure
     lab_hosts: int | None = field(
         default=None, metadata={"variable": "RINGSIDE_LAB_HOSTS", "least": 1, "most": 1000}

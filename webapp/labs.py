@@ -308,6 +308,7 @@ class Labs:
             wire.Open(
                 lab.id, lab.slot, "demo" if lab.origin == "demo" else "new", lab.name,
                 saved.checkpoint, saved.revision, saved.log, lab.tick, quarantined, self._config.lab_limits(),
+                None if self._config.gdb == "off" else self._config.gdb,
             ),
         )  # fmt: skip
 

@@ -11,9 +11,10 @@ the same, so that stacks differ here by what they do and not by whose table was 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
-from engine.trace.record import PATHS, Level
+from engine.trace.record import PATH_IDS, PATHS, Level
 
 _SOURCE = (
     "K. Adams, O. Agesen: A Comparison of Software and Hardware Techniques for x86 Virtualization, "
@@ -51,3 +52,13 @@ def crossings(path: tuple[Level, ...]) -> list[Cost]:
 
 #: Modelled cycles of every path, by path id.
 PATH_CYCLES: tuple[int, ...] = tuple(sum(cost.cycles for cost in crossings(path)) for path in PATHS)
+
+
+@cache
+def exit_path(origin: Level, device: bool, to: Level | None) -> tuple[int, int]:
+    """The path id of an exit and what its crossings cost, in cycles. device: a device model took part; to: where
+    execution resumes, None where it does not."""
+    path: tuple[Level, ...] = (origin, Level.HYPERVISOR)
+    if to is not None:
+        path += (Level.DEVICE_MODEL, Level.HYPERVISOR, to) if device else (to,)
+    return PATH_IDS[path], PATH_CYCLES[PATH_IDS[path]]

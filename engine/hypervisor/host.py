@@ -2,8 +2,9 @@
 
 Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
 hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any
-hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the steps are divided
-into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
+hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the
+steps are divided into calls: a call ends right after a step, and clocks of resting harts move only on the way to the
+next one.
 """
 
 from __future__ import annotations
@@ -286,6 +287,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
+        if hart.virtual_at:
+            self.guests[guest].exits += hart.record_count
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:
@@ -517,7 +520,7 @@ class Host:
         a: int,
         b: int,
     ) -> None:
-        """Write a record for the step that is being executed."""
+        """Write a record for the step that the active hart is executing."""
         self.trace.record(
             self.id,
             guest,
@@ -530,7 +533,7 @@ class Host:
             origin,
             to,
             time,
-            self.position_offset + self.position - 1,
+            self.active.position_base + self.active.steps - 1,
             pc,
             value,
             instruction,
@@ -540,6 +543,8 @@ class Host:
             b,
         )
         self._traps_left -= 1
+        if self._traps_left < NATIVE_RECORDS:
+            self._limit_records(self.active)
         if self._traps_left <= 0:
             self.interrupt_all()
 

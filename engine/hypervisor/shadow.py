@@ -18,6 +18,7 @@ A and D: the walk sets them in the guest's entry; a leaf is writable only once D
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +30,7 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
-from engine.machine.privileged import MACHINE
+from engine.machine.native import exits
 
 RELEASE_AFTER = 8
 MAX_SPACES = 64
@@ -73,6 +74,8 @@ class ShadowTables:
         self.filled = 0
         self.dropped = 0
         self._remembered = 0  # bounds `leaves`, which also keeps leaves that were dropped
+        # What native code knows of `roots`: see engine.machine.native.exits.
+        self.spaces = (ctypes.c_uint64 * (1 + exits.SPACE_WORDS * MAX_SPACES))()
         frames.reclaim.append(self.drop_all)
 
     def close(self) -> None:
@@ -85,12 +88,10 @@ class ShadowTables:
     def key(virtual: Hart) -> SpaceKey:
         """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from
         fetches)."""
-        satp = virtual.satp
-        if virtual.data_privilege() != virtual.privilege and satp >> 60:
-            return (0, -1, 0)
-        if virtual.privilege == MACHINE or not satp >> 60:
-            return (0, MACHINE, 0)
-        return (satp, virtual.privilege, virtual.mstatus & (Status.SUM | Status.MXR))
+        space = exits.space(virtual)
+        if exits.is_translated(space):
+            return (virtual.satp, virtual.privilege, space & (Status.SUM | Status.MXR))
+        return (0, -1 if space == exits.SPLIT else space, 0)
 
     def satp(self, key: SpaceKey) -> int:
         """The host satp value that selects a space, made if it is new."""
@@ -100,13 +101,21 @@ class ShadowTables:
                 self.drop_space(next(iter(self.roots)))
             root = self.roots[key] = self.frames.take()
             self.tables[key] = []
-        return mmu.SV39 << 60 | (RAM_BASE >> 12) + root
+            self._tell_native_code()
+        return _host_satp(root)
+
+    def _tell_native_code(self) -> None:
+        words: list[ctypes.c_uint64 | int] = [len(self.roots)]
+        for (satp, privilege, bits), root in self.roots.items():
+            words += [satp, exits.SPLIT if privilege < 0 else privilege | bits, _host_satp(root)]
+        self.spaces[: len(words)] = words
 
     def drop_space(self, key: SpaceKey) -> None:
         """Forget one space and give its frames back."""
         self.memory.flush()
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
             self.frames.give_back(frame)
+        self._tell_native_code()
         for page in list(self.leaves):
             self.leaves[page] = {leaf for leaf in self.leaves[page] if leaf[0] != key}
         for page, table in list(self.table_pages.items()):
@@ -293,6 +302,11 @@ class ShadowTables:
         }
         self.leaves = {page: {(_key(key), at) for key, at in leaves} for page, leaves in state["leaves"]}
         self.filled, self.dropped, self._remembered = state["counts"]
+        self._tell_native_code()
+
+
+def _host_satp(root: int) -> int:
+    return mmu.SV39 << 60 | (RAM_BASE >> 12) + root
 
 
 def _key(parts: list[int]) -> SpaceKey:

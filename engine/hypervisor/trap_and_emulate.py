@@ -17,10 +17,13 @@ Every exit is one step of the host hart and writes one record.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
+from engine.hypervisor.costs import exit_path
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.shadow import ShadowTables, permissions
 from engine.hypervisor.technique import Outcome
@@ -41,6 +44,39 @@ if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
 SATP = CSR_NUMBERS["satp"]
+
+
+class _Meaning(NamedTuple):
+    """What a privileged instruction asks for. csr, rd, rs1, immediate: its operands, where it has them."""
+
+    action: Action
+    csr: int
+    rd: int
+    rs1: int | None
+    immediate: int
+
+
+_ACTIONS = {
+    "sret": Action.SRET, "mret": Action.MRET, "wfi": Action.WFI, "sfence.vma": Action.SFENCE,
+    "sinval.vma": Action.SFENCE,
+}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _meaning(word: int) -> _Meaning:
+    row = decode(word)
+    if row is None:
+        return _Meaning(Action.EMULATE, 0, 0, None, 0)
+    operands = row.operands(word)
+    number, rs1, immediate = operands.get("csr", 0), operands.get("rs1"), operands.get("uimm", 0)
+    action = _ACTIONS.get(row.mnemonic, Action.EMULATE)
+    if "csr" in operands:
+        # With x0 or 0, csrrs and csrrc and theirs do not write.
+        if row.mnemonic not in ("csrrw", "csrrwi") and not (rs1 or immediate):
+            action = Action.CSR_READ
+        else:
+            action = Action.ADDRESS_SPACE if number == SATP else Action.CSR_WRITE
+    return _Meaning(action, number, operands.get("rd", 0), rs1, immediate)
 
 
 @dataclass
@@ -66,8 +102,15 @@ class TrapAndEmulate:
         vcpu.load(hart)
         self._hand_over(vcpu)
         hart.monitor = self
+        hart.monitored = 1
         hart.privilege = USER
         self._select_space(vcpu, hart)
+        guest, virtual = self.guest, vcpu.virtual
+        virtual.spaces_at = ctypes.addressof(self.shadow.spaces)
+        virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
+        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
+        hart.virtual_at = ctypes.addressof(virtual)
+        guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
 
     def leave(self, vcpu: VCpu) -> None:
         hart = vcpu.hart
@@ -75,6 +118,8 @@ class TrapAndEmulate:
         self.catch_up(vcpu)
         vcpu.unload()
         hart.monitor = None
+        hart.monitored = hart.virtual_at = 0
+        self.guest.host.record_in_python(hart)
 
     def catch_up(self, vcpu: VCpu) -> None:
         """The virtual hart takes what the guest changes without a trap: its pc, fcsr, and FS when it became Dirty."""
@@ -105,7 +150,6 @@ class TrapAndEmulate:
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._hand_over(vcpu)
         self._select_space(vcpu, hart)
-        self.guest.host.retime(hart)
         if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() != NO_INTERRUPT:
             hart.leave = True
 
@@ -147,6 +191,7 @@ class TrapAndEmulate:
         cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
         self.guest.exit(vcpu, outcome, cause, pc, 0, 0, origin)
         self._resume(vcpu, hart)
+        self.guest.host.retime(hart)
 
     def wake(self, vcpu: VCpu) -> None:
         """`inject_pending` looks at interrupts before the hart's next instruction."""
@@ -203,33 +248,25 @@ class TrapAndEmulate:
     def _privileged(self, vcpu: VCpu, word: int) -> Outcome:
         """An instruction that U mode may not execute: the vCPU's privilege decides whether the guest may."""
         virtual = vcpu.virtual
-        row = decode(word)
         x = virtual.x
-        before = list(x)
+        action, number, rd, rs1, immediate = _meaning(word)
+        source = immediate if rs1 is None else x[rs1]
         trap = execute(vcpu, word)
         if trap is not None:
             return self._inject(vcpu, trap.cause, trap.value, Kind.EXCEPTION)
-        assert row is not None
-        operands = row.operands(word)
-        action, a, b = Action.EMULATE, 0, 0
-        if "csr" in operands:
-            number = operands["csr"]
-            writes = row.mnemonic in ("csrrw", "csrrwi") or operands.get("rs1", operands.get("uimm", 0)) != 0
-            if not writes:
-                action, a, b = Action.CSR_READ, number, x[operands["rd"]]
-            elif number == SATP:
-                action, a = Action.ADDRESS_SPACE, virtual.satp
-                b = int(self.shadow.key(virtual) in self.shadow.roots)
-            else:
-                source = before[operands["rs1"]] if "rs1" in operands else operands["uimm"]
-                action, a, b = Action.CSR_WRITE, number, source
-        elif row.mnemonic in ("sret", "mret"):
-            action = Action.SRET if row.mnemonic == "sret" else Action.MRET
+        a, b = 0, 0
+        if action == Action.CSR_READ:
+            a, b = number, x[rd]
+        elif action == Action.CSR_WRITE:
+            a, b = number, source
+        elif action == Action.ADDRESS_SPACE:
+            a, b = virtual.satp, int(self.shadow.key(virtual) in self.shadow.roots)
+        elif action in (Action.SRET, Action.MRET):
             a, b = virtual.pc, virtual.privilege
-        elif row.mnemonic == "wfi":
-            action, a = Action.WFI, self.guest.wakes_at(vcpu)
-        elif row.mnemonic in ("sfence.vma", "sinval.vma"):
-            action, a = Action.SFENCE, before[operands["rs1"]]
+        elif action == Action.WFI:
+            a = self.guest.wakes_at(vcpu)
+        elif action == Action.SFENCE:
+            a = source
         return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
 
     def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> tuple[Outcome, int]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.bits import signed
+from engine.bits import MASK64, signed
 from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.isa.csrs import Status
@@ -22,7 +22,7 @@ from engine.machine.hart import NEVER, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
 from engine.machine.privileged import USER
-from engine.machine.state import NO_RESERVATION
+from engine.machine.state import NO_RESERVATION, NO_STREAK
 from engine.trace.record import Interrupt, Level
 
 
@@ -197,6 +197,9 @@ class VirtualHart(Hart):
     def retired(self) -> int:
         return self.instructions()
 
+    def refresh(self) -> None:
+        """It has no caches to choose among."""
+
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         super().set_line(interrupt, level)
         if self.carrier is not None and interrupt == Interrupt.SUPERVISOR_EXTERNAL:
@@ -229,10 +232,7 @@ class VCpu:
         self.vm = vm
         self.virtual = virtual
         self.hart: Hart | None = None
-        self.reported = 0  # instructions at the guest's latest record of this vCPU
-        self.streak: tuple[int, int, int, int] = (0, -1, 0, 0)  # see Guest.watch_for_trap_loops
-        self._retired = 0
-        self._mark = 0
+        virtual.streak_at = NO_STREAK
         virtual.instructions = lambda: self.instructions
 
     @property
@@ -242,7 +242,28 @@ class VCpu:
     @property
     def instructions(self) -> int:
         """Instructions that this vCPU retired, directly or emulated."""
-        return self._retired + (self.hart.retired - self._mark if self.hart is not None else 0)
+        base = self.virtual.instructions_base
+        return base if self.hart is None else base + self.hart.retired & MASK64
+
+    @property
+    def reported(self) -> int:
+        """Instructions at the guest's latest record of this vCPU."""
+        return self.virtual.reported
+
+    @reported.setter
+    def reported(self, instructions: int) -> None:
+        self.virtual.reported = instructions
+
+    @property
+    def streak(self) -> tuple[int, int, int, int]:
+        """See Guest.follow_trap."""
+        virtual = self.virtual
+        return virtual.streak_length, virtual.streak_at, virtual.streak_cause, virtual.streak_pc
+
+    @streak.setter
+    def streak(self, streak: tuple[int, int, int, int]) -> None:
+        virtual = self.virtual
+        virtual.streak_length, virtual.streak_at, virtual.streak_cause, virtual.streak_pc = streak
 
     @property
     def pc(self) -> int:
@@ -260,12 +281,12 @@ class VCpu:
 
     def emulated(self) -> None:
         """The VMM retired an instruction for the guest."""
-        self._retired += 1
+        self.virtual.instructions_base += 1
 
     def load(self, hart: Hart) -> None:
         self.hart = hart
-        self._mark = hart.retired
         virtual = self.virtual
+        virtual.instructions_base -= hart.retired
         hart.x[:], hart.f[:] = virtual.x, virtual.f
         virtual.x, virtual.f = hart.x, hart.f
         hart.reservation = NO_RESERVATION
@@ -274,7 +295,7 @@ class VCpu:
         """The virtual hart is up to date."""
         hart = self.hart
         assert hart is not None
-        self._retired = self.instructions
+        self.virtual.instructions_base = self.instructions
         self.virtual.keep_registers()
         hart.clear_registers()
         hart.fcsr, hart.mstatus = 0, hart.mstatus & ~(Status.FS | Status.SD)
@@ -296,7 +317,7 @@ class VCpu:
         self.hart = None
         self.virtual.own_registers()
         self.virtual.load(state["virtual"])
-        self._retired, self.reported = state["retired"], state["reported"]
+        self.virtual.instructions_base, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]
         self.streak = (a, b, c, d)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
-from engine.hypervisor.costs import PATH_CYCLES
+from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
@@ -48,6 +48,8 @@ class VmGuest(Guest):
         self.board, ram = self.vm.board, self.vm.ram
         self.technique: Technique = technique.of(self)
         ram.stored, ram.remapped = self.technique.stored, self.technique.remapped
+        for vcpu in self.vm.vcpus:
+            vcpu.virtual.on_timer = lambda number=vcpu.number: self.wake(number)  # type: ignore[misc]
 
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
@@ -59,6 +61,7 @@ class VmGuest(Guest):
     def _connect(self) -> None:
         for vcpu in self.vm.vcpus:
             vcpu.virtual.monitor = self.board.firmware
+            vcpu.virtual.monitored = self.board.firmware is not None
         if self.board.tohost is not None:
             self.vm.ram.watch(self.board.tohost, self.board.look_at_tohost)
 
@@ -74,7 +77,11 @@ class VmGuest(Guest):
         self.vm.ram.release()
 
     def wake(self, hart: int) -> None:
-        self.technique.wake(self.vm.vcpus[hart])
+        """Its timer may have changed; interrupt lines are looked at before the next instruction anyway."""
+        vcpu = self.vm.vcpus[hart]
+        self.technique.wake(vcpu)
+        if vcpu.hart is not None:
+            self.host.retime(vcpu.hart)
 
     # -- exits ---------------------------------------------------------------------------------------
     def loaded(self, hart: Hart) -> VCpu:
@@ -98,9 +105,8 @@ class VmGuest(Guest):
         kind, disposition, action, a, b, device = outcome
         hart = vcpu.hart
         assert hart is not None
-        path: tuple[Level, ...]
         if self.ended:
-            path = (origin, Level.HYPERVISOR)
+            to = None
             if self.ended_as == FAILED:
                 assert self.failure is not None
                 disposition, action, a, b = (
@@ -111,26 +117,26 @@ class VmGuest(Guest):
                 )
             else:
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
-        elif device:
-            path = (origin, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, vcpu.level)
         else:
-            path = (origin, Level.HYPERVISOR, vcpu.level)
-        path_id = PATH_IDS[path]
-        cost = PATH_CYCLES[path_id] if switched else 0
+            to = vcpu.level
+        path, cost = exit_path(origin, device, to)
+        if not switched:
+            cost = 0
         time = hart.clock
         hart.extra += cost
         self.exits += 1
-        executed, vcpu.reported = vcpu.instructions - vcpu.reported, vcpu.instructions
+        instructions = vcpu.instructions
+        executed, vcpu.reported = instructions - vcpu.reported, instructions
         self.host.record(
             self.id,
             vcpu.number,
             kind,
             cause,
-            path_id,
+            path,
             disposition,
             action,
             origin,
-            path[-1],
+            Level.HYPERVISOR if to is None else to,
             time,
             pc,
             value,

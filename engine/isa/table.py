@@ -1,4 +1,4 @@
-"""The instruction table: RV64GC, Zba, Zbb, Zbs and the privileged instructions. One row per instruction.
+"""The instruction table: RV64GC, Zba, Zbb, Zbs, Svinval and the privileged instructions. One row per instruction.
 
 Semantics are lines of restricted Python, chosen so that a row compiles to plain Python (the reference tier)
 and can be lowered to LLVM IR: straight-line assignments, `if`, and calls of the primitives below; no loops,
@@ -71,9 +71,8 @@ def floats_change(row: Row) -> bool:
 
 R, I, S, B = "rd, rs1, rs2", "rd, rs1, imm", "rs2, imm(rs1)", "rs1, rs2, target"
 LOAD, SHIFT, UNARY = "rd, imm(rs1)", "rd, rs1, shamt", "rd, rs1"
-FLOAT_LOAD, FLOAT_STORE = "frd, imm(rs1)", "frs2, imm(rs1)"
-#: A conversion that never rounds is written without its rounding mode.
-EXACT = "frd, rs1"
+CSR, CSR_IMM = "rd, csr, rs1", "rd, csr, uimm"
+FR, FR4 = "frd, frs1, frs2, rm", "frd, frs1, frs2, frs3, rm"
 
 _BASE = [
     ("lui", "imm[31:12] rd 0110111", "rd, upper", "rd = imm"),
@@ -157,10 +156,7 @@ def _atomics(suffix: str, funct3: str, size: int) -> list[tuple[str, str, str, s
     bits = 8 * size
     old = f"old = sx(amo_load(rs1, {size}), {bits})"
     lesser, greater = f"s(old) < s(sx(rs2, {bits}))", f"s(old) > s(sx(rs2, {bits}))"
-    lesser_unsigned, greater_unsigned = (
-        f"zx(old, {bits}) < zx(rs2, {bits})",
-        f"zx(old, {bits}) > zx(rs2, {bits})",
-    )
+    lesser_unsigned, greater_unsigned = f"zx(old, {bits}) < zx(rs2, {bits})", f"zx(old, {bits}) > zx(rs2, {bits})"
     results = [
         ("amoswap", "00001", "rs2"),
         ("amoadd", "00000", "old + rs2"),
@@ -186,49 +182,19 @@ _A = _atomics("w", "010", 4) + _atomics("d", "011", 8)
 
 _OLD_UNLESS_X0 = "old = csr_read(csr) if rd_index else 0"
 _ZICSR = [
-    ("csrrw", "csr rs1 001 rd 1110011", "rd, csr, rs1", f"{_OLD_UNLESS_X0}; csr_write(csr, rs1); rd = old"),
-    (
-        "csrrs",
-        "csr rs1 010 rd 1110011",
-        "rd, csr, rs1",
-        "old = csr_read(csr)\nif rs1_index: csr_set(csr, rs1)\nrd = old",
-    ),
-    (
-        "csrrc",
-        "csr rs1 011 rd 1110011",
-        "rd, csr, rs1",
-        "old = csr_read(csr)\nif rs1_index: csr_clear(csr, rs1)\nrd = old",
-    ),
-    (
-        "csrrwi",
-        "csr uimm 101 rd 1110011",
-        "rd, csr, uimm",
-        f"{_OLD_UNLESS_X0}; csr_write(csr, uimm); rd = old",
-    ),
-    (
-        "csrrsi",
-        "csr uimm 110 rd 1110011",
-        "rd, csr, uimm",
-        "old = csr_read(csr)\nif uimm: csr_set(csr, uimm)\nrd = old",
-    ),
-    (
-        "csrrci",
-        "csr uimm 111 rd 1110011",
-        "rd, csr, uimm",
-        "old = csr_read(csr)\nif uimm: csr_clear(csr, uimm)\nrd = old",
-    ),
+    ("csrrw", "csr rs1 001 rd 1110011", CSR, f"{_OLD_UNLESS_X0}; csr_write(csr, rs1); rd = old"),
+    ("csrrs", "csr rs1 010 rd 1110011", CSR, "old = csr_read(csr)\nif rs1_index: csr_set(csr, rs1)\nrd = old"),
+    ("csrrc", "csr rs1 011 rd 1110011", CSR, "old = csr_read(csr)\nif rs1_index: csr_clear(csr, rs1)\nrd = old"),
+    ("csrrwi", "csr uimm 101 rd 1110011", CSR_IMM, f"{_OLD_UNLESS_X0}; csr_write(csr, uimm); rd = old"),
+    ("csrrsi", "csr uimm 110 rd 1110011", CSR_IMM, "old = csr_read(csr)\nif uimm: csr_set(csr, uimm)\nrd = old"),
+    ("csrrci", "csr uimm 111 rd 1110011", CSR_IMM, "old = csr_read(csr)\nif uimm: csr_clear(csr, uimm)\nrd = old"),
 ]
 
 _PRIVILEGED = [
     ("sret", "0001000 00010 00000 000 00000 1110011", "", "sret()"),
     ("mret", "0011000 00010 00000 000 00000 1110011", "", "mret()"),
     ("wfi", "0001000 00101 00000 000 00000 1110011", "", "wfi()"),
-    (
-        "sfence.vma",
-        "0001001 rs2 rs1 000 00000 1110011",
-        "rs1, rs2",
-        "sfence_vma(rs1, rs2, rs1_index, rs2_index)",
-    ),
+    ("sfence.vma", "0001001 rs2 rs1 000 00000 1110011", "rs1, rs2", "sfence_vma(rs1, rs2, rs1_index, rs2_index)"),
 ]
 
 _SVINVAL = [
@@ -266,10 +232,8 @@ _ZBB = [
     ("rol", "0110000 rs2 rs1 001 rd 0110011", R, "rd = rs1 << (rs2 & 63) | rs1 >> (-rs2 & 63)"),
     ("ror", "0110000 rs2 rs1 101 rd 0110011", R, "rd = rs1 >> (rs2 & 63) | rs1 << (-rs2 & 63)"),
     ("rori", "011000 shamt[5:0] rs1 101 rd 0010011", SHIFT, "rd = rs1 >> shamt | rs1 << (-shamt & 63)"),
-    ("rolw", "0110000 rs2 rs1 001 rd 0111011", R,
-     "rd = sx(rs1 << (rs2 & 31) | zx(rs1, 32) >> (-rs2 & 31), 32)"),
-    ("rorw", "0110000 rs2 rs1 101 rd 0111011", R,
-     "rd = sx(zx(rs1, 32) >> (rs2 & 31) | rs1 << (-rs2 & 31), 32)"),
+    ("rolw", "0110000 rs2 rs1 001 rd 0111011", R, "rd = sx(rs1 << (rs2 & 31) | zx(rs1, 32) >> (-rs2 & 31), 32)"),
+    ("rorw", "0110000 rs2 rs1 101 rd 0111011", R, "rd = sx(zx(rs1, 32) >> (rs2 & 31) | rs1 << (-rs2 & 31), 32)"),
     ("roriw", "0110000 shamt[4:0] rs1 101 rd 0011011", SHIFT,
      "rd = sx(zx(rs1, 32) >> shamt | rs1 << (-shamt & 31), 32)"),
     # A byte is not 0 when its bit 7 is set or adding 0x7f to the others sets it; times 255 makes a 1 a byte of ones.
@@ -291,120 +255,65 @@ _ZBS = [
 ]  # fmt: skip
 
 
-def _floats(bits: int) -> list[tuple[str, str, str, str]]:
-    """The F or D extension's rows for one format (chapters 11 and 12)."""
-    letter, memory, size = ("s", "w", 4) if bits == 32 else ("d", "d", 8)
-    width, form, sign = f"{bits // 32 + 1:03b}", f"{bits // 64:02b}", f"{1 << (bits - 1):#x}"
-    a, b, c = ("unbox(frs1)", "unbox(frs2)", "unbox(frs3)") if bits == 32 else ("frs1", "frs2", "frs3")
-
-    def frd(result: str) -> str:
-        return f"frd = box({result})" if bits == 32 else f"frd = {result}"
-
-    loads_and_stores = [
-        (f"fl{memory}", f"imm[11:0] rs1 {width} rd 0000111", FLOAT_LOAD, frd(f"load(rs1 + imm, {size})")),
-        (f"fs{memory}", f"imm[11:5] rs2 rs1 {width} imm[4:0] 0100111", FLOAT_STORE, f"store(rs1 + imm, {size}, frs2)"),
-    ]
-    fused = [
-        (
-            f"{name}.{letter}",
-            f"rs3 {form} rs2 rs1 rm rd {opcode}",
-            "frd, frs1, frs2, frs3, rm",
-            frd(f"fmadd({first}, {b}, {last}, {bits}, rm)"),
-        )
-        for name, opcode, first, last in (
-            ("fmadd", "1000011", a, c),
-            ("fmsub", "1000111", a, f"{c} ^ {sign}"),
-            ("fnmsub", "1001011", f"{a} ^ {sign}", c),
-            ("fnmadd", "1001111", f"{a} ^ {sign}", f"{c} ^ {sign}"),
-        )
-    ]
-    arithmetic = [
-        (
-            f"{name}.{letter}",
-            f"{funct5}{form} rs2 rs1 rm rd 1010011",
-            "frd, frs1, frs2, rm",
-            frd(f"{name}({a}, {b}, {bits}, rm)"),
-        )
-        for name, funct5 in (("fadd", "00000"), ("fsub", "00001"), ("fmul", "00010"), ("fdiv", "00011"))
-    ]
-    without_rounding = [
-        (f"{name}.{letter}", f"{funct5}{form} rs2 rs1 {funct3} rd 1010011", f"{destination}, frs1, frs2", semantics)
-        for name, funct5, funct3, destination, semantics in (
-            ("fsgnj", "00100", "000", "frd", frd(f"{a} & ~{sign} | {b} & {sign}")),
-            ("fsgnjn", "00100", "001", "frd", frd(f"{a} & ~{sign} | ~{b} & {sign}")),
-            ("fsgnjx", "00100", "010", "frd", frd(f"{a} ^ {b} & {sign}")),
-            ("fmin", "00101", "000", "frd", frd(f"fmin({a}, {b}, {bits})")),
-            ("fmax", "00101", "001", "frd", frd(f"fmax({a}, {b}, {bits})")),
-            ("fle", "10100", "000", "rd", f"rd = fle({a}, {b}, {bits})"),
-            ("flt", "10100", "001", "rd", f"rd = flt({a}, {b}, {bits})"),
-            ("feq", "10100", "010", "rd", f"rd = feq({a}, {b}, {bits})"),
-        )
-    ]
-    of_one = [
-        (f"{name}", f"{funct7} {funct5} rs1 {rounding} rd 1010011", syntax, semantics)
-        for name, funct7, funct5, rounding, syntax, semantics in (
-            (f"fsqrt.{letter}", f"01011{form}", "00000", "rm", "frd, frs1, rm", frd(f"fsqrt({a}, {bits}, rm)")),
-            (
-                f"fcvt.w.{letter}",
-                f"11000{form}",
-                "00000",
-                "rm",
-                "rd, frs1, rm",
-                f"rd = sx(to_signed({a}, {bits}, 32, rm), 32)",
-            ),
-            (
-                f"fcvt.wu.{letter}",
-                f"11000{form}",
-                "00001",
-                "rm",
-                "rd, frs1, rm",
-                f"rd = sx(to_unsigned({a}, {bits}, 32, rm), 32)",
-            ),
-            (f"fcvt.l.{letter}", f"11000{form}", "00010", "rm", "rd, frs1, rm", f"rd = to_signed({a}, {bits}, 64, rm)"),
-            (
-                f"fcvt.lu.{letter}",
-                f"11000{form}",
-                "00011",
-                "rm",
-                "rd, frs1, rm",
-                f"rd = to_unsigned({a}, {bits}, 64, rm)",
-            ),
-            (
-                f"fcvt.{letter}.w",
-                f"11010{form}",
-                "00000",
-                "rm",
-                EXACT if bits == 64 else "frd, rs1, rm",
-                frd(f"from_signed(sx(rs1, 32), {bits}, rm)"),
-            ),
-            (
-                f"fcvt.{letter}.wu",
-                f"11010{form}",
-                "00001",
-                "rm",
-                EXACT if bits == 64 else "frd, rs1, rm",
-                frd(f"from_unsigned(zx(rs1, 32), {bits}, rm)"),
-            ),
-            (f"fcvt.{letter}.l", f"11010{form}", "00010", "rm", "frd, rs1, rm", frd(f"from_signed(rs1, {bits}, rm)")),
-            (
-                f"fcvt.{letter}.lu",
-                f"11010{form}",
-                "00011",
-                "rm",
-                "frd, rs1, rm",
-                frd(f"from_unsigned(rs1, {bits}, rm)"),
-            ),
-            (f"fmv.x.{memory}", f"11100{form}", "00000", "000", "rd, frs1", f"rd = sx(frs1, {bits})"),
-            (f"fclass.{letter}", f"11100{form}", "00000", "001", "rd, frs1", f"rd = fclass({a}, {bits})"),
-            (f"fmv.{memory}.x", f"11110{form}", "00000", "000", "frd, rs1", frd("rs1")),
-        )
-    ]
-    return [*loads_and_stores, *fused, *arithmetic, *without_rounding, *of_one]  # fmt: skip
+#: One format's rows of F or D, which differ in the words that `_floats` puts into the braces (chapters 11 and 12).
+_FLOATS = [
+    ("fl{w}", "imm[11:0] rs1 {width} rd 0000111", "frd, imm(rs1)", "frd = load(rs1 + imm, {size})"),
+    ("fs{w}", "imm[11:5] rs2 rs1 {width} imm[4:0] 0100111", "frs2, imm(rs1)", "store(rs1 + imm, {size}, frs2)"),
+    ("fmadd.{f}", "rs3 {ff} rs2 rs1 rm rd 1000011", FR4, "frd = fmadd({a}, {b}, {c}, {n}, rm)"),
+    ("fmsub.{f}", "rs3 {ff} rs2 rs1 rm rd 1000111", FR4, "frd = fmadd({a}, {b}, {c} ^ {sign}, {n}, rm)"),
+    ("fnmsub.{f}", "rs3 {ff} rs2 rs1 rm rd 1001011", FR4, "frd = fmadd({a} ^ {sign}, {b}, {c}, {n}, rm)"),
+    ("fnmadd.{f}", "rs3 {ff} rs2 rs1 rm rd 1001111", FR4, "frd = fmadd({a} ^ {sign}, {b}, {c} ^ {sign}, {n}, rm)"),
+    ("fadd.{f}", "00000{ff} rs2 rs1 rm rd 1010011", FR, "frd = fadd({a}, {b}, {n}, rm)"),
+    ("fsub.{f}", "00001{ff} rs2 rs1 rm rd 1010011", FR, "frd = fsub({a}, {b}, {n}, rm)"),
+    ("fmul.{f}", "00010{ff} rs2 rs1 rm rd 1010011", FR, "frd = fmul({a}, {b}, {n}, rm)"),
+    ("fdiv.{f}", "00011{ff} rs2 rs1 rm rd 1010011", FR, "frd = fdiv({a}, {b}, {n}, rm)"),
+    ("fsgnj.{f}", "00100{ff} rs2 rs1 000 rd 1010011", "frd, frs1, frs2", "frd = {a} & ~{sign} | {b} & {sign}"),
+    ("fsgnjn.{f}", "00100{ff} rs2 rs1 001 rd 1010011", "frd, frs1, frs2", "frd = {a} & ~{sign} | ~{b} & {sign}"),
+    ("fsgnjx.{f}", "00100{ff} rs2 rs1 010 rd 1010011", "frd, frs1, frs2", "frd = {a} ^ {b} & {sign}"),
+    ("fmin.{f}", "00101{ff} rs2 rs1 000 rd 1010011", "frd, frs1, frs2", "frd = fmin({a}, {b}, {n})"),
+    ("fmax.{f}", "00101{ff} rs2 rs1 001 rd 1010011", "frd, frs1, frs2", "frd = fmax({a}, {b}, {n})"),
+    ("fle.{f}", "10100{ff} rs2 rs1 000 rd 1010011", "rd, frs1, frs2", "rd = fle({a}, {b}, {n})"),
+    ("flt.{f}", "10100{ff} rs2 rs1 001 rd 1010011", "rd, frs1, frs2", "rd = flt({a}, {b}, {n})"),
+    ("feq.{f}", "10100{ff} rs2 rs1 010 rd 1010011", "rd, frs1, frs2", "rd = feq({a}, {b}, {n})"),
+    ("fsqrt.{f}", "01011{ff} 00000 rs1 rm rd 1010011", "frd, frs1, rm", "frd = fsqrt({a}, {n}, rm)"),
+    ("fcvt.w.{f}", "11000{ff} 00000 rs1 rm rd 1010011", "rd, frs1, rm", "rd = sx(to_signed({a}, {n}, 32, rm), 32)"),
+    ("fcvt.wu.{f}", "11000{ff} 00001 rs1 rm rd 1010011", "rd, frs1, rm", "rd = sx(to_unsigned({a}, {n}, 32, rm), 32)"),
+    ("fcvt.l.{f}", "11000{ff} 00010 rs1 rm rd 1010011", "rd, frs1, rm", "rd = to_signed({a}, {n}, 64, rm)"),
+    ("fcvt.lu.{f}", "11000{ff} 00011 rs1 rm rd 1010011", "rd, frs1, rm", "rd = to_unsigned({a}, {n}, 64, rm)"),
+    ("fcvt.{f}.w", "11010{ff} 00000 rs1 rm rd 1010011", "{of_word}", "frd = from_signed(sx(rs1, 32), {n}, rm)"),
+    ("fcvt.{f}.wu", "11010{ff} 00001 rs1 rm rd 1010011", "{of_word}", "frd = from_unsigned(zx(rs1, 32), {n}, rm)"),
+    ("fcvt.{f}.l", "11010{ff} 00010 rs1 rm rd 1010011", "frd, rs1, rm", "frd = from_signed(rs1, {n}, rm)"),
+    ("fcvt.{f}.lu", "11010{ff} 00011 rs1 rm rd 1010011", "frd, rs1, rm", "frd = from_unsigned(rs1, {n}, rm)"),
+    ("fmv.x.{w}", "11100{ff} 00000 rs1 000 rd 1010011", "rd, frs1", "rd = sx(frs1, {n})"),
+    ("fclass.{f}", "11100{ff} 00000 rs1 001 rd 1010011", "rd, frs1", "rd = fclass({a}, {n})"),
+    ("fmv.{w}.x", "11110{ff} 00000 rs1 000 rd 1010011", "frd, rs1", "frd = rs1"),
+]
+#: The words for single and double precision. A double holds every word, so that conversion has no rounding mode.
+_SINGLE: dict[str, str | int] = {
+    "f": "s", "w": "w", "width": "010", "ff": "00", "size": 4, "n": 32, "sign": "0x80000000",
+    "a": "unbox(frs1)", "b": "unbox(frs2)", "c": "unbox(frs3)", "of_word": "frd, rs1, rm",
+}  # fmt: skip
+_DOUBLE: dict[str, str | int] = {
+    "f": "d", "w": "d", "width": "011", "ff": "01", "size": 8, "n": 64, "sign": "0x8000000000000000",
+    "a": "frs1", "b": "frs2", "c": "frs3", "of_word": "frd, rs1",
+}  # fmt: skip
 
 
-_F = _floats(32)
+def _floats(words: dict[str, str | int]) -> list[tuple[str, str, str, str]]:
+    """The rows of _FLOATS with these words; what a single gives is boxed."""
+    rows = []
+    for row in _FLOATS:
+        mnemonic, pattern, syntax, semantics = (column.format(**words) for column in row)
+        target, assigns, result = semantics.partition("frd = ")
+        if assigns and words["n"] == 32:
+            semantics = f"{target}frd = box({result})"
+        rows.append((mnemonic, pattern, syntax, semantics))
+    return rows
+
+
+_F = _floats(_SINGLE)
 _D = [
-    *_floats(64),
+    *_floats(_DOUBLE),
     ("fcvt.s.d", "0100000 00001 rs1 rm rd 1010011", "frd, frs1, rm", "frd = box(fconvert(frs1, 64, 32, rm))"),
     ("fcvt.d.s", "0100001 00000 rs1 rm rd 1010011", "frd, frs1", "frd = fconvert(unbox(frs1), 32, 64, rm)"),
 ]
@@ -414,10 +323,10 @@ _D = [
 #: write to x0).
 _C = [
     ("c.addi4spn", "000 uimm[5:4|9:6|2|3] rd' 00 rs1=2 imm!=0", "rd, sp, imm", "addi"),
-    ("c.fld", "001 uimm[5:3] rs1' uimm[7:6] rd' 00", FLOAT_LOAD, "fld"),
+    ("c.fld", "001 uimm[5:3] rs1' uimm[7:6] rd' 00", "frd, imm(rs1)", "fld"),
     ("c.lw", "010 uimm[5:3] rs1' uimm[2|6] rd' 00", LOAD, "lw"),
     ("c.ld", "011 uimm[5:3] rs1' uimm[7:6] rd' 00", LOAD, "ld"),
-    ("c.fsd", "101 uimm[5:3] rs1' uimm[7:6] rs2' 00", FLOAT_STORE, "fsd"),
+    ("c.fsd", "101 uimm[5:3] rs1' uimm[7:6] rs2' 00", "frs2, imm(rs1)", "fsd"),
     ("c.sw", "110 uimm[5:3] rs1' uimm[2|6] rs2' 00", S, "sw"),
     ("c.sd", "111 uimm[5:3] rs1' uimm[7:6] rs2' 00", S, "sd"),
     ("c.nop", "000 imm[5] 00000 imm[4:0] 01 rd=0 rs1=0", "", "addi"),
@@ -472,18 +381,8 @@ def _guest_accesses() -> list[tuple[str, str, str, str]]:
 
 _H = [
     *_guest_accesses(),
-    (
-        "hfence.vvma",
-        "0010001 rs2 rs1 000 00000 1110011",
-        "rs1, rs2",
-        "hfence_vvma(rs1, rs2, rs1_index, rs2_index)",
-    ),
-    (
-        "hfence.gvma",
-        "0110001 rs2 rs1 000 00000 1110011",
-        "rs1, rs2",
-        "hfence_gvma(rs1, rs2, rs1_index, rs2_index)",
-    ),
+    ("hfence.vvma", "0010001 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_vvma(rs1, rs2, rs1_index, rs2_index)"),
+    ("hfence.gvma", "0110001 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_gvma(rs1, rs2, rs1_index, rs2_index)"),
     ("hinval.vvma", "0010011 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_vvma(rs1, rs2, rs1_index, rs2_index)"),
     ("hinval.gvma", "0110011 rs2 rs1 000 00000 1110011", "rs1, rs2", "hfence_gvma(rs1, rs2, rs1_index, rs2_index)"),
 ]

@@ -442,7 +442,7 @@ class Hart(HartState):
         Fewer only when the clock has reached `until`, while waiting or stopped, or on `leave`.
         """
         begin = self.steps
-        end = begin + steps
+        end = self.last_step = begin + steps
         while self.steps < end and self.steps + self.extra < until and not self.leave:
             if self.steps + self.extra >= self.next_event:
                 self.on_event()
@@ -458,7 +458,8 @@ class Hart(HartState):
                 self.unretired += 1
                 self.trap(interrupt, 0, interrupt=True)
                 continue
-            self.limit = max(0, min(end, min(self.next_event, until) - self.extra))
+            self.horizon = horizon = min(self.next_event, until)
+            self.limit = max(0, min(end, horizon - self.extra))
             if self.probe is not None:
                 self.probe(self)
                 self.limit = min(self.limit, self.steps + 1)

@@ -40,6 +40,10 @@ class HartState(ctypes.Structure):
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
     be added to for a record's position. reported: `retired` at the latest record. streak_*: traps without a retired
     instruction between them (see engine.machine.native.traps).
+    last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
+    virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
+    exit_cycles: what its exits cost (see engine.machine.native.exits). instructions_base, spaces_at: of that virtual
+    hart, what the vCPU's instructions are ahead of the host hart's `retired`, and the table of shadow spaces.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     """
@@ -82,6 +86,12 @@ class HartState(ctypes.Structure):
         ("streak_at", _WORD),
         ("streak_cause", _WORD),
         ("streak_pc", _WORD),
+        ("last_step", _WORD),
+        ("horizon", _WORD),
+        ("virtual_at", _WORD),
+        ("exit_cycles", _WORD),
+        ("instructions_base", _WORD),
+        ("spaces_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -131,6 +141,12 @@ class HartState(ctypes.Structure):
     streak_at: int
     streak_cause: int
     streak_pc: int
+    last_step: int
+    horizon: int
+    virtual_at: int
+    exit_cycles: int
+    instructions_base: int
+    spaces_at: int
     time_started: int
     time_offset: int
     trap_cause: int

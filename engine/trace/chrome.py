@@ -5,9 +5,9 @@
     counter   a guest's traps by disposition  s, f  a preemption and who ran next
 
 Time is the host's virtual time in microseconds: nanoseconds are the third decimal. A slice's begin and length never
-add up to more than the next one's begin, in floating point either: readers would take that for nesting. Between two records of a vCPU it was
-in the level in which the first one resumed; a handler's slice is as long as the cost modelled for its path. What
-the operands mean is in `engine.trace.export`, whose object of the record is each handler's `args`.
+add up to more than the next one's begin, in floating point either: readers would take that for nesting. Between two
+records of a vCPU it was in the level in which the first one resumed; a handler's slice is as long as the cost modelled
+for its path. What the operands mean is in `engine.trace.export`, whose object of the record is each handler's `args`.
 
 Source: N. Duca, D. Sinclair, "Trace Event Format" (Google, 2016 and later).
 """

@@ -13,7 +13,7 @@ next tick; it is not part of a snapshot, because after a load every client start
 from __future__ import annotations
 
 import struct
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
 from typing import Any
@@ -42,6 +42,7 @@ def _layout() -> struct.Struct:
 
 #: RECORD's fields, in its order, as a `struct` layout.
 LAYOUT = _layout()
+_SEQUENCE = struct.Struct("<Q")
 BLOCK_BYTES = BLOCK_RECORDS * LAYOUT.size
 
 Records = npt.NDArray[np.void]
@@ -49,6 +50,9 @@ Records = npt.NDArray[np.void]
 CounterKey = tuple[int, int, int, int]
 #: Parallel columns "guest" (<u2), "kind", "cause", "path", "disposition" (u1), "count" (<u4), as bytes.
 Columns = dict[str, bytes]
+
+#: Where a record has each part of its CounterKey.
+_KEY_PLACES = [RECORD.fields[name][1] for name in ("kind", "cause", "path", "disposition")]  # type: ignore[index]
 
 _COUNTS = np.dtype(
     [
@@ -207,13 +211,13 @@ class Trace:
         ring = self._rings.get(guest)
         if ring is None:
             ring = self._rings[guest] = _Ring(self._blocks)
-        records = np.frombuffer(data, RECORD)
-        records["sequence"] = np.arange(ring.sequence + 1, ring.sequence + 1 + len(records), dtype=np.uint64)
-        ring.sequence += len(records)
-        columns = [records[name].astype(np.uint32) for name in ("kind", "cause", "path", "disposition")]
-        keys = columns[0] << 24 | columns[1] << 16 | columns[2] << 8 | columns[3]
-        for key, count in zip(*(column.tolist() for column in np.unique(keys, return_counts=True)), strict=True):
-            ring.tick[key] = ring.tick.get(key, 0) + count
+        for begin in range(0, len(data), LAYOUT.size):
+            ring.sequence += 1
+            _SEQUENCE.pack_into(data, begin, ring.sequence)
+        for key, count in Counter(zip(*(data[place :: LAYOUT.size] for place in _KEY_PLACES), strict=True)).items():
+            kind, cause, path, disposition = key
+            number = kind << 24 | cause << 16 | path << 8 | disposition
+            ring.tick[number] = ring.tick.get(number, 0) + count
         at = 0
         while at < len(data):
             chunk = data[at : at + BLOCK_BYTES - ring.filled]

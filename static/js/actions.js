@@ -193,6 +193,29 @@ const TABLE = [
     },
   },
   {
+    id: 'gdb', titleKey: 'do.gdb', hintKey: 'do.gdb.hint', enabled: (app) => live(app) && selectedGuest(app) !== null,
+    run: async (app) => {
+      const guest = selectedGuest(app);
+      if (guest === null) return;
+      try {
+        const { address, port } = await app.query({ type: 'gdb', guest });
+        app.page.showGdb(guest, address, port);
+      } catch (error) {
+        app.toast({ text: app.problemText(error), level: 'error' });
+      }
+    },
+  },
+  {
+    id: 'gdb-close', titleKey: 'do.gdb-close',
+    enabled: (app) => live(app) && app.store.gdb !== null && app.store.gdb.guest === selectedGuest(app),
+    run: async (app) => {
+      const guest = selectedGuest(app);
+      if (guest === null) return;
+      await app.query({ type: 'gdb', guest, open: false });
+      app.announce(app.t('announce.gdb-closed'));
+    },
+  },
+  {
     id: 'remove', titleKey: 'do.remove', keys: ['delete'], enabled: (app) => live(app) && app.selection !== null,
     run: (app) => { if (app.selection) app.page.remove(app.selection); },
   },

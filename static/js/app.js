@@ -67,6 +67,7 @@ export class ProblemError extends Error {
  * @property {() => void} upload
  * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
  * @property {() => void} openSystems
+ * @property {(guest: number, address: string, port: number) => void} showGdb  how to connect
  * @property {() => void} renameLab
  * @property {(selection: Selection) => void} rename
  * @property {(selection: Selection) => void} remove

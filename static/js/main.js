@@ -1,7 +1,7 @@
 /** Puts a lab's page together: state, connection, canvas, chrome and panels. Nothing else knows all of them. */
 import { Actions } from './actions.js';
 import { App } from './app.js';
-import { commandPalette, keysDialog, remove, renameDialog } from './chrome/dialogs.js';
+import { commandPalette, gdbDialog, keysDialog, remove, renameDialog } from './chrome/dialogs.js';
 import { Dock } from './chrome/dock.js';
 import { Inspector } from './chrome/inspector.js';
 import { Objects } from './chrome/objects.js';
@@ -72,6 +72,7 @@ const parts = {
     return x >= left && x < right && y >= top && y < bottom ? view.hit(x - left, y - top)?.host ?? null : null;
   },
   openSystems: () => systemsDialog(app),
+  showGdb: (guest, address, port) => gdbDialog(app, guest, address, port),
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),
   remove: (selection) => remove(app, selection),

@@ -28,18 +28,22 @@ export const PROTOCOL = 1;
  *            devices?: [name: string, base: number, size: number][],
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *
+ * @typedef {[guest: number, address: string, port: number, state: number]} GdbRow  state: index into GDB_STATES
  * @typedef {Record<string, ArrayBuffer>} Columns
  * @typedef {{guest: number, host: number, key: string, params: Record<string, string | number>, level: string}} Notice
  * @typedef {{n: number, position: number, time: number, running: boolean, guests: Columns, hosts: Columns,
- *            counts: Columns, sample: ArrayBuffer, console: [number, ArrayBuffer][], notices: Notice[]}} Tick
+ *            counts: Columns, sample: ArrayBuffer, console: [number, ArrayBuffer][], notices: Notice[], gdb?: GdbRow | null}} Tick
  * @typedef {{state: number, level: number, pc: number | bigint, instructions: number, exits: number,
  *            exit_status: number | null, failure: {key: string, params: Record<string, string | number>} | null}} GuestStatus
  * @typedef {{schema: Schema, document: LabDocument, position: number, time: number, running: boolean,
  *            history: {begin: number, end: number}, status: Record<string, GuestStatus>, totals: Columns,
- *            console: [number, ArrayBuffer][], records: ArrayBuffer, symbols: Record<string, number>, hosts: Columns}} Keyframe
+ *            console: [number, ArrayBuffer][], records: ArrayBuffer, symbols: Record<string, number>, hosts: Columns,
+ *            gdb?: GdbRow | null}} Keyframe
  */
 
 /** The states of a guest, in the order of the tick's `state` column. */
+/** What gdb does with the guest whose port it has. */
+export const GDB_STATES = /** @type {const} */ (['waiting', 'held', 'running']);
 export const GUEST_STATES = /** @type {const} */ (['off', 'running', 'idle', 'stopped', 'failed']);
 
 const VIEWS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, u8: BigUint64Array };

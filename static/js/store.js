@@ -5,7 +5,7 @@
  */
 import { Emitter } from './events.js';
 import { RecordReader, TrapRing } from './records.js';
-import { viewColumns } from './protocol.js';
+import { GDB_STATES, viewColumns } from './protocol.js';
 
 /**
  * @typedef {import('./protocol.js').Schema} Schema
@@ -65,6 +65,15 @@ class Window {
   }
 }
 
+/** @typedef {{guest: number, address: string, port: number, state: 'waiting' | 'held' | 'running'}} Gdb */
+
+/** @param {import('./protocol.js').GdbRow | null | undefined} row @returns {Gdb | null} */
+function gdbOf(row) {
+  if (!row) return null;
+  const [guest, address, port, state] = row;
+  return { guest, address, port, state: GDB_STATES[state] };
+}
+
 /** @param {number} id @returns {GuestLive} */
 function newGuest(id) {
   return {
@@ -100,6 +109,8 @@ export class Store extends Emitter {
     /** @type {Record<string, number>} number of symbols by image */
     this.symbols = {};
     this.lastTick = 0;
+    /** @type {Gdb | null} the port that gdb has into this lab */
+    this.gdb = null;
   }
 
   /** The enumerations of the trace. Throws before the first keyframe. */
@@ -150,6 +161,7 @@ export class Store extends Emitter {
     this.running = keyframe.running;
     this.history = keyframe.history;
     this.symbols = keyframe.symbols;
+    this.gdb = gdbOf(keyframe.gdb);
     this.lastTick = now;
     this.guests.clear();
     this.totals.clear();
@@ -193,6 +205,7 @@ export class Store extends Emitter {
     this.time = tick.time;
     this.running = tick.running;
     this.history.end = Math.max(this.history.end, tick.position);
+    this.gdb = gdbOf(tick.gdb);
     this.setHosts(tick.hosts);
     this.addCounts(tick.counts, true);
     const guests = viewColumns('guests', tick.guests);

@@ -14,7 +14,7 @@ from pathlib import Path
 from engine.isa.assembler import assemble
 from tests.conformance.compare import differences
 from tests.conformance.programs import SCENARIOS, case
-from tests.conformance.sides import run_in_vm, run_on_qemu, run_on_reference
+from tests.conformance.sides import run_in_vm, run_natively, run_on_qemu, run_on_reference
 
 
 def main() -> int:
@@ -37,6 +37,7 @@ def main() -> int:
             ours = run_on_reference(program)
             theirs = run_on_qemu(program, SCENARIOS[name].interrupts)
             found = differences(program, theirs, ours)
+            found += differences(program, run_natively(program), ours, "the native tiers")
             found += differences(program, run_in_vm(program), ours, "the VM")
             if found:
                 differing += 1

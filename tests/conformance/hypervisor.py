@@ -20,7 +20,7 @@ from engine.trace.record import Cause
 #: Svpbmt on means that QEMU ignores other reserved bits of an entry: no table here has any.
 QEMU_CPU = "rv64,h=true,sstc=true,svpbmt=true," + ",".join(
     f"{name}=false"
-    for name in ("f", "d", "v", "svinval", "svnapot", "zba", "zbb", "zbc", "zbs", "Zfh", "Zihintpause", "sscofpmf")
+    for name in ("v", "svinval", "svnapot", "zba", "zbb", "zbc", "zbs", "Zfh", "Zihintpause", "sscofpmf")
 )
 M, HS, U, VS, VU = 3, 1, 0, 5, 4
 MODES = {"M": M, "HS": HS, "U": U, "VS": VS, "VU": VU}

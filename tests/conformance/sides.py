@@ -114,8 +114,8 @@ def run_on_reference(
 
 
 def run_natively(program: Program, hypervisor_extension: bool = False, step_limit: int = STEP_LIMIT) -> bytes:
-    """As `run_on_reference`, in the native tiers."""
-    return _run(program, hypervisor_extension, step_limit, native(False))
+    """As `run_on_reference`, on the native interpreter."""
+    return _run(program, hypervisor_extension, step_limit, native(compiles=False))
 
 
 def _run(program: Program, hypervisor_extension: bool, step_limit: int, tier: Native | None) -> bytes:

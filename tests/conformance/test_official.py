@@ -4,7 +4,7 @@ OFFICIAL names their tests, suite by suite. One named like an instruction is tha
 (every triple of some, for three operands), every register that may be the same as another, and for floating point
 every rounding mode with the flags it raises: `grids` makes those programs from the rows of the table. The others are in
 DIRECTED, or in a scenario of random programs that ELSEWHERE names. Everything runs on QEMU, on our machine and in our
-VM, and leaves the same memory; grids run on our machine alone besides QEMU, as no instruction in them traps.
+VM, and leaves the same memory; grids run in our native tiers instead of the VM, as no instruction in them traps.
 
 Two tests ask for what the architecture leaves open. `breakpoint`: there is no trigger module, tselect is no register.
 `pmpaddr`: there are no PMP entries, so pmpaddr0 is read-only zero and everything is permitted (section 3.7).
@@ -22,7 +22,7 @@ from engine.isa.formats import Row
 from engine.isa.table import BY_MNEMONIC, ROWS
 from tests.conformance.compare import differences
 from tests.conformance.programs import SCENARIOS, Scenario, build
-from tests.conformance.sides import region, run_in_vm, run_on_qemu, run_on_reference
+from tests.conformance.sides import region, run_in_vm, run_natively, run_on_qemu, run_on_reference
 
 OFFICIAL = {
     "rv64ui": "add addi addiw addw and andi auipc beq bge bgeu blt bltu bne fence_i jal jalr lb lbu ld ld_st lh lhu lui"
@@ -53,10 +53,14 @@ ELSEWHERE = {
 #: Tests of several instructions of F or D, which the grids hold; `.s` or `.d` follows.
 FAMILIES = {
     "fadd": "fadd fsub fmul", "fdiv": "fdiv fsqrt", "fmadd": "fmadd fmsub fnmsub fnmadd", "fmin": "fmin fmax",
-    "fcmp": "feq flt fle", "fclass": "fclass", "fcvt_w": "fcvt.w fcvt.wu fcvt.l fcvt.lu",
+    "fcmp": "feq flt fle", "fclass": "fclass",
+    "fcvt_w": "fcvt.w fcvt.wu fcvt.l fcvt.lu",
     "move": "fsgnj fsgnjn fsgnjx",
 }  # fmt: skip
-CONVERSIONS = {"rv64uf": "fcvt.s.w fcvt.s.wu fcvt.s.l fcvt.s.lu", "rv64ud": "fcvt.d.w fcvt.d.wu fcvt.d.l fcvt.s.d fcvt.d.s"}
+CONVERSIONS = {
+    "rv64uf": "fcvt.s.w fcvt.s.wu fcvt.s.l fcvt.s.lu",
+    "rv64ud": "fcvt.d.w fcvt.d.wu fcvt.d.l fcvt.d.lu fcvt.s.d fcvt.d.s",
+}
 #: As DIRECTED: nothing to compare, see the module.
 OPEN = {"breakpoint", "pmpaddr"}
 #: As DIRECTED, in a test of its own.
@@ -189,13 +193,16 @@ def grids() -> dict[str, str]:
 
 
 GRIDS = grids()
+GRID_STEPS = 2_000_000
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_every_combination_of_operands(name: str) -> None:
     text = f"li t6, 0x6000\n csrs mstatus, t6\n {GRIDS[name]}"
     program = assemble(build("official", Scenario({}, modes="m", length=0), 0, text).source, name)
-    found = differences(program, run_on_qemu(program), run_on_reference(program, step_limit=2_000_000))
+    ours = run_on_reference(program, step_limit=GRID_STEPS)
+    found = differences(program, run_on_qemu(program), ours)
+    found += differences(program, run_natively(program, step_limit=GRID_STEPS), ours, "the native tiers")
     assert not found, "\n".join(found)
 
 

@@ -1,5 +1,5 @@
-"""Random programs on our reference machine and on QEMU leave the same memory. `python -m
-tests.conformance` runs more.
+"""Random programs on our machine, in the reference tier, natively and in a VM, and on QEMU leave the same memory.
+`python -m tests.conformance` runs more.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from engine.isa.csrs import CSRS
 from engine.isa.table import ROWS
 from tests.conformance.compare import differences, traps
 from tests.conformance.programs import COVERED, CSR_ACCESSES, SCENARIOS, UNKNOWN_CSRS, case
-from tests.conformance.sides import run_in_vm, run_on_qemu, run_on_reference
+from tests.conformance.sides import run_in_vm, run_natively, run_on_qemu, run_on_reference
 
-SEEDS = range(12)
+SEEDS = range(10)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -24,6 +24,7 @@ def test_same_memory_as_qemu(scenario: str) -> None:
         theirs = run_on_qemu(program, SCENARIOS[scenario].interrupts)
         ours = run_on_reference(program)
         found = differences(program, theirs, ours)
+        found += differences(program, run_natively(program), ours, "the native tiers")
         assert not found, f"{scenario}-{seed}:\n" + "\n".join(found)
         trapped |= {trap["cause"] for trap in traps(program, ours)}
     assert trapped >= EXPECTED_CAUSES[scenario]

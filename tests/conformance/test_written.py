@@ -1,4 +1,5 @@
-"""Programs for one question each, on QEMU, on our machine and in our VM: corners that chance seldom meets."""
+"""Programs for one question each, on QEMU, on our machine in each tier, and in our VM: corners that chance seldom
+meets."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pytest
 from engine.isa.assembler import assemble
 from tests.conformance.compare import differences, traps
 from tests.conformance.programs import WAY_BACK, Case, Scenario, build
-from tests.conformance.sides import run_in_vm, run_on_qemu, run_on_reference
+from tests.conformance.sides import run_in_vm, run_natively, run_on_qemu, run_on_reference
 
 #: In S mode, with paging: entries 0 to 3 of the window's leaf table are made and used, then changed.
 PREPARE = """
@@ -87,6 +88,7 @@ def same_everywhere(source: str, name: str) -> None:
     program = assemble(source, name)
     ours = run_on_reference(program)
     found = differences(program, run_on_qemu(program), ours)
+    found += differences(program, run_natively(program), ours, "the native tiers")
     found += differences(program, run_in_vm(program), ours, "the VM")
     assert not found, "\n".join(found)
 

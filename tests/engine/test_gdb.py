@@ -50,7 +50,7 @@ def debugger(image: LoadedImage, on: str = "trap-and-emulate", vcpus: int = 1) -
     shown = bytearray()
     host = HostRow(1, "host", 0.0, 0.0, vcpus, 64, STACKS[on])
     guest = GuestRow(GUEST, "guest", 1, "image", vcpus, 16, "")
-    return Debugger(host, guest, image, shown.extend), shown
+    return Debugger.alone(host, guest, image, shown.extend), shown
 
 
 def builtin(name: str) -> LoadedImage:

@@ -259,6 +259,16 @@ def test_bombs_are_not_unpacked() -> None:
         snapshot.read(_sealed(manifest, packed))
 
 
+def test_what_could_not_be_read_again_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = snapshot.read(_kept("bare-metal"))
+    large = msgspec.structs.replace(found.about.guest, memory_mib=1024)
+    for about, limit in ((msgspec.structs.replace(found.about, guest=large), 1 << 20), (found.about, 4000)):
+        monkeypatch.setattr(snapshot, "CONTENT_BYTES", limit)
+        with pytest.raises(LabError) as caught:
+            snapshot.write(msgspec.structs.replace(found, about=about))
+        assert caught.value.problem.key == "snapshot-too-large"
+
+
 @pytest.mark.parametrize(
     ("tree", "reason"),
     [

@@ -13,7 +13,11 @@ import random
 BASE = 0x8000_0000
 #: t0 to t2, s0, s1 and a0 to a5 are random; s2 counts rounds, s3 and s4 are inner counters, s5 is the data, s6 code.
 _REGISTERS = ("t0", "t1", "t2", "s0", "s1", "a0", "a1", "a2", "a3", "a4", "a5", "zero")
-_THREE = ["add", "sub", "sll", "slt", "sltu", "xor", "srl", "sra", "or", "and", "addw", "subw", "sllw", "srlw", "sraw", "mul", "mulh", "mulhu", "mulhsu", "mulw", "div", "divu", "rem", "remu", "divw", "remuw", "sh1add", "andn", "rol", "max", "minu", "bext"]
+_THREE = (
+    "add", "sub", "sll", "slt", "sltu", "xor", "srl", "sra", "or", "and", "addw", "subw", "sllw", "srlw",
+    "sraw", "mul", "mulh", "mulhu", "mulhsu", "mulw", "div", "divu", "rem", "remu", "divw", "remuw",
+    "sh1add", "andn", "rol", "max", "minu", "bext",
+)  # fmt: skip
 _IMMEDIATE = ["addi", "slti", "sltiu", "xori", "ori", "andi", "addiw"]
 _SHIFTS = ["slli", "srli", "srai"]
 _LOADS = (("lb", 1), ("lbu", 1), ("lh", 2), ("lhu", 2), ("lw", 4), ("lwu", 4), ("ld", 8))

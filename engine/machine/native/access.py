@@ -36,7 +36,10 @@ def clean(h: Any) -> None:
 
 
 def use_context(h: Any, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) -> None:
-    """Make the context of a situation the present one; where there is none, the one made longest ago is taken."""
+    """Make the context of a situation the present one; where there is none, the one made longest ago is taken. A
+    virtual hart has no contexts."""
+    if not h.contexts_at:
+        return
     number = 0
     found = LAST_CONTEXT + 1
     at = h.contexts_at + KEY_AT

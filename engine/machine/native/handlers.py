@@ -21,7 +21,7 @@ from engine.isa.csrs import CSRS
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
-from engine.machine.native import access, floats, layout, traps
+from engine.machine.native import access, exits, floats, layout, traps
 from engine.machine.native.decoder import decoder, writes_integer
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
@@ -46,7 +46,7 @@ PROCEDURES = Procedures({
     "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
     "use_context": access.use_context, "refresh": privileged.choose_context, "clock": traps.clock,
     "retired": traps.retired, "time_ticks": traps.time_ticks,
-})  # fmt: skip
+}, {"emulate": exits.EMULATE})  # fmt: skip
 
 TYPE = "i64 (ptr, ptr, i64)"
 ARGUMENTS = "ptr nonnull %s, ptr nonnull %op, i64 %budget"
@@ -679,10 +679,20 @@ def _trap_at_pc() -> str:
     store_field(code, "steps", code.op(f"add i64 {before}, 1"))
     store_field(code, "unretired", code.op(f"add i64 {unretired}, 1"))
     cause, value = load_field(code, "trap_cause"), load_field(code, "trap_value")
+    virtual = load_field(code, "virtual_at", "ptr")
+    exit_, own = code.branch(code.op(f"icmp ne ptr {virtual}, null"))
+    code.label(exit_)
+    status = _exit(code, virtual, cause, value)
+    resumed, refused = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
+    code.label(resumed)
+    tail(code, "@resume", "%op", "%budget")
+    code.label(own)
     symbol = PROCEDURES.need(traps.take_trap)
     result = code.op(f"call {RESULT} {symbol}(ptr %s, i64 {cause}, i64 {value}, i64 0)")
     done = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
-    taken, refused = code.branch(done, likely=True)
+    taken, other = code.branch(done, likely=True)
+    code.label(other)
+    code.end(f"br label %{refused}")
     code.label(taken)
     full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
     leave, on = code.branch(full, likely=False)
@@ -695,6 +705,48 @@ def _trap_at_pc() -> str:
     store_field(code, "unretired", unretired)
     code.end(f"ret i64 {layout.TRAP}")
     return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #1")
+
+
+def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
+    """Take a VM exit; returns how that ended."""
+    host = code.op("ptrtoint ptr %s to i64")
+    arguments = f"(ptr {virtual}, i64 {host}, i64 {cause}, i64 {value})"
+    place = code.allocate(RESULT)
+    result = code.op(f"call {RESULT} {PROCEDURES.need(exits.take_exit)}{arguments}")
+    code.do(f"store {RESULT} {result}, ptr {place}")
+    illegal = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {ILLEGAL}")
+    own, on = code.branch(illegal, likely=False)
+    code.label(own)
+    reflected = code.op(f"call {RESULT} {PROCEDURES.need(exits.reflect)}{arguments}")
+    code.do(f"store {RESULT} {reflected}, ptr {place}")
+    code.label(on)
+    for name in ("steps", "extra", "unretired"):
+        code.do(f"store i64 0, ptr {code.op(f'getelementptr i8, ptr {virtual}, i64 {field(name)}')}")
+    result = code.op(f"load {RESULT}, ptr {place}")
+    switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
+    code.label(switched)
+    code.op(f"call {RESULT} {PROCEDURES.need(privileged.choose_context)}(ptr %s)")
+    code.label(done)
+    return code.op(f"extractvalue {RESULT} {result}, 1")
+
+
+def _resume() -> str:
+    """Go on after a VM exit: it took time, so `limit` is nearer."""
+    code = Code()
+    steps = load_field(code, "steps")
+    clock = code.op(f"add i64 {steps}, {load_field(code, 'extra')}")
+    time = code.op(f"call i64 @llvm.usub.sat.i64(i64 {load_field(code, 'horizon')}, i64 {clock})")
+    left = code.op(f"call i64 @llvm.usub.sat.i64(i64 {load_field(code, 'last_step')}, i64 {steps})")
+    left = code.op(f"call i64 @llvm.umin.i64(i64 {left}, i64 {time})")
+    store_field(code, "limit", code.op(f"add i64 {steps}, {left}"))
+    full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
+    asked = code.op(f"icmp ne i8 {load_field(code, 'leave', 'i8')}, 0")
+    leave, on = code.branch(code.op(f"or i1 {full}, {asked}"), likely=False)
+    code.label(on)
+    tail(code, "@far", "%op", left)
+    code.label(leave)
+    code.end(f"ret i64 {layout.LIMIT}")
+    return code.text(f"define internal i64 @resume({ARGUMENTS}) #1")
 
 
 def _csr_tables() -> str:
@@ -749,11 +801,13 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _trap(), _trap_at_pc(),
+        *filter(None, native.values()), _trap(), _trap_at_pc(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
         _attend(), _attend_far(), _csr_tables(), _use_context(),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
-        *PROCEDURES.texts.values(), "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
+        exits.emulator(PROCEDURES), *PROCEDURES.texts.values(),
+        "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",
+        "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,
     ])  # fmt: skip

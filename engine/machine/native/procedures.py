@@ -54,11 +54,13 @@ class Refused(Exception):  # noqa: N818 (a fact about a case)
 class Procedures:
     """The native form of some functions and of all that they call.
 
-    `h.name(...)` means the function `methods[name]`, or a primitive of the machine's words.
+    `h.name(...)` means the function `methods[name]`, the native one `symbols[name]`, or a primitive of the machine's
+    words.
     """
 
-    def __init__(self, methods: dict[str, Callable[..., Any]]) -> None:
+    def __init__(self, methods: dict[str, Callable[..., Any]], symbols: dict[str, str]) -> None:
         self.methods = methods
+        self.symbols = symbols
         self.texts: dict[str, str] = {}
         self._failed: set[str] = set()
 
@@ -312,6 +314,8 @@ class ProcedureScope(Scope):
         function = self.procedures.methods.get(name)
         if function is not None:
             return self._call(self.procedures.need(function), arguments)
+        if name in self.procedures.symbols:
+            return self._call(self.procedures.symbols[name], arguments)
         primitive = _PRIMITIVES.get(name)
         if primitive is None:
             raise NotLowerable(f"h.{name}")

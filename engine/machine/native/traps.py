@@ -84,21 +84,52 @@ def kind(cause: int) -> int:
     return Kind.EXCEPTION
 
 
+def follow_streak(h: Any, cause: int) -> None:
+    """Count exceptions without a retired instruction between them, as Guest.follow_trap does; refused where that
+    would end the guest."""
+    if h.streak_at != h.retired:
+        h.streak_length = 0
+    if h.streak_length + 1 >= TRAP_LOOP:
+        raise Refused
+    if h.streak_length == 0:
+        h.streak_at = h.retired
+        h.streak_cause = cause
+        h.streak_pc = h.pc
+    h.streak_length = h.streak_length + 1
+
+
+def write_record(
+    h: Any, record: int, time: int, position: int, at: int, value: int, a: int, b: int, executed: int, cost: int,
+    instruction: int, ids: int, kind: int, cause: int, path: int, disposition: int, action: int, origin: int, to: int,
+) -> None:  # fmt: skip
+    """A record at an address, without its sequence. ids: as HartState.record_ids."""
+    h.poke(record + TIME, 8, time)
+    h.poke(record + POSITION, 8, position)
+    h.poke(record + PC, 8, at)
+    h.poke(record + VALUE, 8, value)
+    h.poke(record + A, 8, a)
+    h.poke(record + B, 8, b)
+    h.poke(record + EXECUTED, 4, executed)
+    h.poke(record + COST, 4, cost)
+    h.poke(record + INSTRUCTION, 4, instruction)
+    h.poke(record + IDS, 4, ids)
+    h.poke(record + IDS + 4, 1, ids >> 32)
+    h.poke(record + KIND, 1, kind)
+    h.poke(record + CAUSE, 1, cause)
+    h.poke(record + PATH, 1, path)
+    h.poke(record + DISPOSITION, 1, disposition)
+    h.poke(record + ACTION, 1, action)
+    h.poke(record + FROM, 1, origin)
+    h.poke(record + TO, 1, to)
+
+
 def take_trap(h: Any, cause: int, value: int, interrupt: bool) -> None:
     """Take a trap at h.pc; `steps` and `unretired` count it already."""
     to = privileged.trap_target(h, cause, interrupt)
     if h.record_count >= h.record_limit or (to == MACHINE and h.monitored):
         raise Refused
     if not interrupt:
-        if h.streak_at != h.retired:
-            h.streak_length = 0
-        if h.streak_length + 1 >= TRAP_LOOP:
-            raise Refused
-        if h.streak_length == 0:
-            h.streak_at = h.retired
-            h.streak_cause = cause
-            h.streak_pc = h.pc
-        h.streak_length = h.streak_length + 1
+        follow_streak(h, cause)
     origin = h.privilege
     at = h.pc
     privileged.enter_trap(h, to, cause, value, interrupt)
@@ -107,21 +138,9 @@ def take_trap(h: Any, cause: int, value: int, interrupt: bool) -> None:
     h.record_count = h.record_count + 1
     executed = h.retired - h.reported
     h.reported = h.retired
-    h.poke(record + TIME, 8, h.clock - 1)
-    h.poke(record + POSITION, 8, h.position_base + h.steps - 1)
-    h.poke(record + PC, 8, at)
-    h.poke(record + VALUE, 8, value)
-    h.poke(record + A, 8, h.pc)
-    h.poke(record + B, 8, 0)
-    h.poke(record + EXECUTED, 4, min(executed, MASK32))
-    h.poke(record + COST, 4, 0)
-    h.poke(record + INSTRUCTION, 4, value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0)
-    h.poke(record + IDS, 4, h.record_ids)
-    h.poke(record + IDS + 4, 1, h.record_ids >> 32)
-    h.poke(record + KIND, 1, Kind.INTERRUPT if interrupt else kind(cause))
-    h.poke(record + CAUSE, 1, cause | (INTERRUPT_BIT if interrupt else 0))
-    h.poke(record + PATH, 1, path(origin, h.privilege))
-    h.poke(record + DISPOSITION, 1, Disposition.HARDWARE)
-    h.poke(record + ACTION, 1, Action.DELIVER)
-    h.poke(record + FROM, 1, level(origin))
-    h.poke(record + TO, 1, level(h.privilege))
+    write_record(
+        h, record, h.clock - 1, h.position_base + h.steps - 1, at, value, h.pc, 0, min(executed, MASK32), 0,
+        value if cause == Cause.ILLEGAL_INSTRUCTION and not interrupt else 0, h.record_ids,
+        Kind.INTERRUPT if interrupt else kind(cause), cause | (INTERRUPT_BIT if interrupt else 0),
+        path(origin, h.privilege), Disposition.HARDWARE, Action.DELIVER, level(origin), level(h.privilege),
+    )  # fmt: skip

@@ -149,3 +149,28 @@ export function remove(app, selection) {
     h('div.buttons', null, h('button', { type: 'button', onclick: () => element.close() }, app.t('dialog.cancel')),
       h('button.primary', { type: 'button', onclick: () => { element.close(); void go(); } }, app.t('do.remove'))));
 }
+
+/** How gdb takes a guest over: the command to copy. @param {App} app @param {number} guest @param {string} address @param {number} port */
+export function gdbDialog(app, guest, address, port) {
+  const command = gdbCommand(address, port);
+  const name = app.store.guest(guest)?.name ?? '';
+  const copy = h('button.primary', { type: 'button', onclick: async () => {
+    try {
+      await navigator.clipboard.writeText(command);
+      app.announce(app.t('gdb.copied'));
+      element.close();
+    } catch {
+      app.toast({ text: app.t('gdb.copy-by-hand'), level: 'info' });
+    }
+  } }, app.t('gdb.copy'));
+  const element = dialog(app, app.t('gdb.title', { name }),
+    h('p', null, app.t('gdb.how', { name })), h('pre.command-line', { tabindex: '0' }, h('code', null, command)),
+    h('p', null, app.t('gdb.where', { address })), h('div.buttons', null, copy));
+  copy.focus();
+}
+
+/** @param {string} address @param {number} port */
+export function gdbCommand(address, port) {
+  const host = address.includes(':') ? `[${address}]` : address;
+  return `gdb-multiarch -ex 'set architecture riscv:rv64' -ex 'target remote ${host}:${port}'`;
+}

@@ -134,6 +134,7 @@ export class Inspector {
     const image = app.store.image(guest.image);
     const badge = stateBadge(app);
     const failure = h('div.failure', { role: 'alert', hidden: true });
+    const gdb = h('div.failure.calm', { role: 'status', hidden: true });
     const vcpus = figure(app.t('figure.vcpus'));
     const memory = figure(app.t('figure.memory'));
     const instructions = figure(app.t('figure.instructions'));
@@ -145,12 +146,13 @@ export class Inspector {
     virtual.element.title = app.t('figure.exits-virtual.tip');
     const where = this.whereTrapsWent(id);
     const causes = this.causes(id);
-    const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'rename'].map((action) => actionButton(app, action));
+    const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'gdb', 'gdb-close', 'rename'].map((action) => actionButton(app, action));
     buttons.push(actionButton(app, 'remove', { className: 'danger' }));
     this.root.replaceChildren(
       this.title(app.t('inspector.guest'), guest.name,
         app.t('inspector.guest-line', { image: image?.name ?? guest.image, host: host?.name ?? '', stack: app.t(`stack.${host?.stack}.technique`) }), badge.element),
       failure,
+      gdb,
       h('div.buttons', null, ...buttons),
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
@@ -178,6 +180,9 @@ export class Inspector {
         fill(failure, app.t('guest.failed'), app.t(`failure.${key}`, live.failure?.params), app.t(app.i18n.has(`failure.${key}.do`) ? `failure.${key}.do` : 'guest.failed.do'));
       } else if (live.state === 3) fill(failure, app.t('guest.stopped', { status: live.exitStatus ?? 0 }), app.t('guest.stopped.do'));
       else if (spins) fill(failure, app.t('guest.untrapped', { count: app.i18n.compact(untrapped) }), app.t('guest.untrapped.do'));
+      const held = app.store.gdb?.guest === id ? app.store.gdb : null;
+      gdb.hidden = held === null;
+      if (held) fill(gdb, app.t(`gdb.${held.state}`), app.t(`gdb.${held.state}.do`, { address: held.address, port: String(held.port) }));
       where.update();
       causes.update();
       for (const button of buttons) button.refresh();

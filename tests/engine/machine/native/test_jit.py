@@ -191,7 +191,9 @@ def test_a_thread_compiles_while_the_guest_goes_on() -> None:
     assert machine.hart.x[10] == before + 10_000
 
 
-def test_what_cannot_be_compiled_is_interpreted(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_compiled_is_interpreted(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     def fails(*_arguments: object) -> str:
         raise RuntimeError("no memory")
 
