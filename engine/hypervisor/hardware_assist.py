@@ -147,6 +147,7 @@ class HardwareAssist:
         if (delta, compare) != (hart.htimedelta, hart.vstimecmp):
             hart.htimedelta, hart.vstimecmp = delta, compare
             hart.update_timers()
+            self.guest.host.retime(hart)
 
     def catch_up(self, vcpu: VCpu) -> None:
         """Bring the virtual hart up to date with the hart that it is loaded on."""
@@ -170,7 +171,6 @@ class HardwareAssist:
             vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
-        self.guest.host.retime(hart)
         if self.guest.ended or not vcpu.runnable:
             hart.leave = True
 
@@ -230,6 +230,7 @@ class HardwareAssist:
         """The board's clock may have been set, by this vCPU or another."""
         if vcpu.hart is not None:
             self._set_time(vcpu.hart, vcpu.hart.vstimecmp)
+            self.guest.host.retime(vcpu.hart)
 
     def inject_pending(self, vcpu: VCpu) -> bool:  # noqa: ARG002 (hvip has it, and the hart takes it)
         return False
