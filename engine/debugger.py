@@ -412,7 +412,9 @@ def poke(world: World, change: GuestSet) -> bool:
         "x": change.number <= 32,
         "f": change.number < 32,
         "csr": csr is not None and not csr.read_only,
-        "privilege": change.value in (USER, SUPERVISOR, MACHINE),
+        "privilege": change.value in (USER, SUPERVISOR, MACHINE) and not (
+            isinstance(guest, VmGuest) and guest.technique.refuses(change.value == MACHINE)
+        ),
     }
     if not possible[change.place]:
         return False

@@ -18,7 +18,8 @@ hardware to the kernel.
 While a vCPU is loaded, the hart's registers are the vCPU's state; its virtual hart is brought up to date (`catch_up`)
 before anybody looks, and what was changed there goes back (`hand_over`). So the same VM can move to a host with another
 technique and back. What the guest's M level allows its kernel becomes what the H extension allows VS mode: hedeleg
-is its medeleg, hideleg its mideleg, hcounteren its mcounteren, henvcfg its menvcfg.
+is its medeleg, hcounteren its mcounteren, henvcfg its menvcfg. VS mode's interrupts are always delegated, so that
+none is ever taken in a mode of the host.
 
 VS is the highest mode a guest can have here: one that starts in M mode is refused.
 
@@ -34,16 +35,17 @@ from typing import TYPE_CHECKING, Any
 from engine.bits import MASK64
 from engine.commands import Problem
 from engine.hypervisor.frames import OutOfFramesError
+from engine.hypervisor.guest import kind_of
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.second_stage import SecondStage
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
-from engine.isa.csrs import GUEST_EXCEPTIONS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
+from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
 from engine.isa.decoder import decode
 from engine.machine import mmu
 from engine.machine.hart import TICK_NS, Hart
 from engine.machine.mmu import GUEST_PAGE_FAULTS, Access, RecordedWalk
-from engine.machine.privileged import SUPERVISOR, USER, VIRTUAL_SUPERVISOR
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER, VIRTUAL_SUPERVISOR
 from engine.machine.state import NO_STREAK
 from engine.machine.traps import Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
@@ -89,7 +91,7 @@ class HardwareAssist:
         hart.hstatus = GuestStatus.XLEN_64 | GuestStatus.VTW
         hart.hedeleg = virtual.medeleg & GUEST_EXCEPTIONS
         hart.medeleg = hart.hedeleg
-        hart.hideleg = (virtual.mideleg & SUPERVISOR_INTERRUPTS) << 1
+        hart.hideleg = GUEST_INTERRUPTS
         hart.mcounteren = hart.hcounteren = virtual.mcounteren
         hart.menvcfg = hart.henvcfg = virtual.menvcfg
         hart.monitor, hart.observe, hart.monitored = self, self.observe, 1
@@ -145,6 +147,7 @@ class HardwareAssist:
         if (delta, compare) != (hart.htimedelta, hart.vstimecmp):
             hart.htimedelta, hart.vstimecmp = delta, compare
             hart.update_timers()
+            self.guest.host.retime(hart)
 
     def catch_up(self, vcpu: VCpu) -> None:
         """Bring the virtual hart up to date with the hart that it is loaded on."""
@@ -168,7 +171,6 @@ class HardwareAssist:
             vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
-        self.guest.host.retime(hart)
         if self.guest.ended or not vcpu.runnable:
             hart.leave = True
 
@@ -195,10 +197,10 @@ class HardwareAssist:
         if cause in GUEST_PAGE_FAULTS:
             access = Access(GUEST_PAGE_FAULTS.index(Cause(cause)))
             outcome, instruction = self._guest_page_fault(vcpu, hart, access, value)
-        elif cause == Cause.ECALL_VS:
-            outcome = self._call(vcpu)
-        else:
+        elif cause == Cause.VIRTUAL_INSTRUCTION:
             outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
+        else:
+            outcome = self._trap_below(vcpu, hart, Cause.ECALL_S if cause == Cause.ECALL_VS else cause, value)
         if vcpu.instructions != retired:
             hart.streak_at = NO_STREAK
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
@@ -228,6 +230,7 @@ class HardwareAssist:
         """The board's clock may have been set, by this vCPU or another."""
         if vcpu.hart is not None:
             self._set_time(vcpu.hart, vcpu.hart.vstimecmp)
+            self.guest.host.retime(vcpu.hart)
 
     def inject_pending(self, vcpu: VCpu) -> bool:  # noqa: ARG002 (hvip has it, and the hart takes it)
         return False
@@ -274,13 +277,18 @@ class HardwareAssist:
         action = Action.MMIO_WRITE if write else Action.MMIO_READ
         return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
 
-    def _call(self, vcpu: VCpu) -> Outcome:
-        firmware = self.guest.vm.board.firmware
+    def _trap_below(self, vcpu: VCpu, hart: Hart, cause: int, value: int) -> Outcome:
+        """A call to the firmware, or what else the guest's M level keeps from its kernel."""
+        virtual, firmware = vcpu.virtual, self.guest.vm.board.firmware
         assert firmware is not None
-        vcpu.virtual.trap(Cause.ECALL_S, 0)
+        if virtual.trap_target(cause, False) != MACHINE:
+            return self._inject(vcpu, hart, Trap(cause, value))
+        virtual.trap(cause, value)
         self._hand_over(vcpu)
         action, a, b = firmware.last
-        return Outcome(Kind.HYPERCALL, Disposition.EMULATED, action, a, b)
+        injected = action == Action.INJECT_EXCEPTION
+        disposition = Disposition.INJECTED if injected else Disposition.EMULATED
+        return Outcome(kind_of(cause, False), disposition, action, a, b)
 
     def _virtual_instruction(self, vcpu: VCpu, hart: Hart, word: int) -> Outcome:
         trap = execute(vcpu, word)

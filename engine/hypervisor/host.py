@@ -3,8 +3,8 @@
 Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
 hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any
 hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the
-steps are divided
-into calls: a call ends right after a step, and clocks of resting harts move only on the way to the next one.
+steps are divided into calls: a call ends right after a step, and clocks of resting harts move only on the way to the
+next one.
 """
 
 from __future__ import annotations

@@ -33,7 +33,6 @@ export const PANEL_MESSAGES = {
   'action.copy_on_write': ['first write to shared guest page {gpa}: its own copy is at host {hpa}', '공유 중인 게스트 페이지 {gpa}에 첫 쓰기: 복사본은 호스트 {hpa}'],
   'action.dirty': ['first write to guest page {gpa} (host {hpa})', '게스트 페이지 {gpa}에 첫 쓰기 (호스트 {hpa})'],
   'action.emulate': ['the VMM interpreted this instruction', 'VMM이 이 명령어를 해석해 실행'],
-  'action.second_stage_fill': ['second stage: guest {gpa} → host {hpa}', '2단계 변환: 게스트 {gpa} → 호스트 {hpa}'],
   'mode.user': ['user', '사용자'],
   'mode.supervisor': ['supervisor', '슈퍼바이저'],
 

@@ -331,6 +331,47 @@ def _run_and_walk(machine: Machine) -> dict:  # type: ignore[type-arg]
     return machine.guest.walk(0, machine.guest.pc)
 
 
+def test_what_the_guests_machine_level_keeps_goes_there() -> None:
+    """With nothing delegated (a debugger may say so) every trap exits and comes back through the firmware; no
+    interrupt is ever taken in a mode of the host."""
+    source = """
+    _start: la t0, handler
+        csrw stvec, t0
+        li s0, 0
+        ebreak
+        .word 0x0000100b
+        csrr t0, time
+        addi t0, t0, 50
+        csrw stimecmp, t0
+        li t0, 0x20
+        csrw sie, t0
+        csrsi sstatus, 2
+    1:  li t0, 3
+        bne s0, t0, 1b
+        j off
+    .balign 4
+    handler:
+        addi s0, s0, 1
+        li t0, -1
+        csrw stimecmp, t0
+        csrr t0, scause
+        bltz t0, 2f
+        csrr t0, sepc
+        addi t0, t0, 4
+        csrw sepc, t0
+    2:  sret
+    """
+    machine = Machine(program(source + PUTS), ASSISTED)
+    virtual = machine.guest.hart(0)
+    virtual.medeleg = virtual.mideleg = 0
+    machine.run(50_000)
+    assert machine.guest.exit_status == 0
+    records = machine.trace.records(1, limit=1 << 16)
+    kept = records[records["action"] == Action.INJECT_EXCEPTION]
+    assert set(kept["cause"]) == {Cause.BREAKPOINT, Cause.ILLEGAL_INSTRUCTION}
+    assert set(kept["disposition"]) == {Disposition.INJECTED}
+
+
 # -- attacks -----------------------------------------------------------------------------------------
 SECRET = 0x5EC2_E75E_C2E7_0BAD
 SECRET_PAGE = SECRET.to_bytes(8, "little") * (PAGE // 8)
