@@ -61,7 +61,7 @@ def add_commands(commands: Any, data: Path) -> None:
     add.add_argument(
         "--firmware", metavar="FILE", help="M-mode firmware below it, such as OpenSBI's fw_dynamic.bin"
     )
-    add.add_argument("--disk", metavar="FILE", help="its disk's plain content, which guests write over and never change")
+    add.add_argument("--disk", metavar="FILE", help="its disk's plain content, which no guest changes")
     add.add_argument("--append", metavar="ARGS", help=f"its arguments (debian: {debian.ARGUMENTS})")
     add.add_argument(
         "--memory",

@@ -4,8 +4,9 @@ devices.
     kernel ─> /init = busybox init ─> /etc/inittab ─┬─ sysinit   /etc/rc: mounts, drivers, a greeting
                                                     └─ respawn   a shell that owns the console (job control)
 
-The archive is not compressed: unpacking would cost the guest more instructions than copying. It is a function
-of its inputs, so the same packages give the same machine and the same trace.
+The archive is not compressed: unpacking would cost the guest more instructions than copying. Only what is
+rarely needed is packed. It is a function of its inputs, so the same packages give the same machine and the
+same trace.
 
 What the drivers are for is found out in the guest: /etc/rc offers the alias of every virtio device to
 modprobe, so a machine without a disk does not spend time on one. A network card gets the address 10.0.x.y,
@@ -20,8 +21,9 @@ from engine.commands import LabError
 from engine.linux import cpio, modules
 from engine.linux.modules import Module
 
-#: Drivers for this board's devices and for what is usually on its disks; all else that they need follows.
-WANTED_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng", "ext4")
+#: Drivers for this board's devices, and for what is usually on its disks; all else that they need follows.
+WANTED_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "virtio_rng")
+RARE_MODULES = ("ext4",)
 #: The first two of BusyBox's names for itself, as its table of them begins.
 _TABLE_BEGINS = b"[\0[[\0a"
 _APPLETS_LIMIT = 1000
@@ -110,5 +112,5 @@ def build(busybox: bytes, release: str, drivers: Iterable[Module]) -> bytes:
         cpio.file("etc/group", b"root:x:0:\n"),
     ]
     members += [cpio.file(f"{home}/{name}", content) for name, content in modules.tables(drivers).items()]
-    members += [cpio.file(f"{home}/{module.name}{modules.SUFFIX}", module.content) for module in drivers]
+    members += [cpio.file(f"{home}/{module.file_name}", module.content) for module in drivers]
     return cpio.pack(members)

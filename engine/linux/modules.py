@@ -26,12 +26,17 @@ _SECTION_HEADER = struct.Struct("<IIQQQQIIQQ")
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """`content` is the unpacked file; `depends` are names with underscores."""
+    """`content` is the file, packed if `suffix` says so; `depends` are names with underscores."""
 
     name: str
     content: bytes
     depends: tuple[str, ...]
     aliases: tuple[str, ...]
+    suffix: str = SUFFIX
+
+    @property
+    def file_name(self) -> str:
+        return self.name + self.suffix
 
 
 def module_name(path: str) -> str:
@@ -39,48 +44,55 @@ def module_name(path: str) -> str:
     return PurePosixPath(path).name.partition(".")[0].replace("-", "_")
 
 
-def read(path: str, content: bytes) -> Module:
+def read(path: str, file: bytes, *, stay_packed: bool = False) -> Module:
     """A module from its file, packed with xz or not. Raises LabError "module-damaged"."""
-    name = module_name(path)
+    name, content, suffix = module_name(path), file, SUFFIX
     if path.endswith(PACKED_SUFFIX):
         try:
-            content = lzma.LZMADecompressor().decompress(content, max_length=LIMIT_BYTES)
+            content = lzma.LZMADecompressor().decompress(file, max_length=LIMIT_BYTES)
         except lzma.LZMAError as error:
             raise _damaged(name, str(error)) from error
+        suffix = PACKED_SUFFIX if stay_packed else SUFFIX
     information = _information(content, name)
     needed = (value.split(",") for key, value in information if key == "depends")
     return Module(
         name,
-        content,
+        file if suffix == PACKED_SUFFIX else content,
         tuple(other.replace("-", "_") for others in needed for other in others if other),
         tuple(value for key, value in information if key == "alias"),
+        suffix,
     )
 
 
-def closure(wanted: Iterable[str], packed: Mapping[str, tuple[str, bytes]]) -> list[Module]:
+def closure(
+    wanted: Iterable[str], packed: Mapping[str, tuple[str, bytes]], rarely: Iterable[str] = ()
+) -> list[Module]:
     """`wanted` modules and all that they need, needed ones first. `packed`: name -> (path, file).
 
-    A name that `packed` lacks is built into the kernel. Raises LabError "module-damaged".
+    Those that only `rarely` wanted ones need stay packed: they take longer to load and less to carry. A name that
+    `packed` lacks is built into the kernel. Raises LabError "module-damaged".
     """
     found: dict[str, Module] = {}
 
-    def visit(name: str, above: tuple[str, ...]) -> None:
+    def visit(name: str, above: tuple[str, ...], stay_packed: bool) -> None:
         if name in found or name not in packed:
             return
         if name in above:
             raise _damaged(name, "it needs itself")
-        module = read(*packed[name])
+        module = read(*packed[name], stay_packed=stay_packed)
         for other in module.depends:
-            visit(other, (*above, name))
+            visit(other, (*above, name), stay_packed)
         found[name] = module
 
     for name in wanted:
-        visit(name, ())
+        visit(name, (), False)
+    for name in rarely:
+        visit(name, (), True)
     return list(found.values())
 
 
 def tables(modules: Iterable[Module]) -> dict[str, bytes]:
-    """modules.dep and modules.alias for modules that lie in one folder as NAME.ko, needed ones first.
+    """modules.dep and modules.alias for modules that lie in one folder, needed ones first.
 
     A row has all that its module needs, what is needed deepest last: modprobe begins at the end.
     """
@@ -90,8 +102,8 @@ def tables(modules: Iterable[Module]) -> dict[str, bytes]:
     for module in modules:
         direct = [other for other in module.depends if other in present]
         all_needed = needed[module.name] = set(direct).union(*(needed[other] for other in direct))
-        in_order = [name for name in reversed(present) if name in all_needed]
-        rows.append(f"{module.name}{SUFFIX}:" + "".join(f" {other}{SUFFIX}" for other in in_order))
+        in_order = [other.file_name for other in reversed(present.values()) if other.name in all_needed]
+        rows.append(f"{module.file_name}:" + "".join(f" {name}" for name in in_order))
         present[module.name] = module
     aliases = [f"alias {alias} {module.name}" for module in present.values() for alias in module.aliases]
     return {

@@ -86,3 +86,12 @@ def test_modprobe_reads_its_rows_from_the_end(tmp_path: Path) -> None:
         for other in [*reversed(others), name]:
             assert set(filter(None, depends[other].split(","))) <= set(loaded), row
             loaded.append(other)
+
+
+def test_what_is_rarely_wanted_stays_packed(packed: dict[str, tuple[str, bytes]]) -> None:
+    found = {module.name: module for module in modules.closure(["crc16"], packed, ["ext4"])}
+    assert list(found) == ["crc16", "jbd2", "ext4"]
+    assert found["jbd2"].content == packed["jbd2"][1]
+    assert found["crc16"].content == lzma.decompress(packed["crc16"][1])
+    rows = modules.tables(found.values())["modules.dep"]
+    assert rows == b"crc16.ko:\njbd2.ko.xz:\next4.ko: jbd2.ko.xz crc16.ko\n"
