@@ -104,7 +104,7 @@ class Jit:
         handlers = np.ctypeslib.as_array((ctypes.c_uint64 * (layout.SLOTS * 2)).from_address(page))[::2]
         request = _Request(key, page, content, slot, (handlers != self._undecoded).tobytes())
         if not self._background:
-            self.finished.append(self._compile(request))
+            self._take(self._compile(request))
             return
         try:
             self._queue.put_nowait(request)
