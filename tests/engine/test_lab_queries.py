@@ -69,6 +69,8 @@ def test_every_query_has_an_answer_that_can_be_sent_and_changes_nothing(
         "sequence": int(records_of(booted, 2, 1)[0]["sequence"]),
         "host": 1,
         "address": 0x80200000,
+        "begin": booted.position - 1000,
+        "end": booted.position,
     }
     required = [field.name for field in msgspec.structs.fields(kind) if field.required]
     before = booted.save()
