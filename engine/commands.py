@@ -340,11 +340,11 @@ class CostsQuery(Query, tag="costs", frozen=True):
     """The table of modelled switch costs with sources. Result: {"rows": [{"path", "cycles", "source"}]}."""
 
 
-AnyQuery = (
+LabQuery = (
     TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
-    | TimelineQuery
-    | FitsQuery | SnapshotQuery | GdbQuery | CostsQuery
+    | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
+AnyQuery = LabQuery | GdbQuery  # a lab's worker opens the port
 
 
 class Problem(Struct, frozen=True):

@@ -29,7 +29,6 @@ import msgspec
 from engine import checkpoint, queries, snapshot
 from engine.commands import (
     AnyCommand,
-    AnyQuery,
     ConsoleInput,
     FitsQuery,
     GuestClone,
@@ -47,6 +46,7 @@ from engine.commands import (
     ImageAssemble,
     LabError,
     LabPause,
+    LabQuery,
     LabRedo,
     LabRename,
     LabReset,
@@ -497,7 +497,7 @@ class Lab:
         return {"position": self._world.position, "reached": reached}
 
     # -- queries -----------------------------------------------------------------------------------
-    def query(self, query: AnyQuery, progress: Progress | None = None) -> dict[str, Any]:
+    def query(self, query: LabQuery, progress: Progress | None = None) -> dict[str, Any]:
         """The answer, as its class in `engine.commands` says. Raises LabError."""
         if isinstance(query, FitsQuery):
             return self._fits(query)

@@ -14,10 +14,10 @@ import numpy as np
 
 from engine.bits import MASK64
 from engine.commands import (
-    AnyQuery,
     CodeQuery,
     CostsQuery,
     LabError,
+    LabQuery,
     MemoryQuery,
     RegistersQuery,
     StretchQuery,
@@ -85,7 +85,7 @@ class Lens:
 
 
 def answer(
-    query: AnyQuery,
+    query: LabQuery,
     document: Document,
     history: History,
     images: Images,

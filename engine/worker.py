@@ -54,6 +54,7 @@ from engine.commands import (
     ImageAssemble,
     LabError,
     LabPause,
+    LabQuery,
     LabRedo,
     LabRename,
     LabReset,
@@ -329,7 +330,7 @@ class Worker:
             self._answer(seat, message, query, _never_cancelled)
 
     def _answer(
-        self, seat: Seat, message: wire.Ask, query: AnyQuery, progress: Callable[[float], bool]
+        self, seat: Seat, message: wire.Ask, query: LabQuery, progress: Callable[[float], bool]
     ) -> None:
         try:
             result = _encode(seat.ready.query(query, progress))
