@@ -17,7 +17,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[\w][\w .\-]*
 Coordinate = Annotated[float, Meta(ge=-100_000, le=100_000)]
 Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 - 1
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
-Stack = Literal["bare-metal", "type1-trap-and-emulate", "type1-hardware-assist"]
+Stack = Literal["bare-metal", "type1-trap-and-emulate", "type1-hardware-assist", "type1-paravirtual"]
 Unit = Literal["trap", "instruction"]
 #: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
 Speed = Literal["1", "2", "5", "10", "25", "real", "max"]

@@ -52,6 +52,7 @@ HOST = GUEST = 1
 STACKS: dict[str, Stack] = {
     "trap-and-emulate": "type1-trap-and-emulate",
     "hardware-assist": "type1-hardware-assist",
+    "paravirtual": "type1-paravirtual",
     "bare-metal": "bare-metal",
 }
 DEFAULT_ON = "trap-and-emulate"

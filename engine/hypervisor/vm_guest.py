@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.bits import MASK64
 from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.paravirtual import Paravirtual
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
@@ -27,6 +28,7 @@ from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 TECHNIQUES: dict[str, type[Technique]] = {
     "type1-trap-and-emulate": TrapAndEmulate,
     "type1-hardware-assist": HardwareAssist,
+    "type1-paravirtual": Paravirtual,
 }
 
 
