@@ -100,8 +100,11 @@ class Host:
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
     def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
-        """Why a guest of this size, which needs machine mode or does not and is a paravirtual kernel or not (None:
-        whatever it is, the technique can run it), cannot be added; None: it can. The bare machine takes any kernel, as machines do."""
+        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can.
+
+        paravirtual: is its kernel made for hypercalls? None: whatever it is, the technique runs it already. The bare
+        machine takes any kernel, as machines do.
+        """
         if self.bare_metal:
             if self.guests:
                 return Problem(

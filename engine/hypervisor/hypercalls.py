@@ -173,8 +173,7 @@ def header() -> str:
         f"#define PV_NOTE_TYPE {PARAVIRTUAL_NOTE[1]}",
         "",
     ]
-    for call in CALLS:
-        lines.append(f"#define PV_{call.number.name} {call.number.value} /* {', '.join(call.arguments) or 'nothing'} */")
+    lines += [f"#define PV_{row.number.name} {row.number.value} /* {', '.join(row.arguments) or '-'} */" for row in CALLS]
     lines += ["", *(f"#define PV_EVENT_{event.name} {event.value}" for event in Event)]
     lines += ["", *(f"#define PV_DEVICE_{device.name} {device.value}" for device in Device)]
     lines += ["", "/* Places in the shared page, for the assembler. */"]

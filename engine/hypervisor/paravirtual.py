@@ -391,11 +391,8 @@ class Paravirtual:
         answers, refused, told = b"", 0, False
         for number, a, b, _ in CALL.iter_unpack(calls):
             error = sbi.Error.SUCCESS
-            row = BY_NUMBER.get(number)
             try:
-                if row is None or not row.batched:
-                    raise RefusedError(sbi.Error.NOT_SUPPORTED)
-                self._call(vcpu, number, a, b)
+                self._call(vcpu, number if number in _BATCHED else -1, a, b)
                 told |= number in _FOR_DEVICES
             except RefusedError as refusal:
                 error = refusal.error
@@ -582,6 +579,7 @@ def _base(extension: int, function: int, argument: int) -> tuple[int, int]:
 
 
 Handler = Callable[[Paravirtual, VCpu, int, int], int]
+_BATCHED = frozenset(row.number.value for row in hypercalls.CALLS if row.batched)
 _FOR_DEVICES = (Number.NOTIFY, Number.CONSOLE_WRITE)
 _HANDLERS: dict[int, Handler] = {
     Number.SHARE: Paravirtual._share,

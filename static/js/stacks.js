@@ -13,6 +13,7 @@
 export const STACKS = [
   { id: 'type1-trap-and-emulate', guest: 'deprivileged', bands: ['hypervisor', 'device_model', 'hardware'] },
   { id: 'type1-hardware-assist', guest: 'virtual', bands: ['hypervisor', 'device_model', 'hardware'] },
+  { id: 'type1-paravirtual', guest: 'deprivileged', bands: ['hypervisor', 'device_model', 'hardware'] },
   { id: 'bare-metal', guest: 'native', bands: ['firmware', 'hardware'] },
 ];
 

@@ -17,9 +17,9 @@
 #define PV_SET_ENTRY 7 /* entry, value */
 #define PV_FLUSH 8 /* page */
 #define PV_SET_TIMER 9 /* time */
-#define PV_BLOCK 10 /* nothing */
-#define PV_YIELD 11 /* nothing */
-#define PV_DELIVER 12 /* nothing */
+#define PV_BLOCK 10 /* - */
+#define PV_YIELD 11 /* - */
+#define PV_DELIVER 12 /* - */
 #define PV_CONNECT 13 /* device, page */
 #define PV_NOTIFY 14 /* device */
 #define PV_CONSOLE_WRITE 15 /* address, bytes */
