@@ -10,7 +10,9 @@ from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 
 PROGRAMS = Path(__file__).parents[1] / "engine/hypervisor/programs"
-VM, ASSISTED, BARE = "type1-trap-and-emulate", "type1-hardware-assist", "bare-metal"
+VM, ASSISTED, BARE, PARAVIRTUAL = (
+    "type1-trap-and-emulate", "type1-hardware-assist", "bare-metal", "type1-paravirtual",
+)  # fmt: skip
 WORK = "run=work compute 3;work syscall 5;work pagefault 5;work switch 5;work io 5;poweroff 3"
 
 
