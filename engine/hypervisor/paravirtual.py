@@ -74,6 +74,7 @@ class Paravirtual:
     tables: DirectTables
 
     kernel_level = Level.KERNEL_DEPRIVILEGED
+    hypervisor_extension = False
 
     @classmethod
     def of(cls, guest: VmGuest) -> Paravirtual:

@@ -24,6 +24,7 @@ from engine.devices.paravirtual.console import INPUT, OUTPUT
 from engine.hypervisor.host import Host
 from engine.hypervisor.hypercalls import BATCH_LIMIT, CALL, CALLS, EXTENSION, WORD, Device, Event, Number
 from engine.hypervisor.paravirtual import Paravirtual
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.machine import mmu, sbi
@@ -54,7 +55,8 @@ class Puppet:
 
     def __init__(self, host_mib: int = 32) -> None:
         self.shown = bytearray()
-        self.host = Host(1, 1, host_mib, PARAVIRTUAL, Trace(), lambda _guest, data: self.shown.extend(data))
+        paravirtual = Configuration.parse(PARAVIRTUAL)
+        self.host = Host(1, 1, host_mib, paravirtual, Trace(), lambda _guest, data: self.shown.extend(data))
         self.host.add_guest(2, image("_start: j _start"), 1, MIB, "")
         victim = self._guest(2)
         for page in range(BASE, LAST + 1):
@@ -382,7 +384,7 @@ def test_a_store_of_the_kernel_to_its_table_is_the_kernels_own_fault() -> None:
         li a1, 77
         ecall
     """
-    host = Host(1, 1, 32, PARAVIRTUAL, Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 32, Configuration.parse(PARAVIRTUAL), Trace(), lambda _guest, _data: None)
     host.add_guest(1, image(source), 1, MIB, "")
     host.run(10_000)
     guest = host.guests[1]
@@ -478,7 +480,7 @@ def test_a_device_that_writes_to_a_table_changes_no_mapping() -> None:
     ],
 )
 def test_a_guest_that_cannot_take_its_own_traps_ends_alone(source: str) -> None:
-    host = Host(1, 1, 32, PARAVIRTUAL, Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 32, Configuration.parse(PARAVIRTUAL), Trace(), lambda _guest, _data: None)
     host.add_guest(1, image("_start: " + source), 1, MIB, "")
     host.add_guest(2, image("_start: j _start"), 1, MIB, "")
     assert host.run(100_000) == 100_000

@@ -14,13 +14,14 @@ from engine.guests.build import ROOT
 from engine.hypervisor import hypercalls
 from engine.hypervisor.host import Host
 from engine.hypervisor.hypercalls import CALLS, Number
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.lab import Lab
 from engine.machine.loader import PARAVIRTUAL_NOTE, RAM_BASE, inspect
 from engine.machine.memory import PAGE
 from engine.trace.record import PATHS, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
-from tests.support.labs import console, run_to, type_line
+from tests.support.labs import console, host_create, run_to, type_line
 from tests.support.machine import ASSISTED, BARE, PARAVIRTUAL, VM, WORK, Machine
 from tests.support.qemu import run_qemu
 
@@ -150,7 +151,8 @@ def test_a_guest_that_moves_ends_as_if_it_stayed(worked: Machine, steps_between:
     """Its tables are made anew, with other frames, on each host, and its time goes on."""
     image = inspect(load_image("ringos-pv"), "ringos")
     shown = bytearray()
-    hosts = [Host(number, 1, 64, PARAVIRTUAL, Trace(), lambda _g, data: shown.extend(data)) for number in (1, 2)]
+    configuration = Configuration.parse(PARAVIRTUAL)
+    hosts = [Host(number, 1, 64, configuration, Trace(), lambda _g, data: shown.extend(data)) for number in (1, 2)]
     hosts[0].add_guest(1, image, 1, 16, WORK)
     moves = 0
     while not hosts[0].guests[1].ended and moves < 40_000:
@@ -169,7 +171,7 @@ def test_a_guest_that_moves_ends_as_if_it_stayed(worked: Machine, steps_between:
 def lab_with(arguments: str | None = None) -> tuple[Lab, int]:
     lab = Lab.new("test")
     for _ in range(2):
-        lab.apply(HostCreate(stack=PARAVIRTUAL))
+        lab.apply(host_create(PARAVIRTUAL))
     guest = lab.apply(GuestCreate(1, "ringos-pv", arguments=arguments))["guest"]
     return lab, guest
 
@@ -232,7 +234,7 @@ def test_it_says_so_on_qemu(tmp_path: Path) -> None:
     ],
 )
 def test_a_kernel_under_the_wrong_technique_is_refused_before_it_starts(image: str, stack: str, key: str) -> None:
-    host = Host(1, 1, 64, stack, Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 64, Configuration.parse(stack), Trace(), lambda _guest, _data: None)
     used = host.memory_used_mib, host.frames.used, host.frames.promised
     with pytest.raises(LabError) as refusal:
         host.add_guest(1, inspect(load_image(image), image), 1, 16, "")
