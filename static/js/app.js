@@ -68,6 +68,7 @@ export class ProblemError extends Error {
  * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
  * @property {() => void} openSystems
  * @property {(guest: number, address: string, port: number) => void} showGdb  how to connect
+ * @property {(image: string) => void} showDifference  of a kernel that is a changed form of another
  * @property {() => void} renameLab
  * @property {(selection: Selection) => void} rename
  * @property {(selection: Selection) => void} remove

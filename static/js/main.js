@@ -9,6 +9,7 @@ import { Overlay } from './chrome/overlay.js';
 import { Palette } from './chrome/palette.js';
 import { Splitters } from './chrome/splitters.js';
 import { Stage } from './chrome/stage.js';
+import { differenceDialog } from './chrome/difference.js';
 import { systemsDialog } from './chrome/systems.js';
 import { announcer, toasts } from './chrome/toasts.js';
 import { TopBar } from './chrome/topbar.js';
@@ -73,6 +74,7 @@ const parts = {
   },
   openSystems: () => systemsDialog(app),
   showGdb: (guest, address, port) => gdbDialog(app, guest, address, port),
+  showDifference: (image) => void differenceDialog(app, image),
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),
   remove: (selection) => remove(app, selection),
