@@ -99,8 +99,7 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        ram = guest.vm.ram
-        return cls(guest, ShadowTables(guest.host.frames, ram.frame, ram.writable))
+        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
 
     @staticmethod
     def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
@@ -115,7 +114,7 @@ class TrapAndEmulate:
         hart.privilege = USER
         self._select_space(vcpu, hart)
         guest, virtual = self.guest, vcpu.virtual
-        virtual.spaces_at = ctypes.addressof(self.shadow.spaces)
+        virtual.shadow_at, virtual.memory_at = ctypes.addressof(self.shadow), ctypes.addressof(guest.host.memory)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
         hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.virtual_at = ctypes.addressof(virtual)

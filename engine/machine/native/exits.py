@@ -21,7 +21,8 @@ from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
 from engine.machine import privileged
-from engine.machine.native.layout import field
+from engine.machine.mappings import MAX_SPACES, SPACE_WORDS, ShadowState
+from engine.machine.native.layout import field, offset_of
 from engine.machine.native.lowering import UNSIGNED, Code, Scope, Value, statements
 from engine.machine.native.procedures import DONE, REFUSED, RESULT, Procedures, Refused
 from engine.machine.native.traps import MASK32, RECORD_BYTES, follow_streak, write_record
@@ -39,9 +40,9 @@ RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_
     for name in ("record_at", "record_count", "record_limit", "record_ids", "position_base", "time_started",
                  "exit_cycles")
 )  # fmt: skip
+SPACES = offset_of(ShadowState, "spaces_at")
 FLOATS = Status.FS | Status.SD
-#: A row of the table of spaces: root, `space`, host satp. Its first word is the number of rows.
-SPACE_WORDS, SPACE_BYTES = 3, 24
+SPACE_BYTES = 8 * SPACE_WORDS
 USER_TO_USER, USER_TO_KERNEL, KERNEL_TO_USER, KERNEL_TO_KERNEL = (
     PATH_IDS[(origin, Level.HYPERVISOR, to)]
     for origin in (Level.USER, Level.KERNEL_DEPRIVILEGED)
@@ -73,11 +74,11 @@ def space_satp(h: Any) -> int:
     """The host satp of the shadow space that the virtual hart needs now; 0 if it has yet to be made."""
     wanted = space(h)
     root = h.satp if is_translated(wanted) else 0
-    row = h.spaces_at + 8
-    end = row + SPACE_BYTES * h.peek(h.spaces_at, 8)
+    row = h.peek(h.shadow_at + SPACES, 8)
+    end = row + SPACE_BYTES * MAX_SPACES
     while row < end:
-        if h.peek(row, 8) == root and h.peek(row + 8, 8) == wanted:
-            satp: int = h.peek(row + 16, 8)
+        satp: int = h.peek(row + 16, 8)
+        if satp and h.peek(row, 8) == root and h.peek(row + 8, 8) == wanted:
             return satp
         row += SPACE_BYTES
     return 0
