@@ -31,19 +31,14 @@ from engine.isa.csrs import Status
 from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
-from engine.machine.mappings import MAX_SPACES, SPACE_WORDS, ShadowState
+from engine.machine.mappings import MAX_LEAVES, MAX_SPACES, RELEASE_AFTER, SPACE_WORDS, ShadowState
 from engine.machine.memory import PAGE
-from engine.machine.mmu import Access
 from engine.machine.native import exits
-
-RELEASE_AFTER = 8
-MAX_LEAVES = 1 << 16
-_LEAF = mmu.V | mmu.U | mmu.A | mmu.D
 
 #: (satp or 0 without paging, virtual privilege, SUM and MXR)
 SpaceKey = tuple[int, int, int]
 #: The level in a row of `table_pages`; the rest is a virtual address.
-_LEVEL = 3
+_LEVEL = exits.LEVEL_BITS
 
 
 class ShadowTables(ShadowState):
@@ -175,7 +170,7 @@ class ShadowTables(ShadowState):
             self._use(step.table >> 12, key, step.level, self._first_address(address, step.level))
         if guest_page in self.table_pages or not self.ram.writable(guest_page):
             permissions &= ~mmu.W
-        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | _LEAF | permissions)
+        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | exits.SHADOW_LEAF | permissions)
         self.leaves.add(guest_page, (self._numbers[key], address >> 12))
         self.filled += 1
         self.remembered += 1
@@ -339,16 +334,3 @@ def _host_satp(root: int) -> int:
 def _key(parts: list[int]) -> SpaceKey:
     satp, privilege, bits = parts
     return (satp, privilege, bits)
-
-
-def permissions(entry: int, virtual: Hart) -> int:
-    """R, W, X of a guest leaf as they hold for the vCPU's present privilege. W only once D is set."""
-    privilege, status = virtual.privilege, virtual.mstatus
-    granted = 0
-    if mmu.permitted(entry, Access.LOAD, privilege, status):
-        granted |= mmu.R
-    if mmu.permitted(entry, Access.FETCH, privilege, status):
-        granted |= mmu.X
-    if entry & mmu.D and mmu.permitted(entry, Access.STORE, privilege, status):
-        granted |= mmu.W
-    return granted

@@ -43,19 +43,19 @@ class PageMap(MutableMapping[int, int]):
         self.at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self._words = memoryview(buffer).cast("Q")
 
+    def frame(self, page: int) -> int | None:
+        index = page - FIRST_PAGE
+        word = self._words[index] & _FRAME if 0 <= index < len(self._words) else 0
+        return word - 1 if word else None
+
     def __getitem__(self, page: int) -> int:
-        frame = self.get(page)
+        frame = self.frame(page)
         if frame is None:
             raise KeyError(page)
         return frame
 
-    def get(self, page: int, default: Any = None) -> Any:
-        index = page - FIRST_PAGE
-        word = self._words[index] & _FRAME if 0 <= index < len(self._words) else 0
-        return word - 1 if word else default
-
     def __contains__(self, page: object) -> bool:
-        return isinstance(page, int) and self.get(page) is not None
+        return isinstance(page, int) and self.frame(page) is not None
 
     def __setitem__(self, page: int, frame: int) -> None:
         index = page - FIRST_PAGE
@@ -115,7 +115,7 @@ class GuestRam(RamState):
 
     def frame(self, page: int) -> int:
         """The host frame behind a guest page inside RAM, taken on first use."""
-        found = self.map.get(page)
+        found = self.map.frame(page)
         if found is None:
             found = self.map[page] = self.frames.take_promised()
             if self.watched == page:
@@ -180,7 +180,7 @@ class GuestRam(RamState):
     def read(self, address: int, length: int) -> bytes:
         parts = []
         for at, chunk in _chunks(address, length):
-            frame = self.map.get(at >> 12)
+            frame = self.map.frame(at >> 12)
             begin = at & 0xFFF
             parts.append(
                 bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk)
@@ -239,7 +239,7 @@ class GuestBus:
             self.devices.write(address, size, value)
 
     def read_entry(self, address: int) -> int:
-        frame = self.ram.map.get(address >> 12)
+        frame = self.ram.map.frame(address >> 12)
         if frame is None:
             if not self.ram.holds(address, 8):
                 raise AccessFault("page-table walker", address, 8)

@@ -212,7 +212,7 @@ class VmGuest(Guest):
         return self.technique.host_walk(chosen, _HostReader(self.host.memory), address)
 
     def host_physical(self, gpa: int) -> int | None:
-        frame = self.vm.ram.map.get(gpa >> 12)
+        frame = self.vm.ram.map.frame(gpa >> 12)
         return None if frame is None else self.host_address(frame) | gpa & 0xFFF
 
     def save(self) -> dict[str, Any]:

@@ -15,6 +15,9 @@ _WORD = ctypes.c_uint64
 PAGE_SHARED = 1 << 63
 NO_PAGE = (1 << 64) - 1
 MAX_SPACES = 64
+MAX_LEAVES = 1 << 16
+#: Stores to a table page without a walk through it, after which it is none any more.
+RELEASE_AFTER = 8
 #: Words of a row: of a space, and of a chain.
 SPACE_WORDS, ROW_WORDS = 3, 4
 
