@@ -67,6 +67,7 @@ class HardwareAssist:
     stage: SecondStage
 
     kernel_level = Level.KERNEL
+    hypervisor_extension = True
 
     @classmethod
     def of(cls, guest: VmGuest) -> HardwareAssist:

@@ -52,7 +52,7 @@ def test_debian_boots_to_a_shell_in_every_way(open_page: Callable[..., Page]) ->
     ready(page)
     fetch_debian(page)
     debian = page.locator('[data-item="image"]', has_text="debian")
-    expect(debian).to_contain_text("Debian, Linux 6.")
+    expect(debian).to_contain_text(re.compile(r"Debian 1\d, Linux \d"))
     page.get_by_role("button", name="Add a host").click()
     for number, way in enumerate(WAYS, 1):
         if number > 1:
@@ -62,7 +62,7 @@ def test_debian_boots_to_a_shell_in_every_way(open_page: Callable[..., Page]) ->
             page.keyboard.press("Space")
         expect(page.locator(HOSTS)).to_have_count(number)
         if number > 1:  # the first has it: a new host's stack is trap-and-emulate
-            put(page, page.locator('[data-item="stack"]', has_text=way), number)
+            put(page, page.locator("[data-item]", has_text=way), number)
             expect(page.locator("#announcer")).to_contain_text(f"host-{number} now has")
         put(page, debian, number)
         expect(page.locator(GUESTS)).to_have_count(number)

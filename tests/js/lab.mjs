@@ -5,16 +5,16 @@ export function labDocument() {
   return {
     name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null,
     hosts: [
-      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'type1-trap-and-emulate' },
-      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal' },
+      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [] },
+      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [] },
     ],
     guests: [
       { id: 1, name: 'vm-1', host: 1, image: 'ringos', vcpus: 1, memory_mib: 16, arguments: '' },
       { id: 2, name: 'vm-2', host: 1, image: 'hello', vcpus: 1, memory_mib: 8, arguments: '' },
     ],
     images: [
-      { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', title_key: null, source: null },
-      { id: 'ringos', name: 'ringos', builtin: true, size: 41_000, default_memory_mib: 16, kind: 'elf', title_key: null, source: null },
+      { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
+      { id: 'ringos', name: 'ringos', builtin: true, size: 41_000, default_memory_mib: 16, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
     ],
   };
 }

@@ -16,6 +16,7 @@ import pytest
 from engine.guests import load_image
 from engine.hypervisor.host import Host
 from engine.hypervisor.second_stage import SecondStage
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import VmGuest
@@ -27,13 +28,13 @@ from engine.trace.rings import Trace
 from tests.conformance.programs import SCENARIOS, build, case
 from tests.engine.hypervisor.test_attack import ATTACKS
 
-VM, ASSISTED = "type1-trap-and-emulate", "type1-hardware-assist"
+VM, ASSISTED = Configuration.parse("trap-and-emulate"), Configuration.parse("hardware-assist")
 WORK = "run=work compute 1;work syscall 5;work pagefault 5;work switch 5;work io 3;poweroff 3"
 #: As many steps at once as let native code take several exits in a row.
 STRETCH = 4_000
 
 
-def vm_host(image: LoadedImage, tier: Tier, arguments: str, harts: int = 1, stack: str = VM) -> Host:
+def vm_host(image: LoadedImage, tier: Tier, arguments: str, harts: int = 1, stack: Configuration = VM) -> Host:
     host = Host(1, harts, 64, stack, Trace(capacity=1 << 14), lambda _guest, _data: None, tier=tier)
     host.add_guest(1, image, harts, 16, arguments)
     return host
@@ -74,7 +75,13 @@ def refuse(host: Host, refusing: bool) -> None:
 
 
 def side_by_side(
-    image: LoadedImage, arguments: str, tier: Tier, harts: int, steps: int, stack: str = VM, clone_at: int | None = None
+    image: LoadedImage,
+    arguments: str,
+    tier: Tier,
+    harts: int,
+    steps: int,
+    stack: Configuration = VM,
+    clone_at: int | None = None,
 ) -> Host:
     """Run both to the end, or for so many steps; returns the one with native exits. clone_at: when there is a second
     guest, a clone of the first."""
@@ -119,7 +126,7 @@ def test_attacks_on_page_tables_exit_alike(name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("stack", [VM, ASSISTED])
-def test_a_clone_and_its_original_exit_alike(stack: str) -> None:
+def test_a_clone_and_its_original_exit_alike(stack: Configuration) -> None:
     image = inspect(load_image("ringos"), "ringos")
     host = side_by_side(image, WORK, Tier.INTERPRETER, 1, 250_000, stack, clone_at=40_000)
     records = [host.trace.records(guest, limit=1 << 14) for guest in (1, 2)]
