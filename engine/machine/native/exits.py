@@ -391,10 +391,11 @@ def entry_of(h: Any, offset: int) -> int:
 
 
 def set_entry(h: Any, offset: int, entry: int) -> None:
-    """Write an entry of a table that the host's harts walk, as Memory.write does."""
+    """Write an entry of a table that the host's harts walk, as Memory.write does; but the pages stay known as tables,
+    which the next walk would find out anyway."""
     memory = h.memory_at
     if h.peek(h.peek(memory + FLAGS, 8) + (offset >> 12), 1) & TABLE and entry_of(h, offset) & mmu.V:
-        access.flush(h)
+        access.forget_all(h)
     h.poke(h.peek(memory + DIRTY, 8) + (offset >> 12), 1, 1)
     h.poke(h.peek(memory + HOST_RAM, 8) + offset, 8, entry)
 
