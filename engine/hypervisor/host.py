@@ -13,6 +13,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.frames import Frames, OutOfFramesError
@@ -286,8 +288,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
-        if hart.virtual_at:
-            self.guests[guest].exits += hart.record_count
+        taken = np.frombuffer(data, RECORD)["disposition"] != Disposition.HARDWARE
+        self.guests[guest].exits += int(np.count_nonzero(taken))
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:
