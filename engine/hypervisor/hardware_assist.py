@@ -35,7 +35,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.commands import Problem
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
 from engine.hypervisor.interpret import execute
@@ -108,7 +107,6 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
-        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.guest_ram_at = ctypes.addressof(guest.vm.ram)
         self._hand_over(vcpu)
         hart.update_timers()
