@@ -24,10 +24,10 @@ import hashlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise, zip_longest
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from engine import guests
 from engine.commands import LabError, Problem
@@ -159,12 +159,22 @@ def workload(text: str) -> tuple[str, int]:
     return name, count
 
 
-class Task(Struct, frozen=True):
-    """One cell of a comparison."""
+class Task(Struct, frozen=True, tag="measure"):
+    """One cell of a comparison; `measure` carries it out."""
 
     configuration: Configuration
     workload: str
-    count: Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+    count: int
+
+
+class Together(Struct, frozen=True, tag="lock-step"):
+    """Two configurations side by side; `difference` carries it out. `skip`: so many stretches that differ first."""
+
+    left: Configuration
+    right: Configuration
+    workload: str
+    count: int
+    skip: int = 0
 
 
 def plan(workloads: list[str], configurations: list[str]) -> list[Task]:
@@ -245,7 +255,7 @@ class Part(Struct, frozen=True):
         return [Crossing(source, target, count) for (source, target), count in counts.items()]
 
 
-class Measure(Struct, frozen=True):
+class Measure(Struct, frozen=True, tag="measure"):
     """A task carried out. `start`: from power-on to the first mark; `work`: `task.count` units of work and nothing
     else. Pages are of 4 KiB: the guest's own, and what the hypervisor keeps for it beside them. `output`: SHA-256 of
     all that the guest printed, `said`: the workload's own line. problem: why there are no figures."""
@@ -436,7 +446,7 @@ def _timed(task: Task, begin: int, end: int, progress: Progress, clock: Clock, t
 
 
 # -- two machines in lock-step -------------------------------------------------------------------------
-class Difference(Struct, frozen=True):
+class Difference(Struct, frozen=True, tag="lock-step"):
     """Two configurations side by side through the work, a stretch at a time: a stretch begins with what both guests
     must see alike, a trap of a program that its own kernel handles, and goes on to the next such trap.
 
@@ -455,16 +465,10 @@ class Difference(Struct, frozen=True):
     console: bool
 
 
-def difference(
-    sides: tuple[Configuration, Configuration],
-    name: str,
-    count: int,
-    skip: int,
-    progress: Progress,
-    tier: Tier = Tier.JIT,
-) -> Difference:
-    """Step two configurations together through a workload. Raises LabError: neither can start, or "cancelled"."""
-    left, right = (_Machine(Task(side, name, count), tier) for side in sides)
+def difference(asked: Together, progress: Progress, tier: Tier = Tier.JIT) -> Difference:
+    """Step two configurations together through a workload. Raises LabError: one cannot start, or "cancelled"."""
+    left, right = (_Machine(Task(side, asked.workload, asked.count), tier) for side in (asked.left, asked.right))
+    skip = asked.skip
     streams = [_stretches(machine, progress) for machine in (left, right)]
     shown: tuple[int, int, bytes, bytes] | None = None
     apart: tuple[bytes, bytes] | None = None

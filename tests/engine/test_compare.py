@@ -9,7 +9,7 @@ import pytest
 
 from engine import compare, guests
 from engine.commands import LabError
-from engine.compare import WORKLOADS, Measure, Task, configuration, difference, measure, plan
+from engine.compare import WORKLOADS, Measure, Task, Together, configuration, difference, measure, plan
 from engine.hypervisor.costs import PATH_CYCLES
 from engine.images import builtin_rows
 from engine.machine.tiers import Tier
@@ -179,7 +179,7 @@ def test_a_plan_has_each_pair_once() -> None:
 
 # -- lock-step -----------------------------------------------------------------------------------------
 def test_two_techniques_part_at_the_first_system_call() -> None:
-    found = difference((TRAP_AND_EMULATE, HARDWARE_ASSIST), "syscall", 20, 0, _on)
+    found = difference(Together(TRAP_AND_EMULATE, HARDWARE_ASSIST, "syscall", 20, 0), _on)
     left, right = (np.frombuffer(side, RECORD) for side in (found.left, found.right))
     assert found.same == 0
     assert left[0]["pc"] == right[0]["pc"]
@@ -187,13 +187,13 @@ def test_two_techniques_part_at_the_first_system_call() -> None:
     assert (left[0]["disposition"], right[0]["disposition"]) == (Disposition.INJECTED, Disposition.HARDWARE)
     assert (found.apart, found.console) == (None, True)
     assert found.seen > 20
-    later = difference((TRAP_AND_EMULATE, HARDWARE_ASSIST), "syscall", 20, 5, _on)
+    later = difference(Together(TRAP_AND_EMULATE, HARDWARE_ASSIST, "syscall", 20, 5), _on)
     assert later.stretch == 5
     assert [len(np.frombuffer(side, RECORD)) for side in (later.left, later.right)] == [7, 1]
 
 
 def test_the_same_configuration_never_parts() -> None:
-    found = difference((HARDWARE_ASSIST, HARDWARE_ASSIST), "pagefault", 20, 0, _on)
+    found = difference(Together(HARDWARE_ASSIST, HARDWARE_ASSIST, "pagefault", 20, 0), _on)
     assert (found.stretch, found.left, found.right, found.apart, found.console) == (None, b"", b"", None, True)
 
 
@@ -206,7 +206,7 @@ def test_guests_that_see_different_things_are_told_apart(monkeypatch: pytest.Mon
         original(self, Task(task.configuration, task.workload, next(made)), tier)
 
     monkeypatch.setattr(compare._Machine, "__init__", with_other_count)
-    found = difference((BARE_METAL, HARDWARE_ASSIST), "syscall", 20, 0, _on)
+    found = difference(Together(BARE_METAL, HARDWARE_ASSIST, "syscall", 20, 0), _on)
     assert found.apart is not None
     assert not found.console
     assert found.seen == 16  # getpid's own pid, and the fifteen of the one that did less
@@ -214,4 +214,4 @@ def test_guests_that_see_different_things_are_told_apart(monkeypatch: pytest.Mon
 
 def test_lock_step_can_be_cancelled() -> None:
     with pytest.raises(LabError, match="Cancelled"):
-        difference((BARE_METAL, HARDWARE_ASSIST), "syscall", 20, 0, lambda _: False)
+        difference(Together(BARE_METAL, HARDWARE_ASSIST, "syscall", 20, 0), lambda _: False)
