@@ -31,8 +31,9 @@ from msgspec import Struct
 
 from engine import guests
 from engine.commands import LabError, Problem
-from engine.hypervisor.host import BARE_METAL, Host
-from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
+from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import STACKS, Configuration
+from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.loader import LoadedImage, inspect
 from engine.machine.tiers import Tier
 from engine.trace.record import PATHS, RECORD, Disposition, Kind, Level
@@ -88,52 +89,9 @@ WORKLOADS: dict[str, Workload] = {
 }
 
 
-class Configuration(Struct, frozen=True, order=True):
-    """One way to run a guest. As text: `stack`, `stack/technique`, and `+switch` for each switch."""
-
-    stack: str
-    technique: str | None = None
-    switches: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        technique = "" if self.technique is None else f"/{self.technique}"
-        return "".join((self.stack, technique, *(f"+{switch}" for switch in self.switches)))
-
-
-def techniques() -> dict[str, tuple[str, ...]]:
-    """The techniques of every stack, the default one first; none for the bare machine."""
-    found: dict[str, tuple[str, ...]] = {BARE_METAL: ()}
-    for stack in TECHNIQUES:
-        kind, _, technique = stack.partition("-")
-        found[kind] = (*found.get(kind, ()), technique)
-    return found
-
-
 def configurations() -> list[Configuration]:
     """Every stack with every technique that it can use, without switches."""
-    return [Configuration(stack, name) for stack, names in techniques().items() for name in names or (None,)]
-
-
-def configuration(text: str) -> Configuration:
-    """What `Configuration` writes as text; a technique alone means the first stack that has it, a stack alone its
-    default technique. Raises LabError "compare-configuration" with the names there are."""
-    name, *switches = text.split("+")
-    stack, slash, technique = name.partition("/")
-    known = techniques()
-    if not slash and stack not in known:
-        stack, technique = next((key for key, names in known.items() if stack in names), ""), stack
-    if not technique and known.get(stack):
-        technique = known[stack][0]
-    chosen = Configuration(stack, technique or None, tuple(sorted(set(switches))))
-    if stack not in known or (technique not in known[stack] if technique else known[stack]) or switches:
-        there = ", ".join(map(str, configurations()))
-        raise LabError(
-            "compare-configuration",
-            f"There is no configuration {text}. There are: {there}.",
-            configuration=text,
-            there=there,
-        )
-    return chosen
+    return [Configuration(stack, name) for stack, row in STACKS.items() for name in row.techniques or (None,)]
 
 
 def workload(text: str) -> tuple[str, int]:
@@ -178,10 +136,10 @@ class Together(Struct, frozen=True, tag="lock-step"):
 
 
 def plan(workloads: list[str], configurations: list[str]) -> list[Task]:
-    """Every workload under every configuration, workload by workload, each once. Raises LabError, also
-    "compare-size" when they are too many."""
+    """Every workload under every configuration (engine.hypervisor.stacks), workload by workload, each once. Raises
+    LabError, also "compare-size" when they are too many."""
     chosen = dict.fromkeys(map(workload, workloads))
-    ways = dict.fromkeys(map(configuration, configurations))
+    ways = dict.fromkeys(map(Configuration.parse, configurations))
     count = len(chosen) * len(ways)
     if not 1 <= count <= MAX_TASKS:
         raise LabError(
@@ -290,13 +248,14 @@ class _Machine:
     def __init__(self, task: Task, tier: Tier) -> None:
         self.printed = bytearray()
         self.trace = Trace()
-        chosen = task.configuration
-        stack = chosen.stack if chosen.technique is None else f"{chosen.stack}-{chosen.technique}"
-        self.host = Host(HOST, 1, HOST_MEMORY_MIB, stack, self.trace, lambda _, data: self.printed.extend(data), tier=tier)
+        self.host = Host(HOST, 1, HOST_MEMORY_MIB, task.configuration, self.trace, self._print, tier=tier)
         arguments = f"run=work {task.workload} {task.count}; poweroff"
         self.host.add_guest(GUEST, _image(), 1, guests.guest(GUEST_NAME).memory_mib, arguments)
         self.guest = self.host.guest(GUEST)
         self._seen = 0
+
+    def _print(self, _guest: int, data: bytes) -> None:
+        self.printed += data
 
     def advance(self) -> Records:
         """Run on a little; the records of that."""

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from engine.commands import LabError
 from engine.compare import WORKLOADS, Measure, Row, configurations, measure
+from engine.hypervisor.stacks import BARE_METAL, DEFAULT_STACK, STACKS
 from engine.machine.native import objects
 from engine.trace.record import cause_name
 from webapp.comparisons import Comparison, columns, to_csv, to_json
@@ -48,7 +49,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Exits, instructions and output come from execution, modelled cycles from a cited table; they are never added.",
         epilog="workloads: " + ", ".join(WORKLOADS) + " (NAME:COUNT says how often)\n"
         "configurations: " + ", ".join(map(str, configurations())) + "\n"
-        "  (STACK, TECHNIQUE or STACK/TECHNIQUE, and +SWITCH for each switch)\n\n"
+        "  (STACK/TECHNIQUE, a STACK with its own technique, or a TECHNIQUE on " + DEFAULT_STACK + "; +SWITCH for each\n"
+        "  switch)\n\n"
         "examples:\n  ringside compare --configs trap-and-emulate,hardware-assist,bare-metal\n"
         "  ringside compare --workload pagefault:5000 --csv pagefault.csv\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,7 +59,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--workload", metavar="W,W", default=DEFAULT_WORKLOADS, help="which workloads (default: %(default)s)"
     )
     compare.add_argument(
-        "--configs", metavar="C,C", default=",".join(map(str, configurations())), help="which configurations (default: all)"
+        "--configs",
+        metavar="C,C",
+        default=",".join([BARE_METAL, *(name for name in STACKS[DEFAULT_STACK].techniques)]),
+        help="which configurations (default: %(default)s)",
     )
     compare.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well; - is standard output, alone")
     compare.add_argument("--json", metavar="FILE", help="write everything known to FILE as well; - as for --csv")
