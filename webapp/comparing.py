@@ -48,10 +48,12 @@ class Progress(Struct, frozen=True):
     state: str  # running, kept, gone
 
 
-class Shelf(Protocol):
-    """Where finished comparisons are kept. Each call waits for the disk."""
+class Kept(Struct, frozen=True):
+    """A comparison of a lab. `created`: when its last run was over (seconds since 1970, UTC); None: it is not."""
 
-    def keep(self, lab: str, comparison: str, content: bytes) -> None: ...
+    id: str
+    created: int | None
+    comparison: Comparison
 
 
 class Workers(Protocol):
@@ -94,10 +96,14 @@ class Run:
 
 
 class Comparing:
-    """`told` hears how far each lab's comparisons are; `keep(lab, id, content)` puts a finished one on the disk."""
+    """`told` hears how far each lab's comparisons are; `keep(lab, id, content, progress)` puts a finished one on the
+    disk and then tells so. Neither may wait."""
 
     def __init__(
-        self, workers: Workers, told: Callable[[str, Progress], None], keep: Callable[[str, str, bytes], None]
+        self,
+        workers: Workers,
+        told: Callable[[str, Progress], None],
+        keep: Callable[[str, str, bytes, Progress], None],
     ) -> None:
         self._workers = workers
         self._told = told
@@ -223,7 +229,7 @@ class Comparing:
             self._told(one.lab, Progress(one.id, one.done, total, "running"))
             return
         self._forget(one)
-        self._keep(one.lab, one.id, encode(one.comparison))
+        self._keep(one.lab, one.id, _encode(one.comparison), Progress(one.id, total, total, "kept"))
 
     def _forget(self, one: UnderWay) -> None:
         del self._all[one.id]
@@ -232,11 +238,6 @@ class Comparing:
                 self._workers.send(worker, wire.CompareNoMore(number))
 
 
-def encode(comparison: Comparison) -> bytes:
-    """As it is kept."""
-    return _encode(comparison)
-
-
 def decode(content: bytes) -> Comparison:
-    """What `encode` made of it."""
+    """One that was kept."""
     return _decode(content)

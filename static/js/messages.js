@@ -353,6 +353,7 @@ export const MESSAGES = {
   'notice.guest-failed': ['{name} was ended. {reason}', '{name:이} 강제로 종료되었습니다. {reason}'],
   'notice.worker-restarted': ['The engine was restarted; the lab is back from its last state.', '엔진이 다시 시작되었고, 실험실은 마지막 상태로 돌아왔습니다.'],
   'notice.lab-quarantined': ['This lab ended its engine three times in a row and was opened paused.', '이 실험실이 엔진을 세 번 연속 중단시켜, 일시정지 상태로 열렸습니다.'],
+  'notice.compare-not-kept': ['A comparison could not be written to the server’s disk.', '비교 결과를 서버 디스크에 기록하지 못했습니다.'],
   'notice.server-stopping': ['The server is stopping. The lab is kept.', '서버가 멈추고 있습니다. 실험실은 보존됩니다.'],
 
   // dialogs
