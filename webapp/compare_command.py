@@ -18,14 +18,13 @@ from pathlib import Path
 
 from engine.commands import LabError
 from engine.compare import WORKLOADS, Measure, Row, configurations, measure
-from engine.hypervisor.stacks import BARE_METAL, DEFAULT_STACK, STACKS
+from engine.hypervisor.stacks import DEFAULT_STACK
 from engine.machine.native import objects
 from engine.trace.record import cause_name
-from webapp.comparisons import Comparison, columns, to_csv, to_json
+from webapp.comparisons import USUAL, Comparison, columns, to_csv, to_json
 
 #: Sorts of exit that the table names, of each workload; the rest is one line.
 NAMED_EXITS = 8
-DEFAULT_WORKLOADS = "syscall,pagefault,switch,io"
 
 _COLUMNS: tuple[tuple[str, Callable[[Measure, Measure], str]], ...] = (
     ("exits", lambda one, _: _number(one.work.exits / one.task.count)),
@@ -56,12 +55,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     compare.add_argument(
-        "--workload", metavar="W,W", default=DEFAULT_WORKLOADS, help="which workloads (default: %(default)s)"
+        "--workload",
+        metavar="W,W",
+        default=",".join(USUAL.workloads),
+        help="which workloads (default: %(default)s)",
     )
     compare.add_argument(
         "--configs",
         metavar="C,C",
-        default=",".join([BARE_METAL, *(name for name in STACKS[DEFAULT_STACK].techniques)]),
+        default=",".join(USUAL.configurations),
         help="which configurations (default: %(default)s)",
     )
     compare.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well; - is standard output, alone")

@@ -23,7 +23,7 @@ from engine.commands import LabError
 from engine.compare import WORKLOADS, Together, configurations, workload
 from engine.hypervisor.stacks import SWITCHES, Configuration
 from webapp.comparing import Kept
-from webapp.comparisons import FIGURES, Comparison, export, to_csv, to_json
+from webapp.comparisons import FIGURES, USUAL, Comparison, export, to_csv, to_json
 from webapp.routes import json_response, labs_of_server
 
 comparisons = Blueprint("comparisons", __name__)
@@ -63,13 +63,13 @@ def _body(shape: type[Body]) -> Body:
 @comparisons.get("/compare")
 def again() -> BaseResponse:
     """The link that `ringside compare` prints."""
-    workloads, ways = (request.args.get(name, "") for name in ("workload", "configs"))
+    workloads, ways = (request.args.get(name, "").replace(" ", "+") for name in ("workload", "configs"))
     return redirect(url_for("pages.home", workload=workloads, configs=ways))
 
 
 @comparisons.get("/labs/<name>/comparisons")
 def all_of_lab(name: str) -> Response:
-    """{"choices": {"workloads", "configurations", "switches"}, "comparisons": [...]}, oldest first."""
+    """{"choices": {"workloads", "configurations", "switches", "usual", "figures"}, "comparisons": [...]}, oldest first."""
     found = [_summary(kept) for kept in labs_of_server().comparisons(name)]
     return json_response({"ok": True, "choices": _choices(), "comparisons": found})
 
@@ -81,6 +81,7 @@ def _choices() -> dict[str, Any]:
         "switches": [
             {"id": name, "stacks": row.stacks, "techniques": row.techniques} for name, row in SWITCHES.items()
         ],
+        "usual": {"workloads": USUAL.workloads, "configurations": USUAL.configurations},
         "figures": [{"id": row.name, "per_unit": row.per_unit, "repeats": row.repeats} for row in FIGURES],
     }
 

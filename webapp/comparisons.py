@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from engine.compare import Measure, Task, plan
+from engine.compare import Measure, Task, configurations, plan
+from engine.hypervisor.stacks import BARE_METAL, DEFAULT_STACK
 from engine.machine.memory import PAGE
 
 FORMAT = 1
@@ -39,6 +40,13 @@ class Comparison(Struct, frozen=True):
     def query(self) -> str:
         """The part of a link that asks for the same comparison."""
         return urlencode({"workload": ",".join(self.workloads), "configs": ",".join(self.configurations)}, safe=",/+:")
+
+
+#: What is compared unless somebody chooses.
+USUAL = Comparison(
+    ["syscall", "pagefault", "switch", "io"],
+    [str(way) for way in configurations() if way.stack in (BARE_METAL, DEFAULT_STACK)],
+)
 
 
 @dataclass(frozen=True)

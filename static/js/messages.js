@@ -38,6 +38,8 @@ export const MESSAGES = {
   'do.host-create': ['Add a host', '호스트 추가'],
   'do.system': ['Add a system…', '운영체제 추가…'],
   'do.upload': ['Upload a file…', '파일 올리기…'],
+  'do.compare': ['Compare…', '비교…'],
+  'do.compare.hint': ['Measure the same workload under several ways to virtualize', '같은 작업을 여러 가상화 방식으로 측정'],
   'do.assemble': ['Write assembly…', '어셈블리 작성…'],
   'do.power-on': ['Start', '시작'],
   'do.power-off': ['Power off', '전원 끄기'],
