@@ -3,7 +3,7 @@
     ringside compare --workload syscall,pagefault --configs trap-and-emulate,hardware-assist
 
 Figures are for one unit of the workload, so that counts do not matter; CSV and JSON have those of the whole work. A
-ratio is to the first configuration that has any exits.
+ratio is to the configuration with most exits.
 The link it ends with shows the same comparison on the page.
 """
 
@@ -131,7 +131,7 @@ def _report(comparison: Comparison) -> Iterator[str]:
 def _table(rows: Sequence[Measure]) -> str:
     if not rows:
         return ""
-    base = next((one for one in rows if one.work.exits), rows[0])
+    base = max(rows, key=lambda one: one.work.exits)
     body = [[str(one.task.configuration), *(of(one, base) for _, of in _COLUMNS)] for one in rows]
     text = columns([["", *(name for name, _ in _COLUMNS)], *body])
     outputs = {one.output for one in rows}

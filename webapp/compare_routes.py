@@ -21,7 +21,7 @@ from werkzeug.wrappers import Response as BaseResponse
 
 from engine.commands import LabError
 from engine.compare import WORKLOADS, Together, configurations, workload
-from engine.hypervisor.stacks import SWITCHES, Configuration
+from engine.hypervisor.stacks import EVERY_TECHNIQUE, SWITCHES, Configuration
 from webapp.comparing import Kept
 from webapp.comparisons import FIGURES, USUAL, Comparison, export, to_csv, to_json
 from webapp.routes import json_response, labs_of_server
@@ -69,7 +69,7 @@ def again() -> BaseResponse:
 
 @comparisons.get("/labs/<name>/comparisons")
 def all_of_lab(name: str) -> Response:
-    """{"choices": {"workloads", "configurations", "switches", "usual", "figures"}, "comparisons": [...]}, oldest first."""
+    """{"choices": {"workloads", "configurations", "techniques", ...}, "comparisons": [...]}, oldest first."""
     found = [_summary(kept) for kept in labs_of_server().comparisons(name)]
     return json_response({"ok": True, "choices": _choices(), "comparisons": found})
 
@@ -78,11 +78,16 @@ def _choices() -> dict[str, Any]:
     return {
         "workloads": list(WORKLOADS.values()),
         "configurations": [_named(way) for way in configurations()],
+        "techniques": EVERY_TECHNIQUE,
         "switches": [
             {"id": name, "stacks": row.stacks, "techniques": row.techniques} for name, row in SWITCHES.items()
         ],
         "usual": {"workloads": USUAL.workloads, "configurations": USUAL.configurations},
-        "figures": [{"id": row.name, "per_unit": row.per_unit, "repeats": row.repeats} for row in FIGURES],
+        "figures": [
+            {"id": row.name, "per_unit": row.per_unit, "repeats": row.repeats}
+            for row in FIGURES
+            if not row.detail
+        ],
     }
 
 

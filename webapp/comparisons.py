@@ -51,12 +51,13 @@ USUAL = Comparison(
 
 @dataclass(frozen=True)
 class Figure:
-    """One column. `of` a Measure; `per_unit`: shown for one unit of the workload."""
+    """One column. `of` a Measure; `per_unit`: shown for one unit of the workload; `detail`: in files only."""
 
     name: str
     of: Callable[[Measure], float]
     per_unit: bool
     repeats: bool = True
+    detail: bool = False
 
 
 FIGURES = (
@@ -67,11 +68,11 @@ FIGURES = (
     Figure("switches", lambda measure: measure.work.switches, True),
     Figure("virtual_ns", lambda measure: measure.work.virtual_ns, True),
     Figure("wall_s", lambda measure: measure.wall_s, True, repeats=False),
-    Figure("guest_bytes", lambda measure: measure.guest_pages * PAGE, False),
+    Figure("guest_bytes", lambda measure: measure.guest_pages * PAGE, False, detail=True),
     Figure("overhead_bytes", lambda measure: measure.overhead_pages * PAGE, False),
     Figure("start_ns", lambda measure: measure.start.virtual_ns, False),
-    Figure("start_instructions", lambda measure: measure.start.instructions, False),
-    Figure("start_exits", lambda measure: measure.start.exits, False),
+    Figure("start_instructions", lambda measure: measure.start.instructions, False, detail=True),
+    Figure("start_exits", lambda measure: measure.start.exits, False, detail=True),
 )
 
 

@@ -146,7 +146,7 @@ def test_a_worker_that_dies_costs_a_run_nothing_but_time(own: Server) -> None:
     lab = create_lab(own)
     asking = Asking(own, lab)
     with joined(own, lab) as page:
-        began = asking.begin(["switch:20000"], ["kvm/trap-and-emulate", "bare-metal"])
+        began = asking.begin(["switch:3000"], ["kvm/trap-and-emulate", "bare-metal"])
         page.until("comparison")
         for worker in workers_of(own):
             os.kill(worker, signal.SIGKILL)

@@ -14,7 +14,7 @@
  * @typedef {Summary & {runs: Run[]}} Comparison
  * @typedef {{id: string, per_unit: boolean, repeats: boolean}} Figure
  * @typedef {{workloads: {name: string, count: number}[], configurations: {id: string, stack: string, technique: string | null}[],
- *            switches: {id: string, stacks: string[], techniques: string[]}[], usual: Asked, figures: Figure[]}} Choices
+ *            techniques: string[], switches: {id: string, stacks: string[], techniques: string[]}[], usual: Asked, figures: Figure[]}} Choices
  * @typedef {{workloads: string[], configurations: string[]}} Asked
  * @typedef {{key: string, descending: boolean}} Sort
  */
@@ -71,8 +71,8 @@ export function byWorkload(runs) {
  */
 export const figureOf = (run, figure, perUnit) => run.figures[figure.id] / (perUnit && figure.per_unit ? run.count : 1);
 
-/** The first run to which ratios are: one that has any exits. @param {(Run & Measured)[]} runs */
-export const baseOf = (runs) => runs.find((run) => run.figures.exits > 0) ?? runs[0];
+/** The run to which ratios are: the one with most exits. @param {(Run & Measured)[]} runs */
+export const baseOf = (runs) => runs.reduce((most, run) => (run.figures.exits > most.figures.exits ? run : most));
 
 /** @param {number} value @param {number} base @returns {string} `1.25×`; nothing where there is nothing to compare with */
 export const ratioText = (value, base) => (base > 0 ? `${(value / base).toFixed(2)}×` : '–');

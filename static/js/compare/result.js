@@ -17,17 +17,17 @@ import { configurationText, figureText, workloadText } from './words.js';
 
 /**
  * What a reader has set on a comparison's screen. @typedef {{workload: string, perUnit: boolean, sort: import('./model.js').Sort | null,
- *            step: import('./lockstep.js').Step}} View
+ *            unfolded: Set<string>, step: import('./lockstep.js').Step}} View
  * @typedef {{again: () => void, cancel: () => void, remove: () => void, changed: () => void}} Doing
  */
 
 /** @returns {View} */
-export const freshView = () => ({ workload: '', perUnit: true, sort: null, step: { left: '', right: '', found: null, refusal: '' } });
+export const freshView = () => ({ workload: '', perUnit: true, sort: null, unfolded: new Set(), step: { left: '', right: '', found: null, refusal: '' } });
 
 /** How a figure is told: its unit and how many of it make one of them. @type {Record<string, {divide: number, unit: string}>} */
 const UNITS = {
   virtual_ns: { divide: 1e3, unit: 'µs' }, wall_s: { divide: 1e-6, unit: 'µs' }, start_ns: { divide: 1e3, unit: 'µs' },
-  guest_bytes: { divide: 1024, unit: 'KiB' }, overhead_bytes: { divide: 1024, unit: 'KiB' },
+  overhead_bytes: { divide: 1024, unit: 'KiB' },
 };
 /** Columns that a ratio follows. */
 const COMPARED = new Set(['exits', 'modelled_cycles']);
@@ -134,13 +134,21 @@ function oneWorkload(app, runs, choices, view, doing) {
   const picture = (id, parts, stacked) => h('div.compare-picture', { dataset: { picture: id } },
     bars(app, { title: app.t(`compare.${id}`), note: app.t(`compare.${id}.what`), labels, parts, stacked, format }),
     numbers(app.t(`compare.${id}`), parts, stacked));
+  /** @param {string} id @param {{id: string, text: string, values: number[]}[]} parts */
+  const folded = (id, parts) => {
+    const element = h('details', {
+      open: view.unfolded.has(id), dataset: { fold: id },
+      ontoggle: () => { if (element.open) view.unfolded.add(id); else view.unfolded.delete(id); },
+    }, h('summary', null, app.t(`compare.${id}`)), numbers(app.t(`compare.${id}`), parts, true));
+    return element;
+  };
 
   return h('div', null, problems, figures,
     h('p.compare-said', { dataset: { same: String(outputs.size === 1) } },
       app.t(outputs.size === 1 ? 'compare.same-output' : 'compare.other-output', { line: good[0].said })),
     kinds.length ? picture('exits', kinds, true) : h('p.dim', null, app.t('compare.no-exits')),
     picture('costs', costs, false),
-    causes.length ? h('details', null, h('summary', null, app.t('compare.causes')), numbers(app.t('compare.causes'), causes, true)) : null,
-    levels.length ? h('details', null, h('summary', null, app.t('compare.switches-by-level')), numbers(app.t('compare.switches-by-level'), levels, true)) : null,
+    causes.length ? folded('causes', causes) : null,
+    levels.length ? folded('switches-by-level', levels) : null,
     good.length > 1 ? lockStep(app, good, view.step, doing.changed) : null);
 }

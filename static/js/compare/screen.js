@@ -129,6 +129,7 @@ export function compareDialog(app, asked) {
   element.addEventListener('close', app.on('comparison', heard));
   element.addEventListener('close', () => window.clearTimeout(timer));
   main.replaceChildren(h('p.dim', { role: 'status' }, app.t('panel.loading')));
+  main.focus();
   void trying(async () => {
     await load();
     if (!asked) {

@@ -61,7 +61,7 @@ export function setupView(app, choices, start, run) {
   };
 
   const matrix = () => {
-    const columns = [...new Set(choices.configurations.map((way) => way.technique))].filter((technique) => technique !== null);
+    const columns = choices.techniques.filter((technique) => choices.configurations.some((way) => way.technique === technique));
     const stacks = [...new Set(choices.configurations.map((way) => way.stack))];
     /** @param {string} stack @param {string | null} technique @param {number} width */
     const cell = (stack, technique, width) => {

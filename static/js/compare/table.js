@@ -26,7 +26,7 @@ export function table(app, { caption, columns, rows, sort = null, onSort = () =>
       column.value ? h('button.quiet', {
         type: 'button', dataset: { sort: column.key },
         onclick: () => onSort({ key: column.key, descending: direction === null ? !column.head : direction === 'ascending' }),
-      }, column.text, h('span.sort-mark', { 'aria-hidden': true }, direction === 'descending' ? '▾' : direction === 'ascending' ? '▴' : '')) : column.text);
+      }, column.text, direction ? h('span.sort-mark', { 'aria-hidden': true }, direction === 'descending' ? ' ▾' : ' ▴') : null) : column.text);
   };
   return h('div.compare-scroll', { tabindex: 0, role: 'region', 'aria-label': caption }, h('table.compare-table', null,
     h('caption', null, caption), h('thead', null, h('tr', null, columns.map(heading))),
