@@ -63,7 +63,7 @@ def test_a_student_compares_two_techniques(
     times.press("Tab")
     screen.get_by_label("How often: Console byte").fill("40")
     screen.get_by_label("How often: Console byte").press("Tab")
-    for chip in screen.locator(".compare-chosen button").all():
+    for _ in screen.locator(".compare-chosen button").all():
         screen.locator(".compare-chosen button").first.press("Enter")
     expect(screen.locator("#compare-run")).to_be_disabled()
     expect(screen).to_contain_text("No configuration is chosen.")
