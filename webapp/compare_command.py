@@ -175,4 +175,4 @@ def _number(value: float) -> str:
 
 
 def _ratio(value: float, base: float) -> str:
-    return f"{value / base:.2f}x" if base else "-"
+    return f"{value / base:.3g}x" if base else "-"

@@ -52,6 +52,7 @@ test('ratios are to the run with most exits', () => {
   const runs = [run('a', 0), run('b', 40), run('c', 10)];
   assert.equal(baseOf(runs).configuration, 'b');
   assert.equal(ratioText(10, 40), '0.25×');
+  assert.equal(ratioText(1, 3000), '0.000333×');
   assert.equal(ratioText(0, 0), '–');
 });
 

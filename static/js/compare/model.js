@@ -74,8 +74,8 @@ export const figureOf = (run, figure, perUnit) => run.figures[figure.id] / (perU
 /** The run to which ratios are: the one with most exits. @param {(Run & Measured)[]} runs */
 export const baseOf = (runs) => runs.reduce((most, run) => (run.figures.exits > most.figures.exits ? run : most));
 
-/** @param {number} value @param {number} base @returns {string} `1.25×`; nothing where there is nothing to compare with */
-export const ratioText = (value, base) => (base > 0 ? `${(value / base).toFixed(2)}×` : '–');
+/** @param {number} value @param {number} base @returns {string} `0.25×`; nothing where there is nothing to compare with */
+export const ratioText = (value, base) => (base > 0 ? `${Number((value / base).toPrecision(3))}×` : '–');
 
 /**
  * Exits by a part of their name, most frequent of all runs first.
