@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from engine.document import (
+    CostsChange,
     Document,
     Edit,
     GuestAdd,
@@ -19,6 +20,7 @@ from engine.document import (
     HostAdd,
     HostChange,
     HostDrop,
+    HostOccupy,
     HostRestack,
     LabRelabel,
 )
@@ -54,6 +56,15 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
                 before, stack=stack, technique=technique, switches=switches
             )
             world.replace_host(row)
+        case HostOccupy(host, percent):
+            before = document.hosts[host]
+            inverse = HostOccupy(host, before.host_load)
+            document.hosts[host] = msgspec.structs.replace(before, host_load=percent)
+            world.hosts[host].load_percent = percent
+        case CostsChange(costs):
+            inverse = CostsChange(document.costs)
+            document.costs = costs
+            world.set_costs(costs)
         case GuestAdd(row, state):
             if state is None:
                 world.add_guest(row)

@@ -23,7 +23,6 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.shadow import ShadowTables, permissions
 from engine.hypervisor.technique import Outcome
@@ -118,7 +117,6 @@ class TrapAndEmulate:
         guest, virtual = self.guest, vcpu.virtual
         virtual.spaces_at = ctypes.addressof(self.shadow.spaces)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
-        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
 
