@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from engine.devices.virtio.block import Disk
+from engine.hypervisor.hypercalls import Event, Number
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
 from engine.machine import sbi
@@ -44,7 +45,8 @@ def vocabulary() -> dict[str, Any]:
     """`record.schema()` and, beside it:
 
     registers: [32 names of x0..x31]; csrs: {"384": "satp"}; devices: [[name, base, size]] of the board;
-    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}. Keys are decimal numbers.
+    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}; hypercalls: {"4": "pin"}; events, by
+    their bits: {"0": "timer"}. Keys are decimal numbers.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -56,5 +58,7 @@ def vocabulary() -> dict[str, Any]:
         "registers": list(REGISTERS),
         "csrs": {str(number): row.name for number, row in CSRS.items()},
         "sbi": calls,
+        "hypercalls": {str(number.value): number.name.lower() for number in Number},
+        "events": {str(event.value): event.name.lower() for event in Event},
         "devices": [[device.name, device.base, device.size] for device in board.devices.all],
     }

@@ -86,6 +86,8 @@ export const ERROR_MESSAGES = {
   'error.host-memory': ['It needs {need_mib} MiB and the host has {free_mib} MiB free.', '{need_mib} MiB가 필요하지만 호스트에 남은 메모리는 {free_mib} MiB입니다.'],
   'error.host-harts': ['It needs {need} {need|hart|harts} and the host has {have}.', '하트 {need}개가 필요하지만 호스트에는 {have}개가 있습니다.'],
   'error.needs-machine-mode': ['The guest starts in machine mode, and VS mode is the highest that hardware assist has for a guest.', '이 게스트는 머신 모드에서 시작하는데, 하드웨어 지원에서 게스트가 쓸 수 있는 가장 높은 모드는 VS 모드입니다.'],
+  'error.needs-paravirtual-kernel': ['Paravirtualization runs kernels that are made for it, and this one would execute privileged instructions.', '반가상화는 그에 맞게 고친 커널만 실행하는데, 이 커널은 특권 명령어를 실행합니다.'],
+  'error.paravirtual-kernel': ['The guest’s kernel is made for paravirtualization: it makes hypercalls, which nobody answers here.', '이 게스트의 커널은 반가상화용입니다. 하이퍼콜을 하지만 여기에는 받아 줄 하이퍼바이저가 없습니다.'],
   'error.host-occupied': ['A bare-metal host runs one system, and this one has it.', '베어메탈 호스트는 시스템 하나만 실행하며, 여기에는 이미 있습니다.'],
   'error.no-such-vcpu': ['{guest} has no vCPU {vcpu}; it has {count}, counted from 0.', '{guest}에는 vCPU {vcpu}번이 없습니다. 0부터 세어 {count}개입니다.'],
   'error.trace-needs-guest': ['Older traps can only be asked of one guest.', '이전 트랩은 게스트 하나에 대해서만 요청할 수 있습니다.'],

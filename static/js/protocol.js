@@ -28,6 +28,7 @@ export const PROTOCOL = 1;
  *            levels: {name: string, group: string}[], dispositions: string[], actions: string[], paths: number[][],
  *            failures: string[], causes: Record<string, string>, csrs?: Record<string, string>, registers?: string[],
  *            devices?: [name: string, base: number, size: number][],
+ *            hypercalls?: Record<string, string>, events?: Record<string, string>,
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *
  * @typedef {[guest: number, address: string, port: number, state: number]} GdbRow  state: index into GDB_STATES

@@ -20,6 +20,7 @@ export const STACKS = [
 export const TECHNIQUES = [
   { id: 'trap-and-emulate', guest: 'deprivileged' },
   { id: 'hardware-assist', guest: 'virtual' },
+  { id: 'paravirtual', guest: 'deprivileged' },
 ];
 
 /**
