@@ -39,7 +39,7 @@ from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.second_stage import SecondStage
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
 from engine.isa.decoder import decode
@@ -73,7 +73,9 @@ class HardwareAssist:
         return cls(guest, SecondStage(guest.host.frames, guest.id))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
+        if paravirtual:
+            return refuse_paravirtual()
         if not machine_mode:
             return None
         return Problem(

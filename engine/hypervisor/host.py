@@ -115,8 +115,12 @@ class Host:
         promised = sum(guest.memory_mib for guest in self.guests.values())
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
-    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool) -> Problem | None:
-        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can."""
+    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
+        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can.
+
+        paravirtual: is its kernel made for hypercalls? None: whatever it is, the technique runs it already. The bare
+        machine takes any kernel, as machines do.
+        """
         if self.technique is None:
             if self.guests:
                 return Problem(
@@ -132,7 +136,7 @@ class Host:
         free = self.memory_mib - self.memory_used_mib
         if memory_mib > free:
             return _too_little_memory(memory_mib, free)
-        return self.technique.refuses(machine_mode)
+        return None if paravirtual is None else self.technique.refuses(machine_mode, paravirtual)
 
     def add_guest(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
@@ -149,7 +153,7 @@ class Host:
     def _new(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
     ) -> BareMetalGuest | VmGuest:
-        problem = self.fits(vcpus, memory_mib, machine_mode)
+        problem = self.fits(vcpus, memory_mib, machine_mode, image.paravirtual)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
@@ -478,6 +482,11 @@ class Host:
             vcpu = self.loaded[hart.number]
             if vcpu is not None and vcpu.vm is guest.vm:
                 self._unload(hart)
+
+    def end_slice(self, hart: Hart) -> None:
+        """The vCPU on this hart gives the rest of its time slice up."""
+        self._slice_end[hart.number] = hart.clock
+        self.retime(hart)
 
     # -- events --------------------------------------------------------------------------------------
     def retime(self, hart: Hart) -> None:

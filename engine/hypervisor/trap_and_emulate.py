@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engine.commands import Problem
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.shadow import ShadowTables
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
@@ -103,8 +103,8 @@ class TrapAndEmulate:
         return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
-        return None
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)
+        return refuse_paravirtual() if paravirtual else None
 
     # -- entering and leaving a hart -----------------------------------------------------------------
     def enter(self, vcpu: VCpu, hart: Hart) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from engine.bits import MASK64
 from engine.commands import TechniqueId
 from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.paravirtual import Paravirtual
 from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
@@ -28,6 +29,7 @@ from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
     "hardware-assist": HardwareAssist,
+    "paravirtual": Paravirtual,
 }
 
 
