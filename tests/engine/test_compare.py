@@ -11,11 +11,11 @@ import pytest
 from engine import compare, guests
 from engine.commands import LabError
 from engine.compare import WORKLOADS, Measure, Task, Together, difference, measure, plan
-from engine.hypervisor.costs import PATH_CYCLES
+from engine.hypervisor.costs import DEFAULT_COSTS, Routes
 from engine.hypervisor.stacks import Configuration
 from engine.images import builtin_rows
 from engine.machine.tiers import Tier
-from engine.trace.record import PATH_IDS, RECORD, Disposition, Kind, Level
+from engine.trace.record import RECORD, Disposition, Kind, Level
 
 TRAP_AND_EMULATE = Configuration.parse("trap-and-emulate")
 HARDWARE_ASSIST = Configuration.parse("hardware-assist")
@@ -90,9 +90,10 @@ def test_a_unit_of_work_is_what_a_longer_run_has_more_of(where: Configuration, n
 
 def test_modelled_cycles_are_the_tables_for_every_exit_that_crossed() -> None:
     part = run(TRAP_AND_EMULATE, "io", 50).work
+    routes = Routes(TRAP_AND_EMULATE, DEFAULT_COSTS)
     for row in part.rows:
         path = tuple(Level[station.upper()] for station in row.path)
-        assert row.cycles == row.crossed * PATH_CYCLES[PATH_IDS[path]]
+        assert row.cycles == row.crossed * sum(leg.cycles for leg in routes.legs(path))
     assert part.cycles == sum(row.cycles for row in part.rows) > 0
     into = sum(crossing.count for crossing in part.crossings() if crossing.target == "hypervisor")
     devices = sum(row.crossed for row in part.rows if "device_model" in row.path)
