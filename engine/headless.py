@@ -692,7 +692,10 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
 
 def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
     """As `_begin`, from a snapshot."""
-    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "costs", "harts", "memory", "append", "gdb")
+    decided = (
+        "image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "costs", "harts", "memory", "append",
+        "gdb",
+    )  # fmt: skip
     for name in decided:
         if getattr(arguments, name) is not None:
             given = "an image" if name == "image" else f"--{name}"

@@ -107,7 +107,7 @@ class VmGuest(Guest):
         """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
         crossed."""
         kind, disposition, action, a, b, device = outcome
-        what = self._device_exit(a) if device else exit_class(action)
+        what = self._device_exit(action, a) if device else exit_class(action)
         hart = vcpu.hart
         assert hart is not None
         if self.ended:
@@ -158,9 +158,12 @@ class VmGuest(Guest):
             b,
         )
 
-    def _device_exit(self, address: int) -> Exit:
-        """The class of an access to a device's register."""
-        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(address).name) else Exit.DEVICE
+    def _device_exit(self, action: Action, operand: int) -> Exit:
+        """The class of an access to a device: to its register at the address `operand`, or by a hypercall to its back
+        end."""
+        if action not in (Action.MMIO_READ, Action.MMIO_WRITE):
+            return Exit.DEVICE
+        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(operand).name) else Exit.DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int
