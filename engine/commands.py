@@ -61,12 +61,14 @@ class HostUpdate(Command, tag="host.update", frozen=True):
 
 
 class HostStack(Command, tag="host.stack", frozen=True):
-    """Give a host another stack, technique (None: the stack's own) and switches. It must have no guests."""
+    """Give a host another stack, technique (None: the stack's own) and switches. Its guests come along, each going on
+    where it was, or are switched off, as `guests` says; None: there must be none."""
 
     host: Identifier
     stack: StackId
     technique: TechniqueId | None = None
     switches: Switches = ()
+    guests: Literal["carry", "stop"] | None = None
 
 
 class HostLoad(Command, tag="host.load", frozen=True):

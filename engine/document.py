@@ -104,6 +104,20 @@ class HostRestack(Struct, tag="host.restack", tag_field="edit", frozen=True):
     switches: commands.Switches = ()
 
 
+class HostConvert(Struct, tag="host.convert", tag_field="edit", frozen=True):
+    """The host of this row, with its guests: carried over, or switched off."""
+
+    row: HostRow
+    carry: bool
+
+
+class HostReplace(Struct, tag="host.replace", tag_field="edit", frozen=True):
+    """Put the host of this row, as `World.export_host` gave it with its guests, in the place of the one there is."""
+
+    row: HostRow
+    state: dict[str, Any]
+
+
 class HostOccupy(Struct, tag="host.occupy", tag_field="edit", frozen=True):
     host: int
     percent: Annotated[int, Meta(ge=0, le=90)]
@@ -146,7 +160,7 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | HostOccupy | CostsChange
+    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | CostsChange
     | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | LabRelabel
 )  # fmt: skip
 

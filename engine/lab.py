@@ -76,6 +76,7 @@ from engine.document import (
     GuestTransfer,
     HostAdd,
     HostChange,
+    HostConvert,
     HostDrop,
     HostOccupy,
     HostRestack,
@@ -221,18 +222,35 @@ class Lab:
 
     def _host_stack(self, command: HostStack) -> dict[str, Any]:
         row = self._document.host_of(command.host)
+        chosen = Configuration.of(command.stack, command.technique, command.switches)
         count = len(self._document.guests_on(row.id))
-        if count:
+        if row.configuration == chosen:
+            return {}
+        if not count:
+            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
+        elif command.guests is not None:
+            self._convert(command, row, chosen)
+        else:
             raise LabError(
                 "host-has-guests",
                 f"{row.name} still has guests; move or remove them before changing its stack.",
                 host=row.name,
                 count=count,
             )
-        chosen = Configuration.of(command.stack, command.technique, command.switches)
-        if row.configuration != chosen:
-            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
         return {}
+
+    def _convert(self, command: HostStack, row: HostRow, chosen: Configuration) -> None:
+        carry = command.guests == "carry"
+        if carry and (row.technique is None) != (chosen.technique is None):
+            raise LabError(
+                "convert-other-kind",
+                "Guests come along only from one hypervisor to another. Switch them off instead.",
+                host=row.name,
+            )
+        after = msgspec.structs.replace(
+            row, stack=chosen.stack, technique=chosen.technique, switches=chosen.switches
+        )
+        self._edit(command, HostConvert(after, carry))
 
     def _host_load(self, command: HostLoad) -> dict[str, Any]:
         row = self._document.host_of(command.host)

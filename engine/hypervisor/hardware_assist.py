@@ -29,6 +29,7 @@ say is in `fault_gpa` and `fault_instruction`.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,7 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
+        hart.guest_ram_at = ctypes.addressof(guest.vm.ram)
         self._hand_over(vcpu)
         hart.update_timers()
         hart.refresh()
@@ -120,7 +122,7 @@ class HardwareAssist:
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
-        hart.virtual = hart.hgatp = hart.vsatp = 0
+        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = 0
         hart.mie = hart.mip = hart.lines = 0
         self.guest.host.record_in_python(hart)
         hart.refresh()
@@ -245,7 +247,7 @@ class HardwareAssist:
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
             page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            before = ram.map.get(page)
+            before = ram.map.frame(page)
             try:
                 frame = ram.own(page) if stores else ram.frame(page)
                 self.stage.map(page, frame, ram.writable(page))

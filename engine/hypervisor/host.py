@@ -18,6 +18,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
@@ -221,7 +223,9 @@ class Host:
     def _set_route(self, hart: Hart) -> None:
         """Tell native code where the exits of the vCPU that is loaded go."""
         if self.technique is not None and self.loaded[hart.number] is not None:
-            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, self.technique.kernel_level)
+            level = self.technique.kernel_level
+            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, level)
+            hart.fill_route = self.routes.packed(Exit.FILL, level)
 
     def set_devices(self, devices: Devices) -> None:
         """A bare-metal system's board is the host's own."""
@@ -318,8 +322,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
-        if hart.virtual_at:
-            self.guests[guest].exits += hart.record_count
+        taken = np.frombuffer(data, RECORD)["disposition"] != Disposition.HARDWARE
+        self.guests[guest].exits += int(np.count_nonzero(taken))
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:

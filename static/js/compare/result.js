@@ -73,8 +73,8 @@ export function resultView(app, comparison, choices, view, doing) {
     groups.size ? oneWorkload(app, groups.get(view.workload) ?? [], comparison.costs_text, choices, view, doing) : h('p.dim', null, app.t('compare.waiting')));
 }
 
-/** @param {App} app @param {import('./model.js').Run[]} runs @param {string} costs @param {import('./model.js').Choices} choices @param {View} view @param {Doing} doing */
-function oneWorkload(app, runs, costs, choices, view, doing) {
+/** @param {App} app @param {import('./model.js').Run[]} runs @param {string} charged the table of costs @param {import('./model.js').Choices} choices @param {View} view @param {Doing} doing */
+function oneWorkload(app, runs, charged, choices, view, doing) {
   const { context } = sessionOf(app);
   const good = runs.filter(measured);
   const failed = runs.filter((run) => !measured(run));
@@ -132,7 +132,7 @@ function oneWorkload(app, runs, costs, choices, view, doing) {
   });
   /** @param {string} id @param {{id: string, text: string, values: number[]}[]} parts @param {boolean} stacked */
   const picture = (id, parts, stacked) => h('div.compare-picture', { dataset: { picture: id } },
-    bars(app, { title: app.t(`compare.${id}`), note: app.t(`compare.${id}.what`, { table: costs ? costsText(app, costs) : app.t('compare.usual-costs') }), labels, parts, stacked, format }),
+    bars(app, { title: app.t(`compare.${id}`), note: app.t(`compare.${id}.what`, { table: charged ? costsText(app, charged) : app.t('compare.usual-costs') }), labels, parts, stacked, format }),
     numbers(app.t(`compare.${id}`), parts, stacked));
   /** @param {string} id @param {{id: string, text: string, values: number[]}[]} parts */
   const folded = (id, parts) => {
@@ -150,5 +150,5 @@ function oneWorkload(app, runs, costs, choices, view, doing) {
     picture('costs', costs, false),
     causes.length ? folded('causes', causes) : null,
     levels.length ? folded('switches-by-level', levels) : null,
-    good.length > 1 ? lockStep(app, good, costs, view.step, doing.changed) : null);
+    good.length > 1 ? lockStep(app, good, charged, view.step, doing.changed) : null);
 }
