@@ -120,6 +120,7 @@ class Board:
         self.now = now
         self.harts: list[Hart] = []
         self.dma = Dma(ram)
+        self.disk = fitting.disk
         self.clint = Clint(hart_count, lambda: now() // TICK_NS, self._clint_changed)
         self.plic = Plic(hart_count, self._plic_changed)
         self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), self.print_serial)
@@ -164,6 +165,13 @@ class Board:
             return self.domain.console.receive(data)
         console = self.console if self._virtio_spoke and self.console.live else self.uart
         return console.receive(data)
+
+    def arrive(self, frames: Sequence[bytes]) -> None:
+        """Frames for the network card."""
+        if self.domain is not None:
+            self.domain.network.receive(frames)
+        else:
+            self.net.receive(frames)
 
     # -- start ---------------------------------------------------------------------------------------
 
