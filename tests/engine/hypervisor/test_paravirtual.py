@@ -273,3 +273,7 @@ def test_the_walk_shows_the_guests_table_and_the_harts(worked: Machine) -> None:
             break
     assert [len(walk["guest"]), len(walk["shadow"]), walk["second"]] == [3, 3, []]
     assert walk["hpa"] == RAM_BASE + guest.vm.ram.map[walk["gpa"] >> 12] * PAGE | walk["gpa"] & 0xFFF
+
+
+def test_the_readme_has_the_calls_as_they_are() -> None:
+    assert hypercalls.reference() in (ROOT.parents[1] / "README.md").read_text()
