@@ -42,11 +42,11 @@ from engine.hypervisor.stacks import Configuration, migrated
 from engine.images import Images
 from engine.isa.csrs import CSRS
 from engine.machine import csrfile
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage, inspect, with_firmware, with_initrd
 from engine.machine.memory import PAGE
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
-from engine.machine.state import HartState
+from engine.machine.state import NEVER, HartState
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 from engine.world import World, anew

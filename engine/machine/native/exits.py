@@ -1,13 +1,13 @@
 """VM exits taken without leaving native code: under trap-and-emulate CSR accesses, sret, fences, traps that the guest's
-own kernel handles, shadow fills and stores to page tables; under hardware assist, fills of the second stage.
+own kernel handles, the timer, shadow fills and stores to page tables; under hardware assist, fills of the second stage.
 
 Here the hart of a procedure is the *virtual* hart, which is a HartState too, so the architecture's own procedures
 and the very rows of engine.isa.table act on it; `host` is the address of the hart that carries it, where the
 registers, the clock and the record buffer are. What is done is what engine.hypervisor.trap_and_emulate and .shadow do
 in Python, which stays the definition; that is asked whenever anything is unusual: REFUSED before anything was changed
-but A and D bits, which Python's walk then finds set as it would have set them. Refused are timers, wfi, calls to the
-firmware, devices, a shadow space or table that does not exist, a frame that was given back before, and what is shared
-with a clone.
+but A and D bits, which Python's walk then finds set as it would have set them. Refused are wfi, calls to the firmware,
+devices, a shadow space or table that does not exist, a frame that was given back before, and what is shared with a
+clone.
 
 A virtual hart has no clock of its own: while an exit is taken, its `steps`, `extra` and `unretired` are such that its
 clock is the board's and what it retired is the vCPU's instructions; otherwise they are 0.
@@ -20,10 +20,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from engine.isa.csrs import CSR_NUMBERS, Status
+from engine.isa.csrs import CSR_NUMBERS, CSRS, EnvironmentBits, Status
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
-from engine.machine import mmu, privileged
+from engine.machine import csrfile, mmu, privileged
 from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import (
     MAX_LEAVES,
@@ -43,14 +43,15 @@ from engine.machine.native import access, layout
 from engine.machine.native.layout import field, memory_field, offset_of
 from engine.machine.native.lowering import UNSIGNED, Code, Scope, Value, statements
 from engine.machine.native.procedures import DONE, REFUSED, RESULT, Procedures, Refused
-from engine.machine.native.traps import MASK32, RECORD_BYTES, follow_streak, write_record
+from engine.machine.native.traps import MASK32, RECORD_BYTES, TICK_NS, follow_streak, write_record
 from engine.machine.privileged import MACHINE, USER
-from engine.machine.state import NO_RESERVATION
-from engine.trace.record import PATH_IDS, Action, Cause, Disposition, Kind, Level
+from engine.machine.state import NEVER, NO_RESERVATION
+from engine.trace.record import PATH_IDS, Action, Cause, Disposition, Interrupt, Kind, Level
 
 #: What `space` says of a hart whose loads and fetches need two spaces (MPRV).
 SPLIT = 4
-SATP, SRET = CSR_NUMBERS["satp"], 0x10200073
+SATP, STIMECMP, SRET = CSR_NUMBERS["satp"], CSR_NUMBERS["stimecmp"], 0x10200073
+TIMER_LINE = 1 << Interrupt.SUPERVISOR_TIMER
 PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, LEAVE = (
     field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "leave")
 )
@@ -59,8 +60,9 @@ RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_
     for name in ("record_at", "record_count", "record_limit", "record_ids", "position_base", "time_started",
                  "exit_cycles")
 )  # fmt: skip
-OPS, PAGE_PC, RESERVATION, STALE, CONTEXT = (
-    field(name) for name in ("ops", "page_pc", "reservation", "stale", "context")
+OPS, PAGE_PC, RESERVATION, STALE, CONTEXT, NEXT_EVENT, OTHER_EVENT, HORIZON = (
+    field(name)
+    for name in ("ops", "page_pc", "reservation", "stale", "context", "next_event", "other_event", "horizon")
 )
 SHADOW_RAM, SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED, WALKED, LEVEL, TRAIL = (
     offset_of(ShadowState, name)
@@ -199,6 +201,9 @@ def _emulate(h: Any, host: int, word: int) -> int:
     rd = word >> 7 & 31
     way = word >> 12 & 7
     source = register if way & 4 else h.peek(host + 8 * register, 8)
+    timer = number == STIMECMP and (way & 3 == 1 or register)
+    if timer and (h.time_offset >= NEVER or h.peek(host + STARTED, 8) >= NEVER):
+        raise Refused
     result = h.emulate(word, source)
     satp = h.peek(host + HOST_SATP, 8)
     if h.privilege != privilege or h.mstatus != status or h.satp != root:
@@ -208,6 +213,8 @@ def _emulate(h: Any, host: int, word: int) -> int:
             h.mstatus = status
             h.satp = root
             raise Refused
+    if timer:
+        _retime(h, host)
     action = Action.SFENCE
     a = source
     b = 0
@@ -238,6 +245,27 @@ def _emulate(h: Any, host: int, word: int) -> int:
         h, host, satp, privilege, at, Kind.VM_EXIT, Disposition.EMULATED, action, a, b, Cause.ILLEGAL_INSTRUCTION, word,
         word,
     )  # fmt: skip
+
+
+def timer_changed(h: Any) -> None:
+    """As Hart.timer_changed; the rest of it is `_retime`."""
+    reached = 0
+    if h.menvcfg & EnvironmentBits.STCE:
+        h.mip = h.mip & ~TIMER_LINE
+        if h.time_ticks >= h.stimecmp:
+            reached = TIMER_LINE
+    h.lines = h.lines & ~TIMER_LINE | reached
+
+
+def _retime(h: Any, host: int) -> None:
+    """As Host.retime, when only stimecmp changed. An event that is now later is only looked for too early."""
+    event = h.peek(host + OTHER_EVENT, 8)
+    if h.menvcfg & EnvironmentBits.STCE and not h.lines & TIMER_LINE:
+        ticks = h.stimecmp - h.time_offset if h.stimecmp > h.time_offset else 0
+        if ticks < NEVER // TICK_NS:
+            event = min(event, ticks * TICK_NS + h.peek(host + STARTED, 8))
+    h.poke(host + NEXT_EVENT, 8, event)
+    h.poke(host + HORIZON, 8, min(event, h.peek(host + HORIZON, 8)))
 
 
 def _inject(h: Any, host: int, cause: int, value: int, own_cause: int, kind: int) -> int:
@@ -696,6 +724,10 @@ class EmulatedScope(Scope):
             number, *arguments = (self.number(arg).text for arg in args)
             at = code.op(f"getelementptr ptr, ptr @csr_{how}, i64 {number}")
             function = code.op(f"load ptr, ptr {at}")
+            if how == "write":
+                timer = self.procedures.need(csrfile.access_write, (CSRS[STIMECMP],))
+                is_timer = code.op(f"icmp eq i64 {number}, {STIMECMP}")
+                function = code.op(f"select i1 {is_timer}, ptr {timer}, ptr {function}")
             there, none = code.branch(code.op(f"icmp ne ptr {function}, null"), likely=True)
             code.label(none)
             code.end(f"ret {RESULT} {_REFUSED}")
