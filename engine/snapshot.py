@@ -373,11 +373,11 @@ def _try(snapshot: Snapshot, image: LoadedImage) -> None:
     model.add_guest(msgspec.structs.replace(row, id=_FRESH_GUEST))
     state = anew(snapshot.state)
     _same_shape(state, anew(model.export_guest(_FRESH_GUEST)), "state")
+    _check_pages(snapshot)
     trial = world()
     trial.import_guest(row, state)
     for vcpu in range(row.vcpus):
         _check_hart(trial.guest(row.id).hart(vcpu))
-    _check_pages(snapshot)
     if _lasting(trial.export_guest(row.id)) != _lasting(state):
         raise damaged("state", "it does not come back as it was given")
     _go(trial, row.id)

@@ -59,6 +59,8 @@ class PageMap(MutableMapping[int, int]):
 
     def __setitem__(self, page: int, frame: int) -> None:
         index = page - FIRST_PAGE
+        if not 0 <= index < len(self._words):
+            raise IndexError(f"{page:#x} is no page of the guest's RAM")
         self._words[index] = self._words[index] & PAGE_SHARED | frame + 1
 
     def __delitem__(self, page: int) -> None:

@@ -74,7 +74,9 @@ LOW, HIGH, RECYCLED, PROMISED = (
     offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
 )
 COUNT, HEADS, TABLE_ROWS = (offset_of(ChainsState, name) for name in ("count", "heads_at", "rows_at"))
-HOST_RAM, FLAGS, DIRTY, HOST_BASE = (memory_field(name) for name in ("ram_at", "flags_at", "dirty_at", "base"))
+HOST_RAM, FLAGS, DIRTY, HOST_BASE, HOST_BYTES = (
+    memory_field(name) for name in ("ram_at", "flags_at", "dirty_at", "base", "size")
+)
 FIRST_PAGE = RAM_BASE >> 12
 FRAME = PAGE_SHARED - 1
 ROW_BYTES = 8 * ROW_WORDS
@@ -340,7 +342,7 @@ def read_entry(h: Any, address: int, place: int, level: int, stage: int) -> int:
     frame = page_word(h, address) & FRAME
     if not frame:
         raise Refused
-    entry: int = h.peek(h.peek(h.memory_at + HOST_RAM, 8) + (frame - 1 << 12) + (address & 0xFFF), 8)
+    entry = entry_of(h, (frame - 1 << 12) + (address & 0xFFF))
     h.poke(h.shadow_at + WALKED, 8, entry)
     h.poke(h.shadow_at + LEVEL, 8, level)
     h.poke(h.shadow_at + TRAIL + 8 * level, 8, address & ~0xFFF)
@@ -357,7 +359,9 @@ def storable(h: Any, address: int) -> int:
     word = page_word(h, address)
     frame = (word & FRAME) - 1
     memory = h.memory_at
-    if not word & FRAME or word & PAGE_SHARED or h.peek(h.peek(memory + FLAGS, 8) + frame, 1):
+    if not word & FRAME or word & PAGE_SHARED or frame >= h.peek(memory + HOST_BYTES, 8) >> 12:
+        raise Refused
+    if h.peek(h.peek(memory + FLAGS, 8) + frame, 1):
         raise Refused
     h.poke(h.peek(memory + DIRTY, 8) + frame, 1, 1)
     place: int = h.peek(memory + HOST_RAM, 8) + (frame << 12) + (address & 0xFFF)
@@ -413,14 +417,16 @@ def root_of(h: Any, space: int) -> int:
 
 
 def entry_of(h: Any, offset: int) -> int:
-    """A word of the host's RAM."""
+    """A word of the host's RAM. Refused outside, wherever a table may lead that came with a snapshot."""
+    if offset >= h.peek(h.memory_at + HOST_BYTES, 8):
+        raise Refused
     entry: int = h.peek(h.peek(h.memory_at + HOST_RAM, 8) + offset, 8)
     return entry
 
 
 def set_entry(h: Any, offset: int, entry: int) -> None:
-    """Write an entry of a table that the host's harts walk, as Memory.write does; but the pages stay known as tables,
-    which the next walk would find out anyway."""
+    """Write an entry, which was read before, of a table that the host's harts walk. As Memory.write does; but the pages
+    stay known as tables, which the next walk would find out anyway."""
     memory = h.memory_at
     if h.peek(h.peek(memory + FLAGS, 8) + (offset >> 12), 1) & TABLE and entry_of(h, offset) & mmu.V:
         access.forget_all(h)
@@ -462,13 +468,14 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
         return _store_to_table(h, host, cause, address, target)
     number = (row - h.peek(shadow + SPACES, 8)) // SPACE_BYTES + 1
     offset = leaf_offset(h, number, address)
+    present = entry_of(h, offset)
     word = page_word(h, target)
     if not offset or h.peek(shadow + REMEMBERED, 8) >= MAX_LEAVES or (stores and word & PAGE_SHARED):
         raise Refused
     frame = word & FRAME
     if not frame:
         frame = take_frame(h, h.peek(shadow + SHADOW_RAM, 8), index)
-    action = Action.DIRTY if stores and entry_of(h, offset) & mmu.V else Action.SHADOW_FILL
+    action = Action.DIRTY if stores and present & mmu.V else Action.SHADOW_FILL
     level = h.peek(shadow + LEVEL, 8)
     while level <= LAST_LEVEL:
         span = 21 + 9 * level
@@ -658,14 +665,15 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
     if not upper & mmu.V or (stores and word & PAGE_SHARED):
         raise Refused
     lower = entry_of(h, ((upper >> 10) - FIRST_PAGE << 12) + 8 * (page >> 9 & 0x1FF))
-    if not lower & mmu.V:
+    offset = ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF)
+    if not lower & mmu.V or offset >= h.peek(h.memory_at + HOST_BYTES, 8):
         raise Refused
     frame = word & FRAME
     if not frame:
         frame = take_frame(h, ram, index)
     physical = FIRST_PAGE + frame - 1
     leaf = STAGE_LEAF if word & PAGE_SHARED else STAGE_LEAF | mmu.W | mmu.D
-    set_entry(h, ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF), physical << 10 | leaf)
+    set_entry(h, offset, physical << 10 | leaf)
     level = Level.USER if h.privilege == USER else Level.KERNEL
     executed = h.retired - h.reported
     h.reported = h.retired

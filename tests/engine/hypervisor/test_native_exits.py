@@ -7,10 +7,14 @@ other one native code does, but now and then it is made to refuse, and both stop
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import ctypes
 import random
+import struct
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.guests import load_image
@@ -353,3 +357,38 @@ def test_native_code_takes_the_exits_that_matter_most(monkeypatch: pytest.Monkey
         assert actions.count(action) > 300
         # What is left: shadow spaces and tables that are new, and the timer.
         assert by_python.count(action) < (50 if action == Action.SHADOW_FILL else 10), action.name
+
+
+@pytest.mark.parametrize("stack", [VM, ASSISTED])
+def test_a_state_that_leads_outside_of_ram_harms_nobody(stack: Configuration) -> None:
+    """As a snapshot from anywhere may have it: native code must stay in the host's RAM whatever tables and maps say."""
+    rng = random.Random(str(stack))
+    image = inspect(load_image("ringos"), "ringos")
+    host = vm_host(image, Tier.INTERPRETER, WORK, stack=stack)
+    host.run(40_000)
+    saved = host.save()
+    ran = 0
+    for _ in range(25):
+        bad = copy.deepcopy(saved)
+        guest = bad["guests"][1]
+        for _ in range(rng.randrange(1, 12)):
+            rng.choice(guest["map"])[1] = wild_frame(rng)
+        technique = guest["technique"]
+        if "roots" in technique and rng.random() < 0.3:
+            rng.choice(technique["roots"])[1] = wild_frame(rng)
+        for page in rng.sample(sorted(bad["memory"]), 6):
+            words = np.frombuffer(bad["memory"][page], np.uint64).copy()
+            entries = np.flatnonzero(words & np.uint64(1))
+            for index in entries[: rng.randrange(40)]:
+                words[index] = wild_frame(rng) << 10 & (1 << 64) - 1 | rng.choice((1, 0xC7, 0xCF, 0xDF))
+            bad["memory"][page] = words.tobytes()
+        again = vm_host(image, Tier.INTERPRETER, WORK, stack=stack)
+        # Python says what is wrong, or the guest sees nonsense.
+        with contextlib.suppress(ValueError, IndexError, KeyError, OverflowError, TypeError, struct.error):
+            again.load(bad)
+            ran += again.run(20_000)
+    assert ran > 20_000
+
+
+def wild_frame(rng: random.Random) -> int:
+    return rng.choice((rng.getrandbits(14), rng.getrandbits(20), rng.getrandbits(52), (1 << 63) - 2, 1 << 44))
