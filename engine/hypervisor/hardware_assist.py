@@ -35,12 +35,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.commands import Problem
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.second_stage import SecondStage
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
 from engine.isa.decoder import decode
@@ -74,7 +73,9 @@ class HardwareAssist:
         return cls(guest, SecondStage(guest.host.frames, guest.id))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
+        if paravirtual:
+            return refuse_paravirtual()
         if not machine_mode:
             return None
         return Problem(
@@ -108,7 +109,6 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
-        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.guest_ram_at = ctypes.addressof(guest.vm.ram)
         self._hand_over(vcpu)
         hart.update_timers()

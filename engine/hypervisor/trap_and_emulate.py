@@ -23,10 +23,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.shadow import ShadowTables
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
@@ -104,8 +103,8 @@ class TrapAndEmulate:
         return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
-        return None
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)
+        return refuse_paravirtual() if paravirtual else None
 
     # -- entering and leaving a hart -----------------------------------------------------------------
     def enter(self, vcpu: VCpu, hart: Hart) -> None:
@@ -118,7 +117,6 @@ class TrapAndEmulate:
         guest, virtual = self.guest, vcpu.virtual
         virtual.shadow_at, virtual.memory_at = ctypes.addressof(self.shadow), ctypes.addressof(guest.host.memory)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
-        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
 

@@ -46,7 +46,7 @@ from engine.machine.native.procedures import DONE, REFUSED, RESULT, Procedures, 
 from engine.machine.native.traps import MASK32, RECORD_BYTES, TICK_NS, follow_streak, write_record
 from engine.machine.privileged import MACHINE, USER
 from engine.machine.state import NEVER, NO_RESERVATION
-from engine.trace.record import PATH_IDS, Action, Cause, Disposition, Interrupt, Kind, Level
+from engine.trace.record import Action, Cause, Disposition, Interrupt, Kind, Level
 
 #: What `space` says of a hart whose loads and fetches need two spaces (MPRV).
 SPLIT = 4
@@ -55,10 +55,10 @@ TIMER_LINE = 1 << Interrupt.SUPERVISOR_TIMER
 PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, LEAVE = (
     field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "leave")
 )
-RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_CYCLES = (
+RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_ROUTE, FILL_ROUTE = (
     field(name)
     for name in ("record_at", "record_count", "record_limit", "record_ids", "position_base", "time_started",
-                 "exit_cycles")
+                 "exit_route", "fill_route")
 )  # fmt: skip
 OPS, PAGE_PC, RESERVATION, STALE, CONTEXT, NEXT_EVENT, OTHER_EVENT, HORIZON = (
     field(name)
@@ -87,15 +87,8 @@ LAST_LEVEL, LEVEL_BITS = mmu.LEVELS - 1, 3
 LAST_WORD = 4092
 FLOATS = Status.FS | Status.SD
 SPACE_BYTES = 8 * SPACE_WORDS
-USER_TO_USER, USER_TO_KERNEL, KERNEL_TO_USER, KERNEL_TO_KERNEL = (
-    PATH_IDS[(origin, Level.HYPERVISOR, to)]
-    for origin in (Level.USER, Level.KERNEL_DEPRIVILEGED)
-    for to in (Level.USER, Level.KERNEL_DEPRIVILEGED)
-)
-
-ASSISTED_USER, ASSISTED_KERNEL = (
-    PATH_IDS[(level, Level.HYPERVISOR, level)] for level in (Level.USER, Level.KERNEL)
-)
+#: Where the path ids begin in `exit_route` and `fill_route`.
+PATHS_SHIFT = 32
 
 
 # -- which shadow space holds ------------------------------------------------------------------------
@@ -204,7 +197,7 @@ def _emulate(h: Any, host: int, word: int) -> int:
     way = word >> 12 & 7
     source = register if way & 4 else h.peek(host + 8 * register, 8)
     timer = number == STIMECMP and (way & 3 == 1 or register)
-    if timer and (h.time_offset >= NEVER or h.peek(host + STARTED, 8) >= NEVER):
+    if timer and not _keeps_time(h, host):
         raise Refused
     result = h.emulate(word, source)
     satp = h.peek(host + HOST_SATP, 8)
@@ -249,6 +242,15 @@ def _emulate(h: Any, host: int, word: int) -> int:
     )  # fmt: skip
 
 
+def _keeps_time(h: Any, host: int) -> bool:
+    """Is the board's time plain enough for `_retime`, and no event due?"""
+    now = h.peek(host + STEPS, 8) + h.peek(host + EXTRA, 8)
+    if h.time_offset >= NEVER or h.peek(host + STARTED, 8) >= NEVER:
+        return False
+    due: bool = h.peek(host + OTHER_EVENT, 8) <= now
+    return not due
+
+
 def timer_changed(h: Any) -> None:
     """As Hart.timer_changed; the rest of it is `_retime`."""
     reached = 0
@@ -290,6 +292,12 @@ def _inject(h: Any, host: int, cause: int, value: int, own_cause: int, kind: int
     )  # fmt: skip
 
 
+def path_of(route: int, origin: int, to: int) -> int:
+    """The path id in `exit_route` or `fill_route` from one privilege to another."""
+    path: int = route >> (PATHS_SHIFT + (0 if origin == USER else 16) + (0 if to == USER else 8)) & 0xFF
+    return path
+
+
 def _resume(
     h: Any, host: int, satp: int, origin: int, at: int, kind: int, disposition: int, action: int, a: int, b: int,
     cause: int, value: int, instruction: int,
@@ -298,11 +306,10 @@ def _resume(
     context has to be chosen again."""
     steps = h.peek(host + STEPS, 8)
     extra = h.peek(host + EXTRA, 8)
-    if origin == USER:
-        path = USER_TO_USER if h.privilege == USER else USER_TO_KERNEL
-    else:
-        path = KERNEL_TO_USER if h.privilege == USER else KERNEL_TO_KERNEL
-    cost = h.peek(host + EXIT_CYCLES, 8)
+    fills = action == Action.SHADOW_FILL or action == Action.DIRTY or action == Action.COPY_ON_WRITE
+    route = h.peek(host + (FILL_ROUTE if fills else EXIT_ROUTE), 8)
+    cost = route & MASK32
+    path = path_of(route, origin, h.privilege)
     count = h.peek(host + RECORD_COUNT, 8)
     executed = h.retired - h.reported
     h.reported = h.retired
@@ -675,16 +682,17 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
     leaf = STAGE_LEAF if word & PAGE_SHARED else STAGE_LEAF | mmu.W | mmu.D
     set_entry(h, offset, physical << 10 | leaf)
     level = Level.USER if h.privilege == USER else Level.KERNEL
+    cost = h.fill_route & MASK32
     executed = h.retired - h.reported
     h.reported = h.retired
     write_record(
         h, h.record_at + h.record_count * RECORD_BYTES, h.clock, h.position_base + h.steps - 1, h.pc, value, target,
-        physical << 12 | target & 0xFFF, min(executed, MASK32), h.exit_cycles, 0, h.record_ids, Kind.PAGE_FAULT, cause,
-        ASSISTED_USER if h.privilege == USER else ASSISTED_KERNEL, Disposition.EMULATED, Action.SECOND_STAGE_FILL,
+        physical << 12 | target & 0xFFF, min(executed, MASK32), cost, 0, h.record_ids, Kind.PAGE_FAULT, cause,
+        path_of(h.fill_route, h.privilege, h.privilege), Disposition.EMULATED, Action.SECOND_STAGE_FILL,
         level, level,
     )  # fmt: skip
     h.record_count = h.record_count + 1
-    h.extra = h.extra + h.exit_cycles
+    h.extra = h.extra + cost
 
 
 # -- the instructions --------------------------------------------------------------------------------
