@@ -38,6 +38,8 @@ export const MESSAGES = {
   'do.host-create': ['Add a host', '호스트 추가'],
   'do.system': ['Add a system…', '운영체제 추가…'],
   'do.upload': ['Upload a file…', '파일 올리기…'],
+  'do.compare': ['Compare…', '비교…'],
+  'do.compare.hint': ['Measure the same workload under several ways to virtualize', '같은 작업을 여러 가상화 방식으로 측정'],
   'do.assemble': ['Write assembly…', '어셈블리 작성…'],
   'do.power-on': ['Start', '시작'],
   'do.power-off': ['Power off', '전원 끄기'],
@@ -200,6 +202,12 @@ export const MESSAGES = {
   'technique.hardware-assist.explained': [
     'The hart has modes for guests (VS, VU), registers for them, and walks two page tables in a row. System calls, page faults and timers of the guest stay inside it; only new memory, devices, SBI calls and idling reach the hypervisor.',
     '하트에 게스트 전용 모드(VS, VU)와 레지스터가 있고, 페이지 테이블 두 개를 이어서 걷습니다. 게스트의 시스템 콜, 페이지 폴트, 타이머는 게스트 안에서 끝나고, 새 메모리, 장치, SBI 호출, 유휴만 하이퍼바이저에 도착합니다.'],
+  'technique.paravirtual': ['Paravirtualization', '반가상화'],
+  'technique.paravirtual.detail': ['hypercalls', '하이퍼콜'],
+  'technique.paravirtual.letter': ['P', 'P'],
+  'technique.paravirtual.explained': [
+    'The guest’s kernel knows that it is a guest: where it would execute a privileged instruction it asks the hypervisor instead, many things in one call. Its page tables are checked when they are written and used as they are. Only kernels that were changed for it run here.',
+    '게스트 커널은 자신이 게스트임을 압니다. 특권 명령어를 실행할 자리에서 하이퍼바이저에게 부탁하고, 여러 부탁을 호출 하나에 모읍니다. 페이지 테이블은 쓸 때 검사한 뒤 그대로 사용합니다. 이에 맞게 고친 커널만 실행할 수 있습니다.'],
 
   // bands
   'band.user': ['U · user', 'U · 사용자'],
@@ -308,6 +316,8 @@ export const MESSAGES = {
   'failure.no-trap-handler': ['A trap happened, but stvec points where nothing can be fetched.', '트랩이 일어났지만 stvec가 가리키는 곳에서 명령어를 가져올 수 없습니다.'],
   'failure.no-trap-handler.do': ['Set stvec to a mapped handler before the first trap.', '첫 트랩 전에 stvec를 매핑된 핸들러로 설정하세요.'],
   'failure.bad-image': ['Its image could not be loaded.', '이미지를 불러올 수 없습니다.'],
+  'failure.page-tables-broken': ['Something other than its kernel wrote to its page tables.', '커널이 아닌 무언가가 페이지 테이블에 썼습니다.'],
+  'failure.page-tables-broken.do': ['Look for a ring or a debugger that was given a page of them, and restart it.', '그 페이지를 받은 링이나 디버거가 있는지 살펴보고 다시 시작하세요.'],
   'failure.out-of-memory': ['The host has no memory left for it.', '호스트에 남은 메모리가 없습니다.'],
   'failure.out-of-memory.do': ['Move it to another host, or remove a guest from this one.', '다른 호스트로 옮기거나 이 호스트의 게스트를 제거하세요.'],
 
@@ -417,6 +427,7 @@ export const MESSAGES = {
   'notice.guest-failed': ['{name} was ended. {reason}', '{name:이} 강제로 종료되었습니다. {reason}'],
   'notice.worker-restarted': ['The engine was restarted; the lab is back from its last state.', '엔진이 다시 시작되었고, 실험실은 마지막 상태로 돌아왔습니다.'],
   'notice.lab-quarantined': ['This lab ended its engine three times in a row and was opened paused.', '이 실험실이 엔진을 세 번 연속 중단시켜, 일시정지 상태로 열렸습니다.'],
+  'notice.compare-not-kept': ['A comparison could not be written to the server’s disk.', '비교 결과를 서버 디스크에 기록하지 못했습니다.'],
   'notice.server-stopping': ['The server is stopping. The lab is kept.', '서버가 멈추고 있습니다. 실험실은 보존됩니다.'],
 
   // dialogs
@@ -485,4 +496,5 @@ export const MESSAGES = {
   // guests that come with Ringside
   'guest.hello.title': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
   'guest.ringos.title': ['a small teaching kernel', '작은 교육용 커널'],
+  'guest.ringos-pv.title': ['the same kernel, changed for a hypervisor', '하이퍼바이저에 맞게 고친 같은 커널'],
 };

@@ -10,6 +10,7 @@ export const PROTOCOL = 1;
 /**
  * @typedef {{key: string, message: string, params?: Record<string, string | number>}} Problem
  * @typedef {{stage: string, done: number, total: number, running: boolean, problem: Problem | null}} Fetch  done and total in bytes
+ * @typedef {{id: string, done: number, total: number, state: 'running' | 'kept' | 'gone'}} Comparing  how many of its runs are over
  * @typedef {{type: string, [field: string]: unknown}} Command
  * @typedef {{type: string, [field: string]: unknown}} Query
  *
@@ -30,6 +31,7 @@ export const PROTOCOL = 1;
  *            devices?: [name: string, base: number, size: number][],
  *            stacks: Record<string, {type: number | null, techniques: string[]}>,
  *            switches: Record<string, {stacks: string[], techniques: string[]}>,
+ *            hypercalls?: Record<string, string>, events?: Record<string, string>,
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *
  * @typedef {[guest: number, address: string, port: number, state: number]} GdbRow  state: index into GDB_STATES

@@ -24,6 +24,7 @@ export const STACKS = [
 export const TECHNIQUES = [
   { id: 'trap-and-emulate', guest: 'deprivileged' },
   { id: 'hardware-assist', guest: 'virtual' },
+  { id: 'paravirtual', guest: 'deprivileged' },
 ];
 
 /**

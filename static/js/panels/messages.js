@@ -34,6 +34,13 @@ export const PANEL_MESSAGES = {
   'action.copy_on_write': ['first write to shared guest page {gpa}: its own copy is at host {hpa}', '공유 중인 게스트 페이지 {gpa}에 첫 쓰기: 복사본은 호스트 {hpa}'],
   'action.dirty': ['first write to guest page {gpa} (host {hpa})', '게스트 페이지 {gpa}에 첫 쓰기 (호스트 {hpa})'],
   'action.emulate': ['the VMM interpreted this instruction', 'VMM이 이 명령어를 해석해 실행'],
+  'action.hypercall': ['hypercall {call}({argument})', '하이퍼콜 {call}({argument})'],
+  'action.multicall': ['hypercall multicall: {count} {count|call|calls} in one switch', '하이퍼콜 multicall: 전환 한 번에 호출 {count}개'],
+  'action.multicall.refused': ['hypercall multicall: {count} {count|call|calls} in one switch, {refused} refused', '하이퍼콜 multicall: 전환 한 번에 호출 {count}개, 그중 {refused}개 거부'],
+  'action.hypercall_return': ['hypercall return → {target}', '하이퍼콜 return → {target}'],
+  'action.hypercall_return.batch': ['hypercall return → {target}, with {count} {count|call|calls} on the way', '하이퍼콜 return → {target}, 호출 {count}개를 함께 처리'],
+  'action.upcall': ['upcall for {events}: to the guest’s handler {handler}', '업콜 ({events}): 게스트 핸들러 {handler:으로}'],
+  'action.direct_fill': ['guest page {gpa} touched for the first time: it is at host {hpa}', '게스트 페이지 {gpa}에 첫 접근: 호스트 {hpa}'],
   'mode.user': ['user', '사용자'],
   'mode.supervisor': ['supervisor', '슈퍼바이저'],
 
