@@ -262,7 +262,7 @@ def add_image() -> Response:
 def export(name: str) -> Response:
     row = labs_of_server().row(name)
     response = Response(
-        json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
+        json.dumps(document_of(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
     )
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}.json"'
     return response
@@ -281,10 +281,10 @@ def trace(name: str) -> Response:
     if given["from"] is not None or given["to"] is not None:
         records = _stretch(name, {"begin": given["from"] or 0, "end": given["to"] or 2**63 - 1, "guest": guest})
     else:
-        guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
+        guests = [guest] if guest is not None else [item["id"] for item in document_of(row)["guests"]]
         records = b"".join(_all_records(labs_of_server(), name, number) for number in guests)
     if shape == "chrome":
-        document = _document(row)
+        document = document_of(row)
         called = [{item["id"]: item["name"] for item in document[kind]} for kind in ("hosts", "guests")]
         response = Response("".join(to_chrome(records, Names(*called))), mimetype="application/json")
         suffix = "json"
@@ -328,7 +328,7 @@ def _all_records(labs: Labs, lab: str, guest: int) -> bytes:
         before = int(np.frombuffer(chunk, record.RECORD, 1)["sequence"][0])
 
 
-def _document(row: LabRow) -> dict[str, Any]:
+def document_of(row: LabRow) -> dict[str, Any]:
     document: dict[str, Any] = (
         msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
     )
@@ -337,7 +337,7 @@ def _document(row: LabRow) -> dict[str, Any]:
 
 def summary(row: LabRow) -> dict[str, Any]:
     """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
-    document = _document(row)
+    document = document_of(row)
     return {
         "id": row.id,
         "name": row.name,
