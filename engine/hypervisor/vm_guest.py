@@ -13,11 +13,12 @@ from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_world
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
+from engine.machine.state import NEVER
 from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, PATHS, Action, Cause, Disposition, Level
 
 if TYPE_CHECKING:
