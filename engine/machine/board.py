@@ -97,8 +97,11 @@ class Dma:
     def __init__(self, ram: Ram) -> None:
         self._ram = ram
 
+    def holds(self, address: int, length: int) -> bool:
+        return RAM_BASE <= address <= RAM_BASE + self._ram.size - length
+
     def _check(self, address: int, length: int) -> None:
-        if not RAM_BASE <= address <= RAM_BASE + self._ram.size - length:
+        if not self.holds(address, length):
             raise AccessFault("dma", address, length)
 
     def read(self, address: int, length: int) -> bytes:

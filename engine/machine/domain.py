@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from engine.devices.paravirtual.block import BlockRing
 from engine.devices.paravirtual.console import ConsoleRing
 from engine.devices.paravirtual.net import NetRings
-from engine.devices.paravirtual.ring import GRANTS, RequestRing
+from engine.devices.paravirtual.ring import GRANTS, PAGE, RequestRing
 
 if TYPE_CHECKING:
     from engine.machine.board import Board
 
 #: Of the shared page, where the grants begin: they are its second half.
-GRANTS_AT = 4096 - 8 * GRANTS
+GRANTS_AT = PAGE - 8 * GRANTS
 
 
 class Domain:
@@ -51,7 +51,15 @@ class Domain:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self.shared, self.pins = state["shared"], list(state["pins"])
+        """Raises ValueError for what no guest can have agreed to."""
+        shared, pins = state["shared"], list(state["pins"])
+        rings = [state["console"]["page"], *(ring["page"] for ring in state["rings"])]
+        for address in (shared, *rings, *(page << 12 for page in pins)):
+            if address is not None and (address % PAGE or not self._board.dma.holds(address, PAGE)):
+                raise ValueError(f"a shared page at {address:#x}, where the guest has no page of its memory")
+        if len(set(pins)) != len(pins):
+            raise ValueError("a page-table root that is pinned twice")
+        self.shared, self.pins = shared, pins
         self.console.load(state["console"])
         for ring, saved in zip(self._rings, state["rings"], strict=True):
             ring.load_state(saved)
