@@ -570,11 +570,16 @@ class Paravirtual:
     def stored(self, address: int, length: int) -> None:
         """A device or a debugger wrote to a table: check all of them anew."""
         tables = self.tables
-        if tables.tables and any(page in tables.tables for page in range(address >> 12, (address + length - 1 >> 12) + 1)):
+        pages = range(address >> 12, (address + length - 1 >> 12) + 1)
+        if not tables.tables or not any(page in tables.tables for page in pages):
+            return
+        try:
             self.domain.pins = tables.rebuild(self.domain.pins)
             for vcpu in self.guest.vm.vcpus:
                 if vcpu.hart is not None:
                     self._select_space(vcpu, vcpu.hart)
+        except OutOfFramesError:
+            self._fail_for_memory(self.guest.vm.vcpus[0])
 
     def remapped(self, page: int) -> None:
         self.tables.refresh(page)

@@ -24,6 +24,7 @@ from engine.devices.paravirtual import block
 from engine.devices.paravirtual.console import INPUT, OUTPUT
 from engine.devices.paravirtual.ring import GRANTS, READABLE, SLOTS, WRITABLE, Status
 from engine.devices.virtio.net import mac_address
+from engine.hypervisor import direct_tables
 from engine.hypervisor.host import Host
 from engine.hypervisor.hypercalls import BATCH_LIMIT, CALL, CALLS, EXTENSION, WORD, Device, Event, Number
 from engine.hypervisor.paravirtual import Paravirtual
@@ -595,6 +596,23 @@ def test_a_device_that_writes_to_a_table_changes_no_mapping() -> None:
     puppet.call(Number.NOTIFY, Device.CONSOLE)
     puppet.check()
     assert puppet.untouched() == before
+
+
+def test_a_device_that_makes_more_tables_than_there_may_be_ends_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    puppet = Puppet()
+    root = puppet.identity()
+    puppet.share()
+    assert puppet.call(Number.CONNECT, Device.CONSOLE, RING) == (0, 0)
+    assert puppet.call(Number.SET_ENTRY, root, RING >> 12 << 10 | V) == (0, 0)
+    before = puppet.untouched()
+    monkeypatch.setattr(direct_tables, "MAX_TABLES", len(puppet.technique.tables.tables) + 3)
+    puppet.guest.receive(b"".join((page << 10 | V).to_bytes(8, "little") for page in POOL[2:]))
+    assert puppet.guest.failure is not None
+    assert puppet.guest.failure.key == "out-of-memory"
+    assert puppet.untouched() == before
+    puppet.host.run(1000)
+    puppet.host.remove_guest(1)
+    assert puppet.host.frames.used == len(puppet._guest(2).vm.ram.map)
 
 
 @pytest.mark.parametrize(
