@@ -243,7 +243,7 @@ class HardwareAssist:
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
             page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            before = ram.map.get(page)
+            before, absent, logged = ram.map.get(page), page in ram.absent, stores and page in ram.clean
             try:
                 frame = ram.own(page) if stores else ram.frame(page)
                 self.stage.map(page, frame, ram.writable(page))
@@ -254,6 +254,8 @@ class HardwareAssist:
                 return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
             host = self.guest.host_address(frame) | target & 0xFFF
             action = Action.SECOND_STAGE_FILL if before in (None, frame) else Action.COPY_ON_WRITE
+            if absent or logged:
+                action = Action.REMOTE_FETCH if absent else Action.LOG_DIRTY
             return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
         if hart.fault_instruction or access == Access.FETCH:
             # A page table, or code, where the guest has no memory.

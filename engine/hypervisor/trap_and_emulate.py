@@ -304,13 +304,15 @@ class TrapAndEmulate:
             return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target, (address, access, target))
         ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
-        copied = False
+        page = target >> 12
+        absent, logged, copied = page in ram.absent, False, False
         if access == Access.STORE:
-            before = ram.frame(target >> 12)
-            copied = ram.own(target >> 12) != before
+            logged, before = page in ram.clean, ram.frame(page)
+            copied = ram.own(page) != before
         frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
         action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
-        action = Action.COPY_ON_WRITE if copied else action
+        if copied or logged or absent:
+            action = Action.REMOTE_FETCH if absent else Action.LOG_DIRTY if logged else Action.COPY_ON_WRITE
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
 

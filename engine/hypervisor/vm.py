@@ -9,7 +9,7 @@ brings the virtual hart up to date.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.bits import MASK64, signed
@@ -34,6 +34,13 @@ class GuestRam:
     first: a technique maps a page for storing only if it is `writable`, and asks for it on the fault; every
     store made here does so itself.
 
+    The dirty log works the same way, by write protection and not by the D bits of a second stage: it serves shadow
+    tables too, needs no scan of every leaf after each round, and the first store to a page is a trap that can be seen.
+    A page that is there and not `clean` may have been stored to since the last `take_dirty`.
+
+    After a post-copy switch (engine.hypervisor.migration) `absent` pages are still at the `origin`: whoever needs one
+    gets it from there, and who only reads looks there.
+
     `stored(address, length)` is told of every write made here, which is every write that the guest does not
     make itself. `remapped(page)` is told that a guest page has another frame now, or became or is no longer
     `writable`: what a technique has mapped there is to be corrected.
@@ -45,6 +52,13 @@ class GuestRam:
         self.size = size
         self.map: dict[int, int] = {}  # guest page number -> host frame
         self.shared: set[int] = set()  # guest pages to `own` before a store
+        self.logging = False
+        self.clean: set[int] = set()  # while logging: pages to `own` before a store, which makes them dirty
+        self.absent: set[int] = set()
+        self.origin: GuestRam | None = None
+        self.fetched = 0  # absent pages that came because somebody needed them
+        self.fetch_ns = 0  # what one of them takes
+        self.owed_ns = 0  # what of that no hart has waited for yet
         self.stored: Callable[[int, int], None] = _nobody
         self.remapped: Callable[[int], None] = _no_page
         self.watched: tuple[int, Callable[[], None]] | None = None
@@ -58,29 +72,79 @@ class GuestRam:
         found = self.map.get(page)
         if found is None:
             found = self.map[page] = self.frames.take_promised()
+            if page in self.absent:
+                self.fetched += 1
+                self.owed_ns += self.fetch_ns
+                self._bring(page, found)
             if self.watched is not None and self.watched[0] == page:
                 self.memory.watch(found, self.watched[1])
         return found
 
     def writable(self, page: int) -> bool:
         """May the guest store to this page as it is?"""
-        return page not in self.shared
+        return page not in self.shared and page not in self.clean
 
     def own(self, page: int) -> int:
         """The frame behind a page that is about to be stored to: from now on this guest's alone."""
         frame = self.frame(page)
-        if page in self.shared:
-            self.shared.discard(page)
-            if self.frames.is_shared(frame):
-                frame = self.map[page] = self.frames.copy(frame)
-            if self.watched is not None and self.watched[0] == page:
-                self.memory.watch(frame, self.watched[1])
+        if not self.writable(page):
+            self.clean.discard(page)
+            if page in self.shared:
+                self.shared.discard(page)
+                if self.frames.is_shared(frame):
+                    frame = self.map[page] = self.frames.copy(frame)
+                if self.watched is not None and self.watched[0] == page:
+                    self.memory.watch(frame, self.watched[1])
             self.remapped(page)
         return frame
+
+    # -- the dirty log -------------------------------------------------------------------------------
+    def log_dirty(self, logging: bool) -> None:
+        """Begin the log, with every page dirty, or end it."""
+        clean, self.clean, self.logging = self.clean, set(), logging
+        for page in sorted(clean):
+            self.remapped(page)
+
+    @property
+    def dirty(self) -> int:
+        """How many pages `take_dirty` would give."""
+        return len(self.map) - len(self.clean)
+
+    def take_dirty(self) -> list[int]:
+        """The pages that may have been stored to since the last time; from now on they are clean."""
+        pages = sorted(self.map.keys() - self.clean)
+        self.clean.update(pages)
+        for page in pages:
+            self.remapped(page)
+        return pages
+
+    def copy_to(self, other: GuestRam, pages: Iterable[int]) -> None:
+        """Put the content of `pages`, which are there, into another VM's RAM. Raises OutOfFramesError."""
+        memory, there = self.memory, other.memory
+        for page in pages:
+            there.write_bytes(other.frame(page) * PAGE, memory.read_bytes(self.map[page] * PAGE, PAGE))
+
+    # -- pages that are elsewhere --------------------------------------------------------------------
+    def leave_at(self, origin: GuestRam | None, absent: Iterable[int] = (), fetch_ns: int = 0) -> None:
+        """The content of `absent` pages is here as soon as somebody needs it, which takes `fetch_ns`."""
+        self.origin, self.absent, self.fetch_ns = origin, set(absent), fetch_ns
+
+    def fetch(self, pages: Iterable[int]) -> None:
+        """Bring absent pages over before somebody needs them."""
+        for page in pages:
+            self._bring(page, self.frames.take_promised())
+
+    def _bring(self, page: int, frame: int) -> None:
+        origin = self.origin
+        assert origin is not None
+        self.absent.discard(page)
+        self.map[page] = frame
+        self.memory.write_bytes(frame * PAGE, origin.read(page << 12, PAGE))
 
     def share_with(self, clone: GuestRam) -> None:
         """Give a new VM of the same size every frame that this one has. Nobody watches a shared frame: nobody
         stores to it."""
+        self.fetch(sorted(self.absent))
         for page, frame in sorted(self.map.items()):
             self.frames.share(frame)
             clone.map[page] = frame
@@ -109,10 +173,12 @@ class GuestRam:
         parts = []
         for at, chunk in _chunks(address, length):
             frame = self.map.get(at >> 12)
-            begin = at & 0xFFF
-            parts.append(
-                bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk)
-            )
+            if frame is not None:
+                parts.append(self.memory.read_bytes(frame * PAGE + (at & 0xFFF), chunk))
+            elif at >> 12 in self.absent and self.origin is not None:
+                parts.append(self.origin.read(at, chunk))
+            else:
+                parts.append(bytes(chunk))
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
@@ -130,7 +196,27 @@ class GuestRam:
             self.frames.give_back(frame)
         self.frames.promised -= self.size // PAGE - len(self.map)
         self.map = {}
-        self.shared = set()
+        self.shared, self.clean, self.absent = set(), set(), set()
+        self.logging, self.origin = False, None
+
+    def save(self) -> dict[str, Any]:
+        """What is behind which page; the content is in host memory, that of absent pages at the origin."""
+        return {
+            "map": [[page, frame] for page, frame in sorted(self.map.items())],
+            "shared": sorted(self.shared),
+            "log": {
+                "logging": self.logging, "clean": sorted(self.clean), "absent": sorted(self.absent),
+                "fetched": self.fetched, "owed_ns": self.owed_ns,
+            },
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        """As saved; the log is not in what was saved before there was one."""
+        self.map, self.shared = dict(state["map"]), set(state["shared"])
+        log = state.get("log", {})
+        self.logging, self.clean = log.get("logging", False), set(log.get("clean", ()))
+        self.absent, self.origin = set(log.get("absent", ())), None
+        self.fetched, self.owed_ns = log.get("fetched", 0), log.get("owed_ns", 0)
 
 
 class GuestBus:

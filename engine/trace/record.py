@@ -116,6 +116,8 @@ class Action(enum.IntEnum):
     EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
     SECOND_STAGE_FILL = 21  # a: guest physical address, b: host physical address
     COPY_ON_WRITE = 22  # first write to a page shared with a clone: a: guest physical address, b: host physical
+    LOG_DIRTY = 23  # first write since a migration copied the page: a: guest physical address, b: host physical
+    REMOTE_FETCH = 24  # a page that a post-copy migration had left behind: a: guest physical address, b: host physical
 
 
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.
