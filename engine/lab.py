@@ -618,7 +618,7 @@ class Lab:
         problem: Problem | None
         if query.guest is not None:
             row = self._document.guest_of(query.guest)
-            need, problem = row.memory_mib, self._move_problem(row, host.id)
+            need, problem = row.memory_mib, self._move_problem(row, host.id) or self._moving_problem(row)
         else:
             image = self._image_row(query.image) if query.image is not None else None
             need = query.memory_mib or (image.default_memory_mib if image else 0)

@@ -28,8 +28,8 @@ of the state.
 A host that sleeps, until its next timer event or for ever, has no turns and its clock stands still. When
 input reaches it, its clock first jumps to the lab's time. An epoch in which every host sleeps is left out.
 
-Structure (which hosts and guests exist) is not in `save()`, but where the guests are: a world is built from the document's rows and
-then loaded. Everything here runs on one thread.
+Structure (which hosts and guests exist) is not in `save()`, but where the guests are: a world is built from the
+document's rows and then loaded. Everything here runs on one thread.
 """
 
 from __future__ import annotations

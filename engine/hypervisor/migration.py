@@ -25,6 +25,7 @@ A post-copy switch cannot be taken back: what runs has stored to the target's pa
 from __future__ import annotations
 
 from collections.abc import Callable
+
 import msgspec
 from msgspec import Struct
 

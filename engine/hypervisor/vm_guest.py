@@ -122,8 +122,8 @@ class VmGuest(Guest):
         origin: Level,
         switched: bool = True,
     ) -> None:
-        """Charge the switch (and what was waited for pages of another host) and write the record. switched=False: the VMM already had the hart, nothing
-        crossed."""
+        """Charge the switch, and what was waited for pages of another host, and write the record. switched=False: the
+        VMM already had the hart, nothing crossed."""
         kind, disposition, action, a, b, device = outcome
         hart = vcpu.hart
         assert hart is not None

@@ -99,6 +99,8 @@ export const ACTIONS = {
   dirty: (r) => ['action.dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
   emulate: () => ['action.emulate'],
   second_stage_fill: (r) => ['action.second_stage_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
+  log_dirty: (r) => ['action.log_dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
+  remote_fetch: (r) => ['action.remote_fetch', { gpa: hex(r.a), hpa: hex(r.b) }],
   copy_on_write: (r) => ['action.copy_on_write', { gpa: hex(r.a), hpa: hex(r.b) }],
 };
 
