@@ -106,11 +106,17 @@ def home(lab: Lab, guest: int = GUEST) -> int:
     return next(row["host"] for row in lab.document()["guests"] if row["id"] == guest)
 
 
-def on_to_event(lab: Lab, guest: int = GUEST) -> None:
+def creep(lab: Lab) -> None:
+    """Run on a bit, and never past the migration's next event: steps take 1 ns, a trap some 2 us more."""
+    left = 0 if state_of(lab).phase == "stopped" else state_of(lab).due_ns - lab.world.time - 3_000
+    assert lab.run(max(1, left), stop_after_traps=1).steps
+
+
+def on_to_event(lab: Lab) -> None:
     """Run to just after the migration's next event."""
     seen = (state_of(lab).round_count, state_of(lab).phase)
-    while (state_of(lab, guest).round_count, state_of(lab, guest).phase) == seen:
-        assert lab.run(500).steps
+    while (state_of(lab).round_count, state_of(lab).phase) == seen:
+        creep(lab)
 
 
 def finish(lab: Lab, guest: int = GUEST) -> Progress:
@@ -198,10 +204,11 @@ def test_a_guest_goes_on_elsewhere(source: str, target: str, mode: Any) -> None:
     free = lab.world.hosts[SOURCE].frames.used
     lab.apply(GuestMigrate(GUEST, TARGET, mode))
     assert copies(lab) == [SOURCE]
-    while home(lab) == SOURCE:
+    while state_of(lab).phase != "stopped":
         assert copies(lab) == [SOURCE]
-        before = lab.world.export_guest(GUEST)["machine"]
-        lab.run(1)
+        creep(lab)
+    before = lab.world.export_guest(GUEST)["machine"]
+    on_to_event(lab)
     after = lab.world.export_guest(GUEST)["machine"]
     assert before["pages"] == after["pages"]
     assert [vcpu["virtual"] for vcpu in before["vcpus"]] == [vcpu["virtual"] for vcpu in after["vcpus"]]
@@ -233,8 +240,6 @@ def test_the_ways_differ_as_they_should() -> None:
     assert pre.pages > post.pages
     assert post.pages >= stop.pages
     assert post.fetched > 0
-    records = lab.world.trace.totals()
-    assert records
 
 
 def test_a_page_that_was_left_behind_is_fetched_and_waited_for() -> None:
@@ -311,8 +316,8 @@ def test_no_frame_is_lost_on_the_way(mode: Any) -> None:
     heard = {guest: console(lab, guest).decode() for guest in (2, 3, 5)}
     assert home(lab, 2) == 6
     for guest, text in heard.items():
-        for other in heard:
-            assert text.count(chr(64 + other)) == heard[other].count(chr(96 + guest))
+        for other, theirs in heard.items():
+            assert text.count(chr(64 + other)) == theirs.count(chr(96 + guest))
 
 
 # -- when it stops ---------------------------------------------------------------------------------
@@ -426,7 +431,6 @@ def test_interrupted_before_the_switch_the_source_goes_on(mode: Any, interrupt: 
             on_to_event(lab)
         if home(lab) == TARGET:
             break
-        lab.run(100)
         interrupt(lab)
         assert copies(lab) == [SOURCE]
         assert home(lab) == SOURCE
@@ -461,7 +465,8 @@ def test_a_target_that_runs_out_of_frames(mode: Any, fails_at: int, monkeypatch:
     monkeypatch.setattr(frames, "take_promised", limited)
     lab.apply(GuestMigrate(GUEST, TARGET, mode, max_rounds=2))
     done = finish(lab)
-    assert (done.phase, done.reason) in (("failed", "out-of-memory"), ("done", "rounds"), ("done", "stop-and-copy"))
+    assert done.phase == "done" or (done.phase, done.reason) == ("failed", "out-of-memory")
+    assert done.phase == "failed" or fails_at > 400
     assert len(copies(lab)) == 1
     assert (done.phase == "done") == (copies(lab) == [TARGET])
     instructions = vm(lab).instructions
@@ -490,7 +495,8 @@ def test_switched_off_or_reset_in_the_middle(mode: Any, action: Any) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_a_guest_that_ends_in_the_middle(mode: Any) -> None:
     for program, state in (("li a0, 0x100000\n li a1, 0x5555\n sw a1, 0(a0)\n", STOPPED), ("jr zero\n", FAILED)):
-        lab = lab_with("trap-and-emulate", "hardware-assist", f"_start: li t0, 30000\n1: addi t0, t0, -1\n bnez t0, 1b\n {program}")
+        loop = "_start: li t0, 30000\n1: addi t0, t0, -1\n bnez t0, 1b\n"
+        lab = lab_with("trap-and-emulate", "hardware-assist", loop + program)
         lab.run(20_000)
         lab.apply(LabLink(1))
         lab.apply(GuestMigrate(GUEST, TARGET, mode))
@@ -535,7 +541,6 @@ def test_after_a_post_copy_switch_there_is_no_way_back() -> None:
     while state_of(lab).phase != PULLING:
         lab.run(100)
     assert refused(lab, GuestMigrateCancel(GUEST)) == "migrate-switched"
-    assert lab.world.hosts[SOURCE].memory_used_mib > lab.world.hosts[SOURCE].memory_used_mib - 4
     lab.apply(SnapshotTake(GUEST))
     clone = lab.apply(GuestClone(GUEST))["guest"]
     assert lab.world.export_guest(clone)["machine"]["pages"] == lab.world.export_guest(GUEST)["machine"]["pages"]
@@ -626,7 +631,7 @@ def test_clients_hear_of_every_event() -> None:
     heard = []
     while state_of(lab).active:
         heard += lab.drain()["migrations"]
-        lab.run(500)
+        on_to_event(lab)
     heard += lab.drain()["migrations"]
     assert [row["phase"] for row in heard] == ["copying", "copying", "stopped", "done"]
     last = heard[-1]
