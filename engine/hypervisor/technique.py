@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from engine.commands import Problem
-from engine.hypervisor.vm import VCpu
+from engine.hypervisor.vm import GuestRam, VCpu
 from engine.machine.hart import Hart
 from engine.machine.mmu import RecordedWalk, Tables
 from engine.trace.record import Action, Disposition, Kind, Level
@@ -29,6 +29,27 @@ class Outcome(NamedTuple):
     device: bool = False  # a device model took part
 
 
+def refuse_paravirtual() -> Problem:
+    """Why a technique that pretends to be the machine cannot run a paravirtual kernel."""
+    return Problem(
+        "paravirtual-kernel",
+        "The guest's kernel is made for paravirtualization: it makes hypercalls, which nobody answers here.",
+        {},
+    )
+
+
+def claim(ram: GuestRam, page: int, stores: bool) -> tuple[int, Action | None]:
+    """The frame behind a guest page that the guest faulted on, its own if it is about to store there; and what that
+    took, if it was more than a look. Raises OutOfFramesError."""
+    absent, logged, before = page in ram.absent, page in ram.clean, ram.map.frame(page)
+    if not stores:
+        return ram.frame(page), Action.REMOTE_FETCH if absent else None
+    frame = ram.own(page)
+    if absent or logged:
+        return frame, Action.REMOTE_FETCH if absent else Action.LOG_DIRTY
+    return frame, None if before in (None, frame) else Action.COPY_ON_WRITE
+
+
 class Technique(Protocol):
     """Each method leaves the hart ready to go on, or asks it to `leave` when the vCPU cannot. `kernel_level`: where
     the guest's kernel runs. `hypervisor_extension`: do the harts of its hosts have the H extension?"""
@@ -42,8 +63,8 @@ class Technique(Protocol):
         ...
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:
-        """Why it cannot run a guest that is, or is not, in machine mode; None: it can."""
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
+        """Why it cannot run a guest that is, or is not, in machine mode, and a paravirtual kernel; None: it can."""
         ...
 
     def enter(self, vcpu: VCpu, hart: Hart) -> None:

@@ -23,10 +23,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.interpret import execute
-from engine.hypervisor.shadow import ShadowTables, permissions
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.shadow import ShadowTables
+from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
@@ -35,6 +34,7 @@ from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.native.exits import granted
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER, walk_options
 from engine.machine.state import NO_RESERVATION
 from engine.machine.traps import Trap
@@ -100,12 +100,11 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        ram = guest.vm.ram
-        return cls(guest, ShadowTables(guest.host.frames, ram.frame, ram.writable))
+        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
-        return None
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)
+        return refuse_paravirtual() if paravirtual else None
 
     # -- entering and leaving a hart -----------------------------------------------------------------
     def enter(self, vcpu: VCpu, hart: Hart) -> None:
@@ -116,9 +115,8 @@ class TrapAndEmulate:
         hart.privilege = USER
         self._select_space(vcpu, hart)
         guest, virtual = self.guest, vcpu.virtual
-        virtual.spaces_at = ctypes.addressof(self.shadow.spaces)
+        virtual.shadow_at, virtual.memory_at = ctypes.addressof(self.shadow), ctypes.addressof(guest.host.memory)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
-        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
 
@@ -290,7 +288,7 @@ class TrapAndEmulate:
             if key[0]:
                 options = walk_options(virtual, 0)
                 target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
-                allowed = permissions(walk.leaf, virtual)
+                allowed = granted(virtual, walk.leaf)
             else:
                 target, allowed = address, mmu.R | mmu.W | mmu.X
         except Trap as trap:
@@ -304,15 +302,10 @@ class TrapAndEmulate:
             return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target, (address, access, target))
         ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
-        page = target >> 12
-        absent, logged, copied = page in ram.absent, False, False
-        if access == Access.STORE:
-            logged, before = page in ram.clean, ram.frame(page)
-            copied = ram.own(page) != before
+        _, action = claim(ram, target >> 12, access == Access.STORE)
         frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
-        action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
-        if copied or logged or absent:
-            action = Action.REMOTE_FETCH if absent else Action.LOG_DIRTY if logged else Action.COPY_ON_WRITE
+        if action is None:
+            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
 
