@@ -95,7 +95,7 @@ from engine.document import (
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.hypervisor.costs import Costs
 from engine.hypervisor.guest import IDLE, RUNNING
-from engine.hypervisor.migration import PULLING, Plan
+from engine.hypervisor.migration import PULLING, WITHOUT_POST_COPY, Plan
 from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration, migrated
 from engine.hypervisor.vm_guest import VmGuest
 from engine.images import Images, digest
@@ -346,6 +346,14 @@ class Lab:
             )
         if machine.ended:
             raise LabError("migrate-ended", f"{row.name} does not run; move it instead.", guest=row.name)
+        technique = self._document.hosts[command.host].technique
+        if command.mode == "post-copy" and technique in WITHOUT_POST_COPY:
+            raise LabError(
+                "migrate-no-post-copy",
+                f"Under {technique} every page that a guest's tables name is mapped before it runs, so none can come later; "
+                "choose pre-copy.",
+                technique=technique,
+            )
         self._edit(
             command,
             GuestDepart(row.id, command.host, command.mode, command.max_rounds, command.downtime_us),
@@ -552,6 +560,8 @@ class Lab:
         return {}
 
     def _lab_undo(self, _: LabUndo) -> dict[str, Any]:
+        while self._undo and self._is_void(self._undo[-1]):
+            self._undo.pop()
         if not self._undo:
             raise LabError("nothing-to-undo", "There is nothing to undo.")
         entry = self._undo[-1]
@@ -559,6 +569,14 @@ class Lab:
         self._undo.pop()
         self._redo.append(Undoable(entry.tag, inverse))
         return {}
+
+    def _is_void(self, entry: Undoable) -> bool:
+        """Would it take back a migration that has come to nothing by itself?"""
+        edit = entry.edit
+        if not isinstance(edit, GuestReturn):
+            return False
+        row = self._document.guests.get(edit.depart.guest)
+        return row is not None and row.host == edit.host and self._moving_problem(row) is None
 
     def _lab_redo(self, _: LabRedo) -> dict[str, Any]:
         if not self._redo:
@@ -714,7 +732,7 @@ class Lab:
             "running": document.running,
             "link_gbit": document.link_gbit,
             "costs": msgspec.to_builtins(document.costs),
-            "undo": self._undo[-1].tag if self._undo else None,
+            "undo": next((entry.tag for entry in reversed(self._undo) if not self._is_void(entry)), None),
             "redo": self._redo[-1].tag if self._redo else None,
         }
 

@@ -49,8 +49,8 @@ from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.hypervisor.migration import DONE, PULLING, Migration, Plan, Progress
 from engine.hypervisor.vm_guest import VmGuest
-from engine.machine.hart import NEVER
 from engine.machine.loader import LoadedImage
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 

@@ -29,7 +29,7 @@ from collections.abc import Callable
 import msgspec
 from msgspec import Struct
 
-from engine.commands import MigrationMode
+from engine.commands import MigrationMode, TechniqueId
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
@@ -42,6 +42,9 @@ PUSH_NS = 500_000
 #: From a request for a page to its first byte; no host hears of another sooner (engine.world).
 ROUND_TRIP_NS = 50_000
 MAX_ROUNDS_KEPT = 128
+#: Techniques that map all that a guest's tables name before it runs: with a page absent there is nothing to map, and
+#: fetching them all first would be stop-and-copy.
+WITHOUT_POST_COPY: frozenset[TechniqueId] = frozenset({"paravirtual"})
 
 #: Phases. Until the switch: COPYING while the VM runs, STOPPED while it does not. After it: PULLING until all is there.
 COPYING, STOPPED, PULLING, DONE, CANCELLED, FAILED = "copying", "stopped", "pulling", "done", "cancelled", "failed"

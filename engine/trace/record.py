@@ -125,8 +125,9 @@ class Action(enum.IntEnum):
     HYPERCALL_RETURN = 25  # back to where the kernel was entered from. a: pc, b: calls that it carried
     UPCALL = 26  # a: pending events, by their bits, b: handler's pc
     DIRECT_FILL = 27  # a page that comes when it is touched: a: guest physical address, b: host physical address
-    LOG_DIRTY = 28  # first write since a migration copied the page: a: guest physical address, b: host physical
-    REMOTE_FETCH = 29  # a page that a post-copy migration had left behind: a: guest physical address, b: host physical
+    BLOCK = 28  # a hypercall. a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
+    LOG_DIRTY = 29  # first write since a migration copied the page: a: guest physical address, b: host physical
+    REMOTE_FETCH = 30  # a page that a post-copy migration had left behind: a: guest physical address, b: host physical
 
 
 Path = tuple[Level, ...]

@@ -210,6 +210,9 @@ def test_the_log_hears_of_what_the_hypervisor_and_devices_store() -> None:
 def test_a_guest_goes_on_elsewhere(source: str, target: str, mode: Any) -> None:
     lab = lab_with(source, target)
     lab.run(BOOTED)
+    if mode == "post-copy" and target == "paravirtual":
+        assert refused(lab, GuestMigrate(GUEST, TARGET, mode)) == "migrate-no-post-copy"
+        return
     free = lab.world.hosts[SOURCE].frames.used
     lab.apply(GuestMigrate(GUEST, TARGET, mode))
     assert copies(lab) == [SOURCE]
@@ -580,6 +583,16 @@ def test_undo_and_redo_at_every_moment(mode: Any) -> None:
         assert (copies(lab), home(lab)) == ([TARGET], TARGET)
         lab.apply(LabUndo())
         assert home(lab) == SOURCE
+
+
+def test_a_migration_that_came_to_nothing_is_not_undone() -> None:
+    lab = lab_with("trap-and-emulate", "hardware-assist", DIRTIER)
+    lab.run(20_000)
+    lab.apply(GuestMigrate(GUEST, TARGET))
+    lab.apply(GuestMigrateCancel(GUEST))
+    assert lab.document()["undo"] == "guest.create"
+    lab.apply(LabUndo())
+    assert lab.document()["guests"] == []
 
 
 # -- refusals --------------------------------------------------------------------------------------
