@@ -70,7 +70,9 @@ class HardwareAssist:
 
     @classmethod
     def of(cls, guest: VmGuest) -> HardwareAssist:
-        return cls(guest, SecondStage(guest.host.frames, guest.id))
+        made = cls(guest, SecondStage(guest.host.frames, guest.id))
+        guest.vm.ram.protected = made.stage.protect
+        return made
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:

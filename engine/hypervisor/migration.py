@@ -193,7 +193,7 @@ class Migration:
         progress, ram = self.progress, self._here.vm.ram
         self._here.pause()
         progress.phase, progress.reason, progress.stopped_ns = STOPPED, reason, now
-        pages = [] if progress.plan.mode == "post-copy" else ram.take_dirty()
+        pages = [] if progress.plan.mode == "post-copy" else ram.take_dirty(running=False)
         ram.copy_to(self._there.vm.ram, pages)
         self._occupy(now, len(pages), len(pages) * PAGE_BYTES + self._state_bytes())
 
@@ -208,10 +208,9 @@ class Migration:
         if post_copy:
             there.vm.ram.leave_at(here.vm.ram, set(here.vm.ram.map), self._fetch_ns)
         else:
-            late = here.vm.ram.take_dirty()
+            late = here.vm.ram.take_dirty(running=False)
             here.vm.ram.copy_to(there.vm.ram, late)
             self._arrived(len(late))
-        here.vm.ram.log_dirty(False)
         state = here.portable()
         self._source.send_off(here.id)
         self._target.welcome(here.id, state)

@@ -100,7 +100,9 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
+        made = cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
+        guest.vm.ram.protected = made.shadow.protect
+        return made
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.bits import MASK64, signed
 from engine.devices import AccessFault
@@ -33,6 +34,8 @@ from engine.trace.record import Interrupt, Level
 
 FIRST_PAGE = RAM_BASE >> 12
 _FRAME = PAGE_SHARED - 1
+#: Pages; bounds what a copy takes besides.
+COPIED_AT_ONCE = 1024
 
 
 class PageMap(MutableMapping[int, int]):
@@ -84,6 +87,16 @@ class PageMap(MutableMapping[int, int]):
         index = page - FIRST_PAGE
         self._words[index] = self._words[index] & ~PAGE_SHARED | (PAGE_SHARED if shared else 0)
 
+    def share(self, pages: Sequence[int]) -> None:
+        """As set_shared of each."""
+        words = np.frombuffer(self._words, np.uint64)
+        words[np.asarray(pages, np.int64) - FIRST_PAGE] |= np.uint64(PAGE_SHARED)
+
+    def frames(self, pages: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The frames of pages that have one."""
+        words = np.frombuffer(self._words, np.uint64)[np.asarray(pages, np.int64) - FIRST_PAGE]
+        return (words & np.uint64(_FRAME)).astype(np.int64) - 1
+
     def shared(self) -> set[int]:
         words = np.frombuffer(self._words, np.uint64)
         return set((np.flatnonzero(words & np.uint64(PAGE_SHARED)) + FIRST_PAGE).tolist())
@@ -105,7 +118,8 @@ class GuestRam(RamState):
 
     `stored(address, length)` is told of every write made here, which is every write that the guest does not
     make itself. `remapped(page)` is told that a guest page has another frame now, or became or is no longer
-    `writable`: what a technique has mapped there is to be corrected.
+    `writable`: what a technique has mapped there is to be corrected. `protected(pages)`: as that, of many pages in
+    ascending order that became unwritable.
     """
 
     def __init__(self, frames: Frames, size: int) -> None:
@@ -123,6 +137,7 @@ class GuestRam(RamState):
         self.owed_ns = 0  # what of that no hart has waited for yet
         self.stored: Callable[[int, int], None] = _nobody
         self.remapped: Callable[[int], None] = _no_page
+        self.protected: Callable[[Sequence[int]], None] = self._each_remapped
         self._watcher: Callable[[], None] = _nothing
         frames.promised += size // PAGE
 
@@ -164,6 +179,10 @@ class GuestRam(RamState):
             self.remapped(page)
         return frame
 
+    def _each_remapped(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            self.remapped(page)
+
     # -- the dirty log -------------------------------------------------------------------------------
     def log_dirty(self, logging: bool) -> None:
         """Begin the log, with every page dirty, or end it."""
@@ -177,21 +196,22 @@ class GuestRam(RamState):
         """How many pages `take_dirty` would give."""
         return len(self.map) - len(self.clean)
 
-    def take_dirty(self) -> list[int]:
-        """The pages that may have been stored to since the last time; from now on they are clean."""
+    def take_dirty(self, running: bool = True) -> list[int]:
+        """The pages that may have been stored to since the last time; from now on they are clean. running=False: no vCPU
+        runs until the log ends, so that only who stores here has to be noticed."""
         pages = [page for page in self.map if page not in self.clean]
         self.clean.update(pages)
-        for page in pages:
-            if not self.map.is_shared(page):
-                self.map.set_shared(page, True)
-                self.remapped(page)
+        self.map.share(pages)
+        if running:
+            self.protected(pages)
         return pages
 
-    def copy_to(self, other: GuestRam, pages: Iterable[int]) -> None:
+    def copy_to(self, other: GuestRam, pages: Sequence[int]) -> None:
         """Put the content of `pages`, which are there, into another VM's RAM. Raises OutOfFramesError."""
-        memory, there = self.memory, other.memory
-        for page in pages:
-            there.write_bytes(other.frame(page) * PAGE, memory.read_bytes(self.map[page] * PAGE, PAGE))
+        for first in range(0, len(pages), COPIED_AT_ONCE):
+            part = pages[first : first + COPIED_AT_ONCE]
+            frames = np.fromiter(map(other.frame, part), np.int64, len(part))
+            other.memory.copy_pages(frames, self.memory, self.map.frames(part))
 
     # -- pages that are elsewhere --------------------------------------------------------------------
     def leave_at(self, origin: GuestRam | None, absent: Iterable[int] = (), fetch_ns: int = 0) -> None:
@@ -199,10 +219,13 @@ class GuestRam(RamState):
         self.origin, self.absent, self.fetch_ns = origin, set(absent), fetch_ns
         self.away = len(self.absent)
 
-    def fetch(self, pages: Iterable[int]) -> None:
+    def fetch(self, pages: Sequence[int]) -> None:
         """Bring absent pages over before somebody needs them."""
-        for page in pages:
-            self._bring(page, self.frames.take_promised())
+        if pages:
+            assert self.origin is not None
+            self.absent.difference_update(pages)
+            self.away = len(self.absent)
+            self.origin.copy_to(self, pages)
 
     def _bring(self, page: int, frame: int) -> None:
         origin = self.origin
