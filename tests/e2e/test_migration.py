@@ -87,17 +87,18 @@ def test_afterwards_copied_in_korean(page: Page) -> None:
     expect(page.locator("#inspector .line")).to_contain_text("host-2")
     page.locator("[data-action=speed-max]").click()
     expect(status(page)).to_have_text("host-2에 도착")
-    expect(page.locator("#inspector .figure", has_text="필요해서 가져온 페이지").locator("dd")).to_have_text(re.compile(r"^\d+$"))
+    fetched = page.locator("#inspector .figure", has_text="필요해서 가져온 페이지").locator("dd")
+    expect(fetched).to_have_text(re.compile(r"^\d+$"))
 
 
 def test_the_link_is_a_setting_of_the_lab(page: Page) -> None:
     second_host(page)
     page.keyboard.press("Escape")
-    page.locator("#canvas").click(position={"x": 5, "y": 5})
+    page.locator("#canvas").click(position={"x": 40, "y": 14})
     link = page.locator("#inspector [data-action=lab-link]")
     expect(link).to_have_value("10")
     link.select_option("1")
     page.reload()
     ready(page)
-    page.locator("#canvas").click(position={"x": 5, "y": 5})
+    page.locator("#canvas").click(position={"x": 40, "y": 14})
     expect(page.locator("#inspector [data-action=lab-link]")).to_have_value("1")

@@ -38,8 +38,8 @@ test('sizes for people', () => {
 
 test('a lane joins the sides that face each other', () => {
   const box = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {any} */ ({ x, y, w: 100, h: 50 });
-  assert.deepEqual(ends(box(0, 0), box(200, 10)), [100, 25, 200, 35]);
-  assert.deepEqual(ends(box(200, 10), box(0, 0)), [200, 35, 100, 25]);
+  assert.deepEqual(ends(box(0, 0), box(200, 10)), [100, 22, 200, 32]);
+  assert.deepEqual(ends(box(200, 10), box(0, 0)), [200, 32, 100, 22]);
   assert.deepEqual(ends(box(0, 0), box(20, 100)), [50, 50, 70, 100]);
 });
 

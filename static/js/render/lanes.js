@@ -11,6 +11,9 @@ import { active, bars, statusLine } from '../migrations.js';
 const LINGER_MS = 2600;
 const TRAVEL_MS = 1400;
 const BARS = 12;
+const DOT_DISTANCE = 12;
+/** Of a lane below the top of hosts that stand side by side: at their titles, where nothing else is drawn. */
+const TITLE = 22;
 
 export class Lanes {
   constructor() {
@@ -60,8 +63,8 @@ export class Lanes {
       ? (value - camera.y) * camera.scale + camera.height / 2 : (value - camera.x) * camera.scale + camera.width / 2));
     const colour = brush.colour(row.phase === 'failed' ? '--state-failed' : '--accent');
     context.strokeStyle = colour;
-    context.globalAlpha = 0.45;
-    context.lineWidth = 2;
+    context.globalAlpha = 0.6;
+    context.lineWidth = 1.5;
     context.setLineDash(row.phase === 'stopped' ? [] : [4, 5]);
     context.beginPath();
     context.moveTo(x0, y0);
@@ -71,7 +74,8 @@ export class Lanes {
     context.globalAlpha = 1;
     context.fillStyle = colour;
     const pages = row.rounds.at(-1)?.[2] || row.rounds[0]?.[2] || 1;
-    const dots = Math.min(24, 2 + Math.ceil(Math.log2(pages + 1)) * 2);
+    const room = Math.floor(Math.hypot(x1 - x0, y1 - y0) / DOT_DISTANCE);
+    const dots = Math.min(room, 2 + Math.ceil(Math.log2(pages + 1)) * 2);
     if (row.phase !== 'failed' && row.phase !== 'cancelled') {
       for (let i = 0; i < dots; i += 1) {
         const at = (phase + i / dots) % 1;
@@ -91,11 +95,14 @@ export class Lanes {
     const width = Math.max(context.measureText(text).width, rounds.length * 9) + 16;
     const height = letters * 1.6 + 30;
     const left = Math.min(Math.max(8, x - width / 2), Math.max(8, brush.camera.width - width - 8));
-    const top = y + 10;
-    context.fillStyle = brush.colour('--label');
+    const top = Math.max(8, y - height - 16);
+    context.fillStyle = brush.colour('--raised');
+    context.strokeStyle = colour;
+    context.lineWidth = 1;
     context.beginPath();
     context.roundRect(left, top, width, height, 5);
     context.fill();
+    context.stroke();
     brush.text(text, left + 8, top + letters * 1.3, width - 12, brush.colour('--ink'));
     const floor = top + height - 5;
     rounds.forEach(({ sent, dirtied }, index) => {
@@ -108,11 +115,11 @@ export class Lanes {
 }
 
 /**
- * Where a lane begins and ends: in the middle of the sides that face each other.
+ * Where a lane begins and ends: at the sides that face each other.
  * @param {import('./layout.js').Box} a @param {import('./layout.js').Box} b @returns {[number, number, number, number]}
  */
 export function ends(a, b) {
-  const [ax, ay, bx, by] = [a.x + a.w / 2, a.y + a.h / 2, b.x + b.w / 2, b.y + b.h / 2];
+  const [ax, ay, bx, by] = [a.x + a.w / 2, a.y + TITLE, b.x + b.w / 2, b.y + TITLE];
   const beside = a.x + a.w <= b.x || b.x + b.w <= a.x;
   if (beside) return ax < bx ? [a.x + a.w, ay, b.x, by] : [a.x, ay, b.x + b.w, by];
   return ay < by ? [ax, a.y + a.h, bx, b.y] : [ax, a.y, bx, b.y + b.h];
