@@ -107,7 +107,7 @@ class VmGuest(Guest):
         """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
         crossed."""
         kind, disposition, action, a, b, device = outcome
-        what = self._device_exit(a) if device else exit_class(action)
+        what = self._device_exit(action, a) if device else exit_class(action)
         hart = vcpu.hart
         assert hart is not None
         if self.ended:
@@ -158,8 +158,10 @@ class VmGuest(Guest):
             b,
         )
 
-    def _device_exit(self, address: int) -> Exit:
-        """The class of an access to a device's register."""
+    def _device_exit(self, action: Action, address: int) -> Exit:
+        """The class of an access to a device's register, or of a hypercall that tells a device to look at its ring."""
+        if action not in (Action.MMIO_READ, Action.MMIO_WRITE):
+            return Exit.KERNEL_DEVICE
         return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(address).name) else Exit.DEVICE
 
     def delivered(
