@@ -158,11 +158,12 @@ class VmGuest(Guest):
             b,
         )
 
-    def _device_exit(self, action: Action, address: int) -> Exit:
-        """The class of an access to a device's register, or of a hypercall that tells a device to look at its ring."""
+    def _device_exit(self, action: Action, operand: int) -> Exit:
+        """The class of an access to a device: to its register at the address `operand`, or by a hypercall to its back
+        end."""
         if action not in (Action.MMIO_READ, Action.MMIO_WRITE):
-            return Exit.KERNEL_DEVICE
-        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(address).name) else Exit.DEVICE
+            return Exit.DEVICE
+        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(operand).name) else Exit.DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int

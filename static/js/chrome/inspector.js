@@ -150,6 +150,8 @@ export class Inspector {
     virtual.element.title = app.t('figure.exits-virtual.tip');
     const where = this.whereTrapsWent(id);
     const causes = this.causes(id);
+    const price = image?.original ? [section(app, 'guest-price', app.t('inspector.price'),
+      h('p.text', null, app.t('inspector.price.text', { original: image.original })), h('div.buttons', null, actionButton(app, 'difference')))] : [];
     const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'gdb', 'gdb-close', 'rename'].map((action) => actionButton(app, action));
     buttons.push(actionButton(app, 'remove', { className: 'danger' }));
     this.root.replaceChildren(
@@ -161,6 +163,7 @@ export class Inspector {
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
       section(app, 'guest-where', app.t('inspector.where'), where.element),
+      ...price,
       section(app, 'guest-causes', app.t('inspector.causes'), causes.element),
       guest.arguments ? section(app, 'guest-arguments', app.t('inspector.arguments'), h('p.text', null, h('code', null, guest.arguments))) : '',
     );
