@@ -71,6 +71,9 @@ class ShadowTables:
         self.leaves: dict[
             int, set[tuple[SpaceKey, int]]
         ] = {}  # guest page -> (space, virtual page) that map it
+        self.foreign: set[int] = set()  # tables below a space that are not the guest's, and left alone
+        #: The guest's tables may say something else of [address, address + the span of an entry of `level`).
+        self.changed: Callable[[SpaceKey, int, int], None] = _nobody
         self.filled = 0
         self.dropped = 0
         self._remembered = 0  # bounds `leaves`, which also keeps leaves that were dropped
@@ -116,6 +119,7 @@ class ShadowTables:
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
             self.frames.give_back(frame)
         self._tell_native_code()
+        self.changed(key, 0, mmu.LEVELS)
         for page in list(self.leaves):
             self.leaves[page] = {leaf for leaf in self.leaves[page] if leaf[0] != key}
         for page, table in list(self.table_pages.items()):
@@ -131,12 +135,12 @@ class ShadowTables:
         self._remembered = 0
 
     # -- leaves --------------------------------------------------------------------------------------
-    def _entry_offset(self, key: SpaceKey, address: int, make: bool) -> int | None:
-        """Offset in host RAM of the leaf entry for a virtual address."""
+    def _entry_offset(self, key: SpaceKey, address: int, make: bool, of_level: int = 0) -> int | None:
+        """Offset in host RAM of the entry for a virtual address, in the table of leaves or one `of_level` above."""
         table = self.roots.get(key)
         if table is None:
             return None
-        for level in (2, 1):
+        for level in range(mmu.LEVELS - 1, of_level, -1):
             offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
             entry = self.memory.read(offset, 8)
             if entry & mmu.V:
@@ -146,13 +150,30 @@ class ShadowTables:
                 if key not in self.roots:  # taking it emptied this very cache
                     self.frames.give_back(frame)
                     self.satp(key)
-                    return self._entry_offset(key, address, make)
+                    return self._entry_offset(key, address, make, of_level)
                 self.tables[key].append(frame)
                 self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | mmu.V)
                 table = frame
             else:
                 return None
-        return table * PAGE + 8 * (address >> 12 & 0x1FF)
+        return table * PAGE + 8 * (address >> (12 + 9 * of_level) & 0x1FF)
+
+    def link(self, key: SpaceKey, address: int, table: int) -> None:
+        """Let a space use a foreign table of leaves where `address` is. Raises OutOfFramesError."""
+        entry = ((RAM_BASE >> 12) + table) << 10 | mmu.V
+        offset = self._entry_offset(key, address, make=True, of_level=1)
+        assert offset is not None
+        if self.memory.read(offset, 8) != entry:
+            self.foreign.add(table)
+            self.memory.write(offset, 8, entry)
+
+    def unlink(self, address: int, table: int) -> None:
+        """No space uses this table any more."""
+        for key in self.roots:
+            offset = self._entry_offset(key, address, make=False, of_level=1)
+            if offset is not None and self.memory.read(offset, 8) >> 10 == (RAM_BASE >> 12) + table:
+                self.memory.write(offset, 8, 0)
+        self.foreign.discard(table)
 
     def fill(
         self, key: SpaceKey, address: int, guest_page: int, permissions: int, trail: list[mmu.Step]
@@ -169,8 +190,7 @@ class ShadowTables:
         frame = self.frame_of(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
-        for step in trail:
-            self._use(step.table >> 12, (key, step.level, self._first_address(address, step.level)))
+        self.rest_on(key, address, trail)
         if guest_page in self.table_pages or not self.writable(guest_page):
             permissions &= ~mmu.W
         self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | _LEAF | permissions)
@@ -178,6 +198,11 @@ class ShadowTables:
         self.filled += 1
         self._remembered += 1
         return frame
+
+    def rest_on(self, key: SpaceKey, address: int, trail: list[mmu.Step]) -> None:
+        """Something is true as long as the guest's entries of this walk are what they are."""
+        for step in trail:
+            self._use(step.table >> 12, (key, step.level, self._first_address(address, step.level)))
 
     @staticmethod
     def _first_address(address: int, level: int) -> int:
@@ -228,6 +253,7 @@ class ShadowTables:
             for index in range((low & 0xFFF) >> 3, ((high - 1) & 0xFFF) // 8 + 1):
                 for key, level, first in list(table.uses):
                     self._drop_range(key, first + (index << (12 + 9 * level)), level)
+                    self.changed(key, first + (index << (12 + 9 * level)), level)
 
     def _release(self, page: int) -> None:
         """No longer a table page: nothing may rest on it, and it may be written again after the next
@@ -237,6 +263,7 @@ class ShadowTables:
                 self._drop_children(key, self.roots.get(key), level)
             else:
                 self._drop_range(key, first, level + 1)
+            self.changed(key, first, level + 1)
         for key, virtual_page in self.leaves.get(page, ()):
             offset = self._entry_offset(key, virtual_page << 12, make=False)
             if offset is not None:
@@ -250,7 +277,7 @@ class ShadowTables:
                 return
             entry = self.memory.read(table * PAGE + 8 * (address >> (12 + 9 * above) & 0x1FF), 8)
             table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
-        if table is None:
+        if table is None or table in self.foreign:
             return
         offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
         entry = self.memory.read(offset, 8)
@@ -263,7 +290,7 @@ class ShadowTables:
             self._drop_children(key, (entry >> 10) - (RAM_BASE >> 12), level - 1)
 
     def _drop_children(self, key: SpaceKey, table: int | None, level: int) -> None:
-        if table is None:
+        if table is None or table in self.foreign:
             return
         for index in range(512):
             offset = table * PAGE + 8 * index
@@ -290,6 +317,7 @@ class ShadowTables:
                 [page, sorted([list(key), virtual_page] for key, virtual_page in leaves)]
                 for page, leaves in sorted(self.leaves.items())
             ],
+            "foreign": sorted(self.foreign),
             "counts": [self.filled, self.dropped, self._remembered],
         }
 
@@ -301,8 +329,13 @@ class ShadowTables:
             for page, uses, stores in state["table_pages"]
         }
         self.leaves = {page: {(_key(key), at) for key, at in leaves} for page, leaves in state["leaves"]}
+        self.foreign = set(state["foreign"])
         self.filled, self.dropped, self._remembered = state["counts"]
         self._tell_native_code()
+
+
+def _nobody(_key: SpaceKey, _address: int, _level: int) -> None:
+    """Nothing rests on the tables but the leaves."""
 
 
 def _host_satp(root: int) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.commands import TechniqueId
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
@@ -27,6 +28,7 @@ from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 #: The techniques there are.
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
+    "binary-translation": BinaryTranslation,
     "hardware-assist": HardwareAssist,
 }
 

@@ -116,6 +116,10 @@ class Action(enum.IntEnum):
     EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
     SECOND_STAGE_FILL = 21  # a: guest physical address, b: host physical address
     COPY_ON_WRITE = 22  # first write to a page shared with a clone: a: guest physical address, b: host physical
+    TRANSLATE = 23  # binary translation: a: guest pc of the new block, b: guest instructions in it
+    CHAIN = 24  # the next time execution goes on without the VMM. a: guest pc where to, b: host address there
+    RETRANSLATE = 25  # a store that faulted often is a call-out now. a: guest physical address, b: value
+    CODE_WRITE = 26  # a store to guest code of which there are translations: a: guest physical address, b: value
 
 
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.
