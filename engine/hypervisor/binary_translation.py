@@ -57,7 +57,8 @@ from engine.trace.record import Action, Cause, Disposition, Kind
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-RETRANSLATE_AFTER = 4
+#: As many as make a page of the guest's an ordinary one again: what clears old page tables is not retranslated for it.
+RETRANSLATE_AFTER = RELEASE_AFTER
 #: Call-outs for stores, and faults of stores, that are remembered at once.
 MAX_STORES = 1024
 #: Part of the address space that has the cache in it, while a guest kernel runs: a page-table entry's span.
@@ -238,7 +239,7 @@ class BinaryTranslation(TrapAndEmulate):
         virtual, counts = vcpu.virtual, self.cache.counts
         mode, pc = self._mode(vcpu), virtual.pc
         if cause == Cause.INSTRUCTION_PAGE_FAULT:  # a page of the table of jumps that has not been needed yet
-            return self._go_to(vcpu, None), 0
+            return self._go_to(vcpu, indirect=True), 0
         if cause == Cause.ECALL_U:
             counts.call_outs += 1
             point = self.cache.point(address)
@@ -246,7 +247,7 @@ class BinaryTranslation(TrapAndEmulate):
                 return self._emulate(vcpu, point.instruction), point.instruction
             if point.call == Call.STORE:
                 return self._called_store(vcpu, (mode, pc), point.instruction)
-            return self._go_to(vcpu, address if point.call == Call.CHAIN else None), 0
+            return self._go_to(vcpu, point.call == Call.MISS), 0
         counts.faults += 1
         if cause not in PAGE_FAULTS:
             return self._inject(vcpu, cause, value, Kind.EXCEPTION), 0
@@ -265,24 +266,22 @@ class BinaryTranslation(TrapAndEmulate):
             return self._inject(vcpu, Cause.BREAKPOINT, vcpu.virtual.pc, Kind.EXCEPTION)
         return self._privileged(vcpu, instruction)
 
-    def _go_to(self, vcpu: VCpu, site: int | None) -> Outcome:
-        """Go on at the guest's pc, from the call-out of a direct jump at `site`, or from a jump that the table of jumps
-        does not know or an entry that failed (None)."""
+    def _go_to(self, vcpu: VCpu, indirect: bool) -> Outcome:
+        """Go on at the guest's pc, from a direct jump whose target was not translated, or from one (indirect) that the
+        table of jumps does not know."""
         mode, pc = self._mode(vcpu), vcpu.virtual.pc
-        known = self.cache.block_of(mode, pc)
+        known = self.cache.find(mode, pc) is not None
         try:
             address = self._find(vcpu)
-            if site is None:
+            if indirect:
                 self.cache.learn(mode, pc)
-            else:
-                self.cache.chain(site, mode, pc)
         except Trap as trap:
             kind = Kind.PAGE_FAULT if trap.cause in PAGE_FAULTS else Kind.EXCEPTION
             return self._inject(vcpu, trap.cause, trap.value, kind)
         except OutOfFramesError:  # `_resume` sees to it
-            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.CHAIN, pc, 0)
+            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.CHAIN, pc)
         block = self.cache.block_of(mode, pc)
-        if known is not None or block is None:
+        if known or block is None:
             return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.CHAIN, pc, address)
         return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.TRANSLATE, pc, len(block.draft.entries))
 
@@ -291,6 +290,9 @@ class BinaryTranslation(TrapAndEmulate):
         """A store faulted. When it has done so often, it is a call-out from now on."""
         if len(self._faults) >= MAX_STORES:
             self._faults.clear()
+        if self._noticed(outcome.a >> 12) is None:
+            self._faults.pop(place, None)
+            return outcome
         count = self._faults[place] = self._faults.get(place, 0) + 1
         block = self.cache.block_of(*place)
         if count < RETRANSLATE_AFTER or block is None or not self._is_store(block, place[1]):

@@ -9,7 +9,8 @@ guest's own tables say of that address; a guest that jumps there does not: its j
 by the address is translated like any other. The table of jumps is code because a table that code can read, the guest
 could read as well. Everything lies within one megabyte, so that a direct jump reaches everything.
 
-Each guest instruction has at most one living translation. A block dies when its code is written or its page means
+Each guest instruction has at most one living translation, and the direct jumps to it are jumps to that: those that
+were translated before it wait as call-outs (`_waiting`). A block dies when its code is written or its page means
 other memory; the jumps to it become call-outs again, and whoever was inside is taken out (`evicted`). Dead blocks keep
 their place until the cache is emptied, which happens when it is full or the host wants its frames back.
 """
@@ -147,6 +148,7 @@ class TranslationCache:
         self._starts: list[int] = []
         self._at: dict[int, Block] = {}  # by offset; with dead ones
         self._entries: dict[tuple[Mode, int], tuple[int, Block]] = {}  # (mode, guest pc) -> offset
+        self._waiting: dict[tuple[Mode, int], set[int]] = {}  # (mode, guest pc) -> call-outs that ask for it
         self._jumps: dict[int, int] = {}  # index in the table of jumps -> guest pc
         self.behind: dict[int, int] = {}  # virtual page -> guest page, of all living blocks
         self.verified: dict[SpaceKey, set[int]] = {}  # by shadow space, those of which the same holds there
@@ -235,9 +237,25 @@ class TranslationCache:
         self._used = offset + len(draft.code)
         block = Block(offset, mode, pages, draft)
         self._register(block)
+        for at, point in self._asking(block):
+            key = mode, point.pc
+            if key in self._entries:
+                self._chain(at, key)
+            else:
+                self._waiting.setdefault(key, set()).add(at)
+        for pc in draft.entries:
+            for at in sorted(self._waiting.pop((mode, pc), ())):
+                self._chain(at, (mode, pc))
         self.counts.blocks += 1
         self.counts.instructions += len(draft.entries)
         return offset
+
+    @staticmethod
+    def _asking(block: Block) -> list[tuple[int, Point]]:
+        """The places of a block's direct jumps, as offsets in the cache, and where the guest is there."""
+        return [
+            (block.offset + point.offset, point) for point in block.draft.points if point.call == Call.CHAIN
+        ]
 
     def _register(self, block: Block) -> None:
         self._starts.append(block.offset)
@@ -276,17 +294,12 @@ class TranslationCache:
         return block.points[offset - block.offset]
 
     # -- jumps ---------------------------------------------------------------------------------------
-    def chain(self, address: int, mode: Mode, pc: int) -> bool:
-        """Let the call-out at `address` be a jump to the translation of `pc`. False: one of them is gone."""
-        at, found = address - BASE, self._entries.get((mode, pc))
-        block = self._block_at(at)
-        if found is None or block is None or not self._lives(block):
-            return False
-        target, entered = found
+    def _chain(self, at: int, key: tuple[Mode, int]) -> None:
+        """Let the call-out at an offset be a jump to a translation."""
+        target, block = self._entries[key]
         self._write_word(at, jump(target - at))
-        entered.incoming.add(at)
+        block.incoming.add(at)
         self.counts.chained += 1
-        return True
 
     def learn(self, mode: Mode, pc: int) -> bool:
         """Enter `pc` into the table of jumps. False: it has no translation, or its address does not fit. Raises
@@ -326,6 +339,12 @@ class TranslationCache:
         assert block is not None
         return block
 
+    def _asked(self, at: int) -> tuple[Mode, int]:
+        """What the direct jump at an offset goes to."""
+        block = self._block_at(at)
+        assert block is not None
+        return block.mode, block.points[at - block.offset].pc
+
     # -- the end of blocks ---------------------------------------------------------------------------
     def _lives(self, block: Block) -> bool:
         found = self._entries.get((block.mode, block.draft.pc))
@@ -348,10 +367,15 @@ class TranslationCache:
                     self._forget((at - _JUMP_TABLE_AT) // JUMP_BYTES)
                 else:
                     self._write_word(at, ECALL)
+                    self._waiting.setdefault(self._asked(at), set()).add(at)
             block.incoming.clear()
-            for point in block.draft.points:
-                at = block.offset + point.offset
-                if point.call == Call.CHAIN and self._read_word(at) != ECALL:
+            for at, point in self._asking(block):
+                if self._read_word(at) == ECALL:
+                    asking = self._waiting[block.mode, point.pc]
+                    asking.discard(at)
+                    if not asking:
+                        del self._waiting[block.mode, point.pc]
+                else:
                     self._entered(at).incoming.discard(at)
                     self._write_word(at, ECALL)
             for pc in block.draft.entries:
@@ -378,6 +402,7 @@ class TranslationCache:
         self._starts.clear()
         self._at.clear()
         self._entries.clear()
+        self._waiting.clear()
         self.behind.clear()
         self.verified.clear()
         self._of_virtual.clear()
@@ -420,8 +445,9 @@ class TranslationCache:
         """The host's memory has been loaded."""
         self.table, self._used = state["table"], state["used"]
         self._pages = dict(state["pages"])
-        for known in (self._starts, self._at, self._entries, self.behind, self._of_virtual, self._of_guest):
-            known.clear()  # type: ignore[attr-defined]
+        self._starts = []
+        self._at, self._entries, self._waiting = {}, {}, {}
+        self.behind, self._of_virtual, self._of_guest = {}, {}, {}
         for saved, lives in state["blocks"]:
             block = Block.of(saved)
             if lives:
@@ -432,12 +458,12 @@ class TranslationCache:
         self._jumps = dict(state["jumps"])
         self.verified = {(satp, level, bits): set(pages) for (satp, level, bits), pages in state["verified"]}
         self.counts = Counts(*state["counts"])
-        jumps = [_JUMP_TABLE_AT + index * JUMP_BYTES for index in self._jumps]
-        chained = [
-            block.offset + point.offset
-            for block in self._at.values()
-            for point in block.draft.points
-            if point.call == Call.CHAIN and self._read_word(block.offset + point.offset) != ECALL
-        ]
-        for at in jumps + chained:
+        for index in self._jumps:
+            at = _JUMP_TABLE_AT + index * JUMP_BYTES
             self._entered(at).incoming.add(at)
+        for block in filter(self._lives, self._at.values()):
+            for at, point in self._asking(block):
+                if self._read_word(at) == ECALL:
+                    self._waiting.setdefault((block.mode, point.pc), set()).add(at)
+                else:
+                    self._entered(at).incoming.add(at)
