@@ -96,6 +96,8 @@ class BinaryTranslation(TrapAndEmulate):
         self._call_outs: dict[tuple[Mode, int], int] = {}  # such stores now -> times in a row that it had not
         self._noticed_store: tuple[int, Action] | None = None
 
+    kernel_in_place = False
+
     @classmethod
     def of(cls, guest: VmGuest) -> BinaryTranslation:
         return cls(guest)

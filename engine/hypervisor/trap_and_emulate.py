@@ -97,6 +97,8 @@ class TrapAndEmulate:
 
     kernel_level = Level.KERNEL_DEPRIVILEGED
     hypervisor_extension = False  # a machine from before there was one
+    #: Does the hart execute the code of the guest's kernel where it is?
+    kernel_in_place = True
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
@@ -309,6 +311,8 @@ class TrapAndEmulate:
         if access == Access.STORE:
             before = ram.frame(target >> 12)
             copied = ram.own(target >> 12) != before
+        if key[1] != USER and not self.kernel_in_place:
+            allowed &= ~mmu.X
         frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
         action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         action = Action.COPY_ON_WRITE if copied else action
