@@ -19,8 +19,8 @@ the vCPUs that are inside it, and they go on before the next instruction of thei
 **Kept true.** A page that translations were read from is not writable in the shadow tables; a store to it is emulated
 and drops the blocks with those bytes. After RELEASE_AFTER stores without a new translation between, all its blocks go
 and it is writable again. That virtual pages mean the same guest pages is looked up once for each shadow space
-(`TranslationCache.verified`), and again when an entry of the tables it was seen in is written. So fence.i and sfence.vma have nothing
-left to do.
+(`TranslationCache.verified`), and again when an entry of the tables it was seen in is written. So fence.i and
+sfence.vma have nothing left to do.
 
 **Adaptive.** A store that faults RETRANSLATE_AFTER times because the VMM has to know of it is retranslated to a
 call-out, and back when it has gone to ordinary memory as often in a row.
@@ -41,7 +41,7 @@ from engine.hypervisor.shadow import RELEASE_AFTER, ShadowTables, SpaceKey
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.translation import translator as words
 from engine.hypervisor.translation.cache import BASE, Block, Mode, TranslationCache
-from engine.hypervisor.translation.translator import IN_REGISTER, IN_WORD, TARGET, Call, Point, Translator
+from engine.hypervisor.translation.translator import IN_WORD, TARGET, Call, Translator
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, CSRS, Status
@@ -64,6 +64,8 @@ MAX_STORES = 1024
 #: Part of the address space that has the cache in it, while a guest kernel runs: a page-table entry's span.
 _SPAN = 21
 _INLINE_MODE = 4
+#: The privilege in the key of a space without leaves, for user code: a negative one, and not the kernel's.
+_USER_SPLIT = -2
 _CHANGES_INLINE = Status.SIE | Status.SPIE | Status.SPP
 _FLOATS = Status.FS | Status.SD
 _VIEWS = tuple(
@@ -195,6 +197,13 @@ class BinaryTranslation(TrapAndEmulate):
             place = Place.CACHE
         hart.x[:] = virtual.x
         self._places[vcpu.number] = place
+
+    def _space(self, virtual: Hart) -> SpaceKey:
+        """User code has its own spaces, also where the guest translates nothing: the cache is not mapped there."""
+        satp, privilege, bits = super()._space(virtual)
+        if virtual.privilege == USER and not satp:
+            privilege = _USER_SPLIT if privilege < 0 else USER
+        return (satp, privilege, bits)
 
     @staticmethod
     def _announce_interrupts(vcpu: VCpu, hart: Hart) -> None:
@@ -363,7 +372,7 @@ class BinaryTranslation(TrapAndEmulate):
     def _translation(self, vcpu: VCpu) -> int:
         """The host address at which an OUT vCPU goes on: in the cache, and if its instruction cannot be fetched at the
         stub there that asks again, so that this is an exit of its own. Raises OutOfFramesError."""
-        key = self.shadow.key(vcpu.virtual)
+        key = self._space(vcpu.virtual)
         self.shadow.satp(key)
         self.shadow.link(key, BASE, self.cache.table_frame())
         self._verify(key, vcpu)
@@ -403,7 +412,7 @@ class BinaryTranslation(TrapAndEmulate):
         offset = self.cache.add(mode, tuple(pages), draft)
         for virtual, guest in pages:
             self._stores.pop(guest, None)
-            self.cache.verified.setdefault(self.shadow.key(vcpu.virtual), set()).add(virtual)
+            self.cache.verified.setdefault(self._space(vcpu.virtual), set()).add(virtual)
         for guest in fresh:
             self.shadow.remapped(guest)
         return offset
@@ -411,7 +420,7 @@ class BinaryTranslation(TrapAndEmulate):
     def _fetched(self, vcpu: VCpu, address: int) -> int:
         """The guest page that an instruction is fetched from. Raises Trap."""
         virtual = vcpu.virtual
-        key = self.shadow.key(virtual)
+        key = self._space(virtual)
         target = address
         if virtual.satp >> 60 and virtual.privilege == SUPERVISOR:
             walk = RecordedWalk(virtual.bus)
@@ -429,7 +438,6 @@ class BinaryTranslation(TrapAndEmulate):
         verified, behind = self.cache.verified.setdefault(key, set()), self.cache.behind
         if len(verified) == len(behind):
             return
-        virtual = vcpu.virtual
         for page, guest in sorted(behind.items()):
             if page in verified:
                 continue

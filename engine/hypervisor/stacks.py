@@ -36,7 +36,7 @@ STACKS: dict[StackId, Stack] = {
     BARE_METAL: Stack(None, ()),
     "xen": Stack(1, _preferring("hardware-assist")),
     "kvm": Stack(1, _preferring("hardware-assist")),
-    "vmware": Stack(2, _preferring("trap-and-emulate")),
+    "vmware": Stack(2, _preferring("binary-translation")),
     "parallels": Stack(2, _preferring("hardware-assist")),
     "cloud": Stack(1, ("hardware-assist",)),  # devices passed through need an IOMMU of that age
 }

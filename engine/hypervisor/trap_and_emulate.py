@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engine.commands import Problem
 from engine.hypervisor.costs import exit_path
 from engine.hypervisor.interpret import execute
-from engine.hypervisor.shadow import ShadowTables, permissions
+from engine.hypervisor.shadow import ShadowTables, SpaceKey, permissions
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
@@ -153,11 +153,15 @@ class TrapAndEmulate:
 
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""
-        satp = self.shadow.satp(self.shadow.key(vcpu.virtual))
+        satp = self.shadow.satp(self._space(vcpu.virtual))
         if hart.satp != satp or hart.privilege != USER:
             hart.satp = satp
             hart.privilege = USER
             hart.refresh()
+
+    def _space(self, virtual: Hart) -> SpaceKey:
+        """The shadow space that a vCPU needs in its present state."""
+        return self.shadow.key(virtual)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._hand_over(vcpu)
@@ -273,7 +277,7 @@ class TrapAndEmulate:
         elif action == Action.CSR_WRITE:
             a, b = number, source
         elif action == Action.ADDRESS_SPACE:
-            a, b = virtual.satp, int(self.shadow.key(virtual) in self.shadow.roots)
+            a, b = virtual.satp, int(self._space(virtual) in self.shadow.roots)
         elif action in (Action.SRET, Action.MRET):
             a, b = virtual.pc, virtual.privilege
         elif action == Action.WFI:
@@ -285,7 +289,7 @@ class TrapAndEmulate:
     def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> tuple[Outcome, int]:
         """The outcome, and the encoding of the instruction where it was emulated."""
         virtual = vcpu.virtual
-        key = self.shadow.key(virtual)
+        key = self._space(virtual)
         if key[1] < 0:
             return self._interpret(vcpu, Action.EMULATE, 0)
         walk = RecordedWalk(virtual.bus)
@@ -359,7 +363,7 @@ class TrapAndEmulate:
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
-        key = self.shadow.key(vcpu.virtual)
+        key = self._space(vcpu.virtual)
         walk = RecordedWalk(tables)
         if key not in self.shadow.roots:
             return walk, None

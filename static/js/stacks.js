@@ -5,8 +5,9 @@
  */
 
 /** @typedef {{id: string, bands: string[]}} Stack */
-/** `guest`: how a guest runs, `deprivileged` (its kernel in U mode), in the hart's `virtual` modes, or `native`. */
-/** @typedef {{id: string, guest: 'deprivileged' | 'virtual'}} Technique */
+/** `guest`: how a guest runs, `deprivileged` (its kernel in U mode), `translated` (so is its translation), in the hart's
+ * `virtual` modes, or `native`. */
+/** @typedef {{id: string, guest: 'deprivileged' | 'translated' | 'virtual'}} Technique */
 /** @typedef {{stack: string, technique: string | null}} Configured what a host's row says of it */
 /** @typedef {{t: (key: string, params?: Record<string, string>) => string}} Speaker the app */
 
@@ -19,12 +20,13 @@ export const STACKS = [
 /** @type {Technique[]} */
 export const TECHNIQUES = [
   { id: 'trap-and-emulate', guest: 'deprivileged' },
+  { id: 'binary-translation', guest: 'translated' },
   { id: 'hardware-assist', guest: 'virtual' },
 ];
 
 /**
  * How a host's guests run and its bands. @param {Configured | undefined} host
- * @returns {{guest: 'deprivileged' | 'virtual' | 'native', bands: string[]}} a stack this page does not know is drawn as
+ * @returns {{guest: 'deprivileged' | 'translated' | 'virtual' | 'native', bands: string[]}} a stack this page does not know is drawn as
  *   hardware only
  */
 export function layersOf(host) {

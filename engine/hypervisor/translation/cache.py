@@ -23,14 +23,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from engine.hypervisor.frames import Frames, OutOfFramesError
+from engine.hypervisor.frames import Frames
 from engine.hypervisor.shadow import SpaceKey
 from engine.hypervisor.translation.translator import (
     ECALL,
     FIRST,
-    INDEX,
     IN_REGISTER,
     IN_WORD,
+    INDEX,
     JUMP_BYTES,
     JUMP_TABLE,
     JUMPS,

@@ -217,7 +217,8 @@ class Translator:
 
     def translate(self, pc: int) -> Draft:
         """The block that begins at `pc`, whose first instruction can be fetched."""
-        begin, entries = pc, {}
+        begin = pc
+        entries: dict[int, int] = {}
         goes_on = True
         while goes_on and len(entries) < MAX_INSTRUCTIONS and pc < self._limit and not (entries and self._known(pc)):
             word = self._half_at(pc)
@@ -267,7 +268,7 @@ class Translator:
         """Translate one. False: nothing follows it."""
         row = decode(word)
         if row is None or uses_floats(row) or word & 0x7F == _SYSTEM or row.mnemonic == "c.ebreak":
-            return self._sensitive(row, pc, encoding_of(word), length)
+            return self._sensitive(row, pc, encoding_of(word))
         if row.mnemonic in STORES and self._is_call_out(pc):
             self._emit(ECALL, pc, call=Call.STORE, instruction=word)
             return True
@@ -321,7 +322,7 @@ class Translator:
         self._emit(_encode("jalr", rd=0, rs1=INDEX, imm=0), IN_REGISTER, taken)
 
     # -- sensitive instructions ----------------------------------------------------------------------
-    def _sensitive(self, row: Row | None, pc: int, word: int, length: int) -> bool:
+    def _sensitive(self, row: Row | None, pc: int, word: int) -> bool:
         if row is not None and self._inline:
             if row.mnemonic in _FENCES:
                 self._emit(NOP, pc)  # shadow tables never say more than the guest's

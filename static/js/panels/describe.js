@@ -100,6 +100,10 @@ export const ACTIONS = {
   emulate: () => ['action.emulate'],
   second_stage_fill: (r) => ['action.second_stage_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
   copy_on_write: (r) => ['action.copy_on_write', { gpa: hex(r.a), hpa: hex(r.b) }],
+  translate: (r, c) => ['action.translate', { pc: place(c, r, r.a), count: c.n(r.b) }],
+  chain: (r, c) => ['action.chain', { pc: place(c, r, r.a) }],
+  retranslate: (r) => ['action.retranslate', { gpa: hex(r.a), value: hex(r.b) }],
+  code_write: (r) => ['action.code_write', { gpa: hex(r.a), value: hex(r.b) }],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */

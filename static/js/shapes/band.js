@@ -16,8 +16,8 @@ const GROUPS = {
 /** The key of a band's title. @param {import('../app.js').App} app @param {Box} box */
 function titleKey(app, box) {
   const stack = layersOf(app.store.host(box.host));
-  if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
-  if (box.station === 'user') return { deprivileged: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
+  if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', translated: 'band.kernel_translated', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
+  if (box.station === 'user') return { deprivileged: 'band.guest_user', translated: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
   return `band.${box.station}`;
 }
 
@@ -28,7 +28,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && layersOf(app.store.host(box.host)).guest === 'deprivileged';
+    const dashed = box.station === 'kernel' && ['deprivileged', 'translated'].includes(layersOf(app.store.host(box.host)).guest);
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;
