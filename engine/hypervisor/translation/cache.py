@@ -1,7 +1,7 @@
 """The translation cache of one VM: host code in host memory, mapped where the guest's kernel runs and nowhere else.
 
     0xffff_ffff_fff0_0000   code: the stub ENTER, then blocks in the order in which they were translated
-    0xffff_ffff_ffff_0000   the table of jumps: 1024 pieces of code that compare a target and jump to its block
+    0xffff_ffff_fffc_0000   the table of jumps: 8192 pieces of code that compare a target and jump to its block
     0xffff_ffff_ffff_ffff
 
 The pages permit execution and nothing else. So a guest that loads or stores there faults, and the VMM does what the
@@ -34,7 +34,6 @@ from engine.hypervisor.translation.translator import (
     JUMP_BYTES,
     JUMP_TABLE,
     JUMPS,
-    MISS_AT,
     SECOND,
     TARGET,
     Call,
@@ -60,7 +59,7 @@ _FIRST_BLOCK = 16
 _LEAF = mmu.V | mmu.X | mmu.U | mmu.A | mmu.D
 _PAGES = SIZE // PAGE
 _TABLE_INDEX = 512 - _PAGES  # of the cache's first page in its table
-_MISS = Point(MISS_AT, IN_REGISTER, (Fix(TARGET, FIRST), Fix(INDEX, SECOND)), Call.MISS)
+_MISS = Point(0, IN_REGISTER, (Fix(TARGET, FIRST), Fix(INDEX, SECOND)), Call.MISS)
 
 #: What a translation rests on besides its address: the guest's privilege, and 4 where it may be inline
 Mode = int
@@ -283,10 +282,8 @@ class TranslationCache:
         if offset >= _JUMP_TABLE_AT:
             index, at = divmod(offset - _JUMP_TABLE_AT, JUMP_BYTES)
             pc = self._jumps.get(index)
-            if pc is not None and at != MISS_AT:
-                _, points = jump_entry(pc, 0, 0)
-                return next(point for point in points if point.offset == at)
-            return _MISS
+            points = () if pc is None else jump_entry(pc, 0, 0)[1]
+            return next((point for point in points if point.offset == at), _MISS)
         if offset < _FIRST_BLOCK:
             return ENTER
         block = self._block_at(offset)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from engine.bits import MASK64, sign_extend, signed
@@ -46,11 +47,12 @@ FIRST, SECOND, OLD = 10, 11, 12
 #: Points whose guest pc is a value at run time: in register TARGET, or in the word PC.
 IN_REGISTER, IN_WORD = -1, -2
 TARGET, INDEX = 5, 6
-#: The table of jumps: entries of 64 bytes, chosen by bits 10 to 1 of the target, up to the end of the address space.
-JUMPS, JUMP_BYTES = 1024, 64
+#: The table of jumps: entries of 32 bytes, chosen by bits 13 to 1 of the target, up to the end of the address space.
+JUMPS, JUMP_BYTES = 8192, 32
 JUMP_TABLE = JUMPS * JUMP_BYTES
-#: The instruction of an entry that is reached when the entry is another target's (or the target odd).
-MISS_AT = 32
+#: Where in an entry its target was not the one asked for; an odd address leads here at once.
+_MISS_AT = 16
+_INDEX_BITS = JUMPS.bit_length()
 ECALL, NOP, COMPRESSED_NOP = 0x73, 0x13, 0x0001
 
 _SYSTEM = 0x73
@@ -119,6 +121,9 @@ def constant(register: int, value: int) -> list[int]:
         low = signed(sign_extend(value, 12))
         upper = _encode("lui", rd=register, imm=signed(sign_extend(value - low, 32)))
         return [upper, _encode("addiw", rd=register, rs1=register, imm=low)] if low else [upper]
+    zeros = (value & -value).bit_length() - 1
+    if -(1 << 31) <= value >> zeros < 1 << 31:
+        return [*constant(register, value >> zeros), _encode("slli", rd=register, rs1=register, shamt=zeros)]
     low = signed(sign_extend(value, 12))
     rest = value - low >> 12
     shift = 12
@@ -151,21 +156,24 @@ def jump_entry(pc: int, at: int, target: int) -> tuple[list[int], tuple[Point, .
     instructions: the address takes too many to compare with."""
     compared = constant(INDEX, pc)
     length = 4 * len(compared)
-    if length + 4 * 4 > MISS_AT:
+    if length >= _MISS_AT:
         return [], ()
     both = (Fix(TARGET, FIRST), Fix(INDEX, SECOND))
+    hit = _MISS_AT + 4
     words = [
         *compared,
-        _encode("bne", rs1=INDEX, rs2=TARGET, imm=MISS_AT - length),
+        _encode("beq", rs1=INDEX, rs2=TARGET, imm=hit - length),
+        *[ECALL] * ((_MISS_AT - length) // 4),
         _to_register(TARGET, FIRST),
         _to_register(INDEX, SECOND),
-        jump(target - (at + length + 12)),
+        jump(target - (at + hit + 8)),
     ]
-    points = [Point(4 * index, IN_REGISTER, both) for index in range(len(compared) + 2)]
-    points += [Point(length + 8, pc, both[1:]), Point(length + 12, pc)]
+    points = [Point(offset, IN_REGISTER, both) for offset in (*range(0, length + 4, 4), hit)]
+    points += [Point(hit + 4, pc, both[1:]), Point(hit + 8, pc)]
     return words, tuple(points)
 
 
+@lru_cache(1 << 14)
 def _encode(mnemonic: str, **operands: int) -> int:
     return BY_MNEMONIC[mnemonic].encode(**operands)
 
@@ -317,8 +325,13 @@ class Translator:
             self._emit(_to_word(FIRST if rd == TARGET else SECOND, INDEX), pc, taken)
         elif rd:
             self._constant(rd, following, pc, IN_REGISTER, taken)
-        self._emit(_encode("ori", rd=INDEX, rs1=TARGET, imm=-2 * JUMPS), IN_REGISTER, taken)
-        self._emit(_encode("slli", rd=INDEX, rs1=INDEX, shamt=5), IN_REGISTER, taken)
+        # Bits 13 to 1 below a one, at the top; then down to bits 17 to 5, and ones above.
+        for word in (
+            _encode("slli", rd=INDEX, rs1=TARGET, shamt=63 - _INDEX_BITS),
+            _encode("bseti", rd=INDEX, rs1=INDEX, shamt=63),
+            _encode("srai", rd=INDEX, rs1=INDEX, shamt=63 - (JUMP_TABLE.bit_length() - 1)),
+        ):
+            self._emit(word, IN_REGISTER, taken)
         self._emit(_encode("jalr", rd=0, rs1=INDEX, imm=0), IN_REGISTER, taken)
 
     # -- sensitive instructions ----------------------------------------------------------------------
