@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
@@ -40,7 +41,7 @@ from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.shadow import RELEASE_AFTER, ShadowTables, SpaceKey
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.translation import translator as words
-from engine.hypervisor.translation.cache import BASE, Block, Mode, TranslationCache
+from engine.hypervisor.translation.cache import BASE, Block, Mode, Reading, TranslationCache
 from engine.hypervisor.translation.translator import IN_WORD, TARGET, Call, Translator
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu
@@ -482,6 +483,26 @@ class BinaryTranslation(TrapAndEmulate):
         table = self.cache.table
         assert table is not None
         self.shadow.unlink(BASE, table)
+
+    def settled(self, vcpu: VCpu) -> bool:
+        """Is a vCPU at the begin of the translation of an instruction, or not in the cache at all?"""
+        if vcpu.hart is None or self._place(vcpu) != Place.CACHE:
+            return True
+        self.catch_up(vcpu)
+        return self.cache.find(self._mode(vcpu), vcpu.virtual.pc) == vcpu.hart.pc - BASE
+
+    # -- looking -------------------------------------------------------------------------------------
+    def translation(self, number: int, address: int | None) -> Reading | None:
+        """The block with the instruction at a guest address; None: at its pc or, if that has none, at the trap vector.
+        None where nothing is translated."""
+        vcpu = self.guest.vm.vcpus[number]
+        self.catch_up(vcpu)
+        virtual, block = vcpu.virtual, None
+        wanted = [address] if address is not None else [virtual.pc, virtual.stvec & ~3]
+        modes = sorted({self._mode(vcpu), SUPERVISOR | _INLINE_MODE}, key=lambda mode: mode != self._mode(vcpu))
+        for mode, pc in product(modes, wanted):
+            block = block or self.cache.block_of(mode, pc)
+        return None if block is None else self.cache.read(block)
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def close(self) -> None:

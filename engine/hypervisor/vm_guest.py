@@ -199,6 +199,10 @@ class VmGuest(Guest):
         self.technique.catch_up(chosen)
         return chosen.virtual
 
+    def settled(self, vcpu: int) -> bool:
+        technique = self.technique
+        return not isinstance(technique, BinaryTranslation) or technique.settled(self.vm.vcpus[vcpu])
+
     def level_of(self, hart: Hart) -> Level:
         return Level.USER if hart.privilege == USER else self.technique.kernel_level
 

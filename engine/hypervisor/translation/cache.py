@@ -21,7 +21,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.hypervisor.frames import Frames
 from engine.hypervisor.shadow import SpaceKey
@@ -44,6 +44,7 @@ from engine.hypervisor.translation.translator import (
     jump_entry,
     jump_target,
 )
+from engine.isa.decoder import encoding_of, length_of
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
@@ -83,16 +84,16 @@ class Block:
     @cached_property
     def saved(self) -> tuple[Any, ...]:
         """Plain data, the same object for each checkpoint."""
-        pc, end, code, points, entries = self.draft
+        pc, end, code, points, entries, body = self.draft
         plain = tuple(
             (at, _shown(place), tuple(tuple(fix) for fix in fixes), int(call), word)
             for at, place, fixes, call, word in points
         )
-        return self.offset, self.mode, self.pages, (pc, end, code, plain, tuple(entries.items()))
+        return self.offset, self.mode, self.pages, (pc, end, code, plain, tuple(entries.items()), body)
 
     @classmethod
     def of(cls, saved: Any) -> Block:
-        offset, mode, pages, (pc, end, code, points, entries) = saved
+        offset, mode, pages, (pc, end, code, points, entries, body) = saved
         draft = Draft(
             pc,
             end,
@@ -102,8 +103,19 @@ class Block:
                 for at, place, fixes, call, word in points
             ),
             dict(entries),
+            body,
         )
         return cls(offset, mode, tuple((virtual, guest) for virtual, guest in pages), draft)
+
+
+def _listed(code: bytes | bytearray, base: int, begin: int, end: int) -> list[tuple[int, int]]:
+    """(address, encoding) of the instructions in [begin, end) of code at `base`."""
+    found = []
+    while begin < end:
+        word = encoding_of(int.from_bytes(code[begin : begin + 4], "little"))
+        found.append((base + begin, word))
+        begin += length_of(word)
+    return found
 
 
 def _shown(place: int) -> int:
@@ -113,6 +125,23 @@ def _shown(place: int) -> int:
 
 def _place(shown: int) -> int:
     return -(shown + 1) // 2 if shown & 1 else shown
+
+
+class Line(NamedTuple):
+    """One guest instruction and what stands for it: (host address, instruction)."""
+
+    pc: int
+    call_out: bool
+    host: list[tuple[int, int]]
+
+
+class Reading(NamedTuple):
+    """A block for somebody who reads it. stubs: the code behind it, that its branches lead to."""
+
+    pc: int
+    end: int
+    lines: list[Line]
+    stubs: list[tuple[int, int]]
 
 
 @dataclass
@@ -424,6 +453,20 @@ class TranslationCache:
                     if guest == page and low < address + length and address < high:
                         found.append(block)
         return found
+
+    # -- looking -------------------------------------------------------------------------------------
+    def read(self, block: Block) -> Reading:
+        """A block as it is in memory now."""
+        draft, code = block.draft, bytearray()
+        for at in range(block.offset, block.offset + len(draft.code), 2):
+            code += self.memory.read_bytes(self._pages[at // PAGE] * PAGE + (at & (PAGE - 1)), 2)
+        places = sorted(draft.entries.items(), key=lambda place: place[1])
+        base = BASE + block.offset
+        lines = [
+            Line(pc, block.points[begin].call in (Call.EMULATE, Call.STORE), _listed(code, base, begin, end))
+            for (pc, begin), end in zip(places, [*(at for _, at in places[1:]), draft.body], strict=True)
+        ]
+        return Reading(draft.pc, draft.end, lines, _listed(code, base, draft.body, len(code)))
 
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:

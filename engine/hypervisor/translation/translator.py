@@ -103,13 +103,15 @@ class Point(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """The translation of guest code [pc, end). `entries`: guest pc of each instruction -> offset."""
+    """The translation of guest code [pc, end). `entries`: guest pc of each instruction -> offset. `body`: where they all
+    end; behind it is the way on, and what branches lead to."""
 
     pc: int
     end: int
     code: bytes
     points: tuple[Point, ...]
     entries: dict[int, int]
+    body: int
 
 
 def constant(register: int, value: int) -> list[int]:
@@ -238,6 +240,7 @@ class Translator:
             entries[pc] = len(self._code)
             goes_on = self._instruction(pc, word, length)
             pc += length
+        body = len(self._code)
         if goes_on:
             self._chain(pc & MASK64)
         for stub in self._stubs:
@@ -247,7 +250,7 @@ class Translator:
             self._code[stub.branch : stub.branch + 4] = word.to_bytes(4, "little")
             self._points.append(stub.point._replace(offset=here))
             self._code += ECALL.to_bytes(4, "little")
-        return Draft(begin, pc, bytes(self._code), tuple(self._points), entries)
+        return Draft(begin, pc, bytes(self._code), tuple(self._points), entries, body)
 
     # -- writing -------------------------------------------------------------------------------------
     def _emit(
