@@ -30,6 +30,7 @@ from engine import checkpoint, queries, snapshot
 from engine.commands import (
     AnyCommand,
     ConsoleInput,
+    CostsSet,
     FitsQuery,
     GuestClone,
     GuestCreate,
@@ -39,6 +40,7 @@ from engine.commands import (
     GuestRename,
     GuestSet,
     HostCreate,
+    HostLoad,
     HostRemove,
     HostStack,
     HostUpdate,
@@ -63,6 +65,7 @@ from engine.commands import (
 from engine.debugger import poke
 from engine.document import (
     COSMETIC,
+    CostsChange,
     Document,
     Edit,
     GuestAdd,
@@ -73,7 +76,9 @@ from engine.document import (
     GuestTransfer,
     HostAdd,
     HostChange,
+    HostConvert,
     HostDrop,
+    HostOccupy,
     HostRestack,
     HostRow,
     ImageRow,
@@ -83,8 +88,9 @@ from engine.document import (
     plain,
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
+from engine.hypervisor.costs import Costs
 from engine.hypervisor.guest import IDLE, RUNNING
-from engine.hypervisor.stacks import BARE_METAL, Configuration, migrated
+from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration, migrated
 from engine.images import Images, digest
 from engine.library import Library
 from engine.machine.tiers import Tier
@@ -216,17 +222,46 @@ class Lab:
 
     def _host_stack(self, command: HostStack) -> dict[str, Any]:
         row = self._document.host_of(command.host)
+        chosen = Configuration.of(command.stack, command.technique, command.switches)
         count = len(self._document.guests_on(row.id))
-        if count:
+        if row.configuration == chosen:
+            return {}
+        if not count:
+            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
+        elif command.guests is not None:
+            self._convert(command, row, chosen)
+        else:
             raise LabError(
                 "host-has-guests",
                 f"{row.name} still has guests; move or remove them before changing its stack.",
                 host=row.name,
                 count=count,
             )
-        chosen = Configuration.of(command.stack, command.technique, command.switches)
-        if row.configuration != chosen:
-            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
+        return {}
+
+    def _convert(self, command: HostStack, row: HostRow, chosen: Configuration) -> None:
+        carry = command.guests == "carry"
+        if carry and (row.technique is None) != (chosen.technique is None):
+            raise LabError(
+                "convert-other-kind",
+                "Guests come along only from one hypervisor to another. Switch them off instead.",
+                host=row.name,
+            )
+        after = msgspec.structs.replace(
+            row, stack=chosen.stack, technique=chosen.technique, switches=chosen.switches
+        )
+        self._edit(command, HostConvert(after, carry))
+
+    def _host_load(self, command: HostLoad) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        if STACKS[row.stack].hypervisor_type != 2:
+            raise LabError(
+                "host-without-system",
+                f"{row.name} has no operating system of its own below its hypervisor, so it runs nothing besides.",
+                host=row.name,
+            )
+        if row.host_load != command.percent:
+            self._edit(command, HostOccupy(row.id, command.percent))
         return {}
 
     def _host_remove(self, command: HostRemove) -> dict[str, Any]:
@@ -248,8 +283,9 @@ class Lab:
         else:
             memory = command.memory_mib or image.default_memory_mib
             arguments = command.arguments if command.arguments is not None else image.arguments
-            machine_mode = self._images.loaded(image.id).start_mode == "M"
-            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
+            loaded = self._images.loaded(image.id)
+            machine = self._world.hosts[host.id]
+            self._refuse(machine.fits(command.vcpus, memory, loaded.start_mode == "M", loaded.paravirtual))
             row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
             self._edit(command, GuestAdd(row))
         self._next_id = row.id + 1
@@ -260,8 +296,7 @@ class Lab:
         self._check_guest_room()
         host = self._document.host_of(command.host or original.host)
         if host.id == original.host:
-            machine_mode = self._world.guest(original.id).machine_mode
-            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, machine_mode))
+            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, False, None))
         else:
             self._refuse(self._move_problem(original, host.id))
         name = self._document.free_name(command.name, "vm")
@@ -292,6 +327,12 @@ class Lab:
     def _guest_remove(self, command: GuestRemove) -> dict[str, Any]:
         self._document.guest_of(command.guest)
         self._edit(command, GuestDrop(command.guest))
+        return {}
+
+    def _costs_set(self, command: CostsSet) -> dict[str, Any]:
+        costs = Costs(command.profile, command.overrides)
+        if costs != self._document.costs:
+            self._edit(command, CostsChange(costs))
         return {}
 
     def _lab_rename(self, command: LabRename) -> dict[str, Any]:
@@ -354,8 +395,8 @@ class Lab:
                 f"The snapshot is of a guest under {before}; {host.name} has {here}.",
                 {"host": host.name, "from": before, "to": here},
             )
-        # Its technique has run it before, so it needs no mode that is not there.
-        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False)
+        # Its technique has run it before.
+        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False, paravirtual=None)
 
     def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
         row = self._image_row(query.image)
@@ -525,8 +566,9 @@ class Lab:
             if image is not None and image.snapshot is not None:
                 problem = self._snapshot_problem(image.snapshot, need, host)
             else:
-                machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
-                problem = machine.fits(1, need, machine_mode)
+                loaded = None if image is None else self._images.loaded(image.id)
+                machine_mode = loaded is not None and loaded.start_mode == "M"
+                problem = machine.fits(1, need, machine_mode, None if loaded is None else loaded.paravirtual)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -551,8 +593,8 @@ class Lab:
                 f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
                 {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
             )
-        machine_mode = self._world.guest(row.id).machine_mode
-        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, machine_mode)
+        guest = self._world.guest(row.id)
+        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, guest.machine_mode, guest.image.paravirtual)
 
     # -- what clients hear -------------------------------------------------------------------------
     def document(self) -> dict[str, Any]:
@@ -570,6 +612,7 @@ class Lab:
             "speed": document.speed,
             "unit": document.unit,
             "running": document.running,
+            "costs": msgspec.to_builtins(document.costs),
             "undo": self._undo[-1].tag if self._undo else None,
             "redo": self._redo[-1].tag if self._redo else None,
         }
@@ -679,8 +722,9 @@ class Lab:
     def _blank_world(self, output: Callable[[int, bytes], None] = _unheard) -> World:
         document = self._document
         return World.build(
-            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output, self.limits.tier
-        )
+            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output, self.limits.tier,
+            document.costs,
+        )  # fmt: skip
 
     # -- state -------------------------------------------------------------------------------------
     def save(self) -> bytes:
@@ -787,6 +831,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostCreate: Lab._host_create,
     HostUpdate: Lab._host_update,
     HostStack: Lab._host_stack,
+    HostLoad: Lab._host_load,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
     GuestClone: Lab._guest_clone,
@@ -794,6 +839,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     GuestMove: Lab._guest_move,
     GuestRemove: Lab._guest_remove,
     LabRename: Lab._lab_rename,
+    CostsSet: Lab._costs_set,
     ImageAdd: Lab._image_add,
     ImageAssemble: Lab._image_assemble,
     SnapshotTake: Lab._snapshot_take,
@@ -809,6 +855,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
-    LabRename, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
+    HostCreate, HostUpdate, HostStack, HostLoad, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
+    LabRename, CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

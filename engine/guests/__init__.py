@@ -45,13 +45,13 @@ class Guest:
     arguments: str
 
 
-def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str) -> Guest:
+def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str, source: str = "") -> Guest:
     return Guest(
         name=name,
         title_key=f"guest.{name}.title",
         image=f"images/{name}.elf",
         lines=f"images/{name}.lines.json",
-        source_root=name,
+        source_root=source or name,
         main_source=main_source,
         memory_mib=memory_mib,
         arguments=arguments,
@@ -60,6 +60,7 @@ def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str) -> G
 
 _GUESTS = (
     _guest("ringos", "main.c", memory_mib=16, arguments=""),
+    _guest("ringos-pv", "pv/machine.h", memory_mib=16, arguments="", source="ringos"),
     _guest("hello", "hello.s", memory_mib=4, arguments=""),
 )
 

@@ -185,14 +185,24 @@ def _build_hello(tools: Toolchain, folder: Path) -> dict[str, bytes]:
 
 
 def _build_ringos(tools: Toolchain, folder: Path) -> dict[str, bytes]:
+    return _build_kernel(tools, folder, "ringos", "native")
+
+
+def _build_ringos_pv(tools: Toolchain, folder: Path) -> dict[str, bytes]:
+    return _build_kernel(tools, folder, "ringos-pv", "pv")
+
+
+def _build_kernel(tools: Toolchain, folder: Path, image: str, machine: str) -> dict[str, bytes]:
+    """ringos above one of the folders that say what the machine below it is."""
     source = ROOT / "ringos"
     objects: dict[str, Path] = {}
-    for path in sorted([*source.glob("*.[cS]"), *source.glob("common/*.c"), *source.glob("user/*.[cS]")]):
+    folders = ("*.[cS]", "common/*.c", "user/*.[cS]", f"{machine}/*.[cS]")
+    for path in sorted(path for pattern in folders for path in source.glob(pattern)):
         name = path.relative_to(source).as_posix()
         objects[name] = folder / f"{name.replace('/', '-')}.o"
     for name, target in objects.items():
         if name != "programs.S":
-            tools.compile(source / name, target)
+            tools.compile(source / name, target, "-I", str(source / machine))
 
     shared = ["user/calls.S", "user/lib.c", "common/format.c"]
     workloads = ["user/workload.c"]
@@ -217,13 +227,13 @@ def _build_ringos(tools: Toolchain, folder: Path) -> dict[str, bytes]:
     tools.link(kernel, source / "kernel.ld", folder / "image", "-Wl,--strip-debug")
     rows = table.rows(folder / "debug")
     return {
-        "ringos.elf": (folder / "image").read_bytes(),
-        "ringos.lines.json": _compact({"files": table.files, "rows": rows, "programs": program_rows}),
-        "ringos.symbols.json": _compact(program_symbols),
+        f"{image}.elf": (folder / "image").read_bytes(),
+        f"{image}.lines.json": _compact({"files": table.files, "rows": rows, "programs": program_rows}),
+        f"{image}.symbols.json": _compact(program_symbols),
     }
 
 
-BUILDERS = {"hello": _build_hello, "ringos": _build_ringos}
+BUILDERS = {"hello": _build_hello, "ringos": _build_ringos, "ringos-pv": _build_ringos_pv}
 
 
 def build(guest: Guest, tools: Toolchain) -> dict[str, bytes]:

@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.hypervisor.frames import OutOfFramesError
-from engine.hypervisor.shadow import RELEASE_AFTER, ShadowTables, SpaceKey
+from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.translation import translator as words
 from engine.hypervisor.translation.cache import BASE, Block, Mode, Reading, TranslationCache
@@ -49,6 +49,7 @@ from engine.isa.csrs import CSR_NUMBERS, CSRS, Status
 from engine.isa.decoder import length_of
 from engine.machine import csrfile, mmu
 from engine.machine.hart import Hart
+from engine.machine.mappings import RELEASE_AFTER
 from engine.machine.memory import PAGE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
 from engine.machine.privileged import NO_INTERRUPT, SUPERVISOR, USER, walk_options
@@ -90,7 +91,8 @@ class BinaryTranslation(TrapAndEmulate):
     def __init__(self, guest: VmGuest) -> None:
         frames, ram = guest.host.frames, guest.vm.ram
         self.cache = TranslationCache(frames, self._evict, self._unmap)
-        super().__init__(guest, ShadowTables(frames, ram.frame, self._may_store))
+        super().__init__(guest, ShadowTables(frames, ram))
+        self.shadow.writable = self._may_store
         self.shadow.changed = self._tables_changed
         self._places: dict[int, Place] = {}
         self._reloaded: dict[int, Place] = {}  # of vCPUs whose hart has been loaded as it was

@@ -5,6 +5,11 @@ hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while other
 hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the
 steps are divided into calls: a call ends right after a step, and clocks of resting harts move only on the way to the
 next one.
+
+Where a hypervisor runs on a host's operating system (type 2), that system has processes of its own. They get
+`load_percent` of each hart, in the beginning of each LOAD_PERIOD_NS, which guests then do not have: a vCPU that is on
+the hart is preempted, with a record, and the hart's translations are gone when it comes back. While no guest wants a
+hart, nothing of this takes place.
 """
 
 from __future__ import annotations
@@ -13,11 +18,14 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
-from engine.hypervisor.stacks import Configuration
+from engine.hypervisor.stacks import STACKS, Configuration, Exit
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -36,6 +44,10 @@ SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
+#: A host's own processes get their share of every such period.
+LOAD_PERIOD_NS = 1_000_000
+#: Who runs next when a vCPU makes room for a process of the host, as a record has it.
+OF_THE_HOST = 0
 _UNLIMITED = 1 << 62
 
 
@@ -45,7 +57,8 @@ def _no_cable(_guest: int, _frame: bytes) -> None:
 
 class Host:
     """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
-    `position_offset` is added to the positions in records."""
+    `position_offset` is added to the positions in records. `load_percent`: what the host's own processes take of each
+    hart."""
 
     def __init__(
         self,
@@ -57,10 +70,14 @@ class Host:
         console: Callable[[int, bytes], None],
         transmit: Callable[[int, bytes], None] = _no_cable,
         tier: Tier = Tier.JIT,
+        costs: Costs = DEFAULT_COSTS,
+        load_percent: int = 0,
     ) -> None:
         self.id = host_id
         self.configuration = configuration
         self.technique = None if configuration.technique is None else TECHNIQUES[configuration.technique]
+        self.routes = Routes(configuration, costs)
+        self.load_percent = load_percent
         self.memory_mib = memory_mib
         self.trace = trace
         self.console = console
@@ -98,8 +115,12 @@ class Host:
         promised = sum(guest.memory_mib for guest in self.guests.values())
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
-    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool) -> Problem | None:
-        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can."""
+    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
+        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can.
+
+        paravirtual: is its kernel made for hypercalls? None: whatever it is, the technique runs it already. The bare
+        machine takes any kernel, as machines do.
+        """
         if self.technique is None:
             if self.guests:
                 return Problem(
@@ -115,7 +136,7 @@ class Host:
         free = self.memory_mib - self.memory_used_mib
         if memory_mib > free:
             return _too_little_memory(memory_mib, free)
-        return self.technique.refuses(machine_mode)
+        return None if paravirtual is None else self.technique.refuses(machine_mode, paravirtual)
 
     def add_guest(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
@@ -132,7 +153,7 @@ class Host:
     def _new(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
     ) -> BareMetalGuest | VmGuest:
-        problem = self.fits(vcpus, memory_mib, machine_mode)
+        problem = self.fits(vcpus, memory_mib, machine_mode, image.paravirtual)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
@@ -192,6 +213,19 @@ class Host:
         guest = self.guests[guest_id]
         assert isinstance(guest, BareMetalGuest | VmGuest)
         return guest
+
+    def set_costs(self, costs: Costs) -> None:
+        """What switches cost from now on."""
+        self.routes = Routes(self.configuration, costs)
+        for hart in self.harts:
+            self._set_route(hart)
+
+    def _set_route(self, hart: Hart) -> None:
+        """Tell native code where the exits of the vCPU that is loaded go."""
+        if self.technique is not None and self.loaded[hart.number] is not None:
+            level = self.technique.kernel_level
+            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, level)
+            hart.fill_route = self.routes.packed(Exit.FILL, level)
 
     def set_devices(self, devices: Devices) -> None:
         """A bare-metal system's board is the host's own."""
@@ -254,6 +288,8 @@ class Host:
             end_of_turn = min(self._quantum_end, until) if len(self.harts) > 1 else until
             if hart.clock >= end_of_turn:
                 self._turn += 1
+            elif self._host_process(hart):
+                continue
             elif self._dispatch(hart):
                 self._advance_hart(hart, left, end_of_turn)
             elif self.busy_from >= until:
@@ -286,8 +322,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
-        if hart.virtual_at:
-            self.guests[guest].exits += hart.record_count
+        taken = np.frombuffer(data, RECORD)["disposition"] != Disposition.HARDWARE
+        self.guests[guest].exits += int(np.count_nonzero(taken))
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:
@@ -396,7 +432,31 @@ class Host:
             except OutOfFramesError:
                 self._fail_for_memory(vcpu)
                 return self._dispatch(hart)
+            self._set_route(hart)
         self.retime(hart)
+        return True
+
+    # -- the host's own processes --------------------------------------------------------------------
+    @property
+    def _host_share_ns(self) -> int:
+        """How much of each period the host's processes take on each hart; 0 where there is no host system."""
+        if STACKS[self.configuration.stack].hypervisor_type != 2:
+            return 0
+        return LOAD_PERIOD_NS * self.load_percent // 100
+
+    def _host_process(self, hart: Hart) -> bool:
+        """The share of the host's processes in a period comes first: one step, if a guest has to wait for it. What a
+        guest left of it (an exit that lasted into it) is all that they get. False: it is over, or nobody waits."""
+        left = self._host_share_ns - hart.clock % LOAD_PERIOD_NS
+        if left <= 0 or not self._can_run(hart):
+            return False
+        if self.loaded[hart.number] is not None:
+            self._unload(hart)
+        hart.flush()
+        hart.steps += 1
+        hart.unretired += 1
+        hart.extra += left - 1
+        self.busy_ns += left
         return True
 
     def _fail_for_memory(self, vcpu: VCpu) -> None:
@@ -423,6 +483,11 @@ class Host:
             if vcpu is not None and vcpu.vm is guest.vm:
                 self._unload(hart)
 
+    def end_slice(self, hart: Hart) -> None:
+        """The vCPU on this hart gives the rest of its time slice up."""
+        self._slice_end[hart.number] = hart.clock
+        self.retime(hart)
+
     # -- events --------------------------------------------------------------------------------------
     def retime(self, hart: Hart) -> None:
         """Set the clock at which the hart must stop for its timer or for the end of its slice."""
@@ -438,6 +503,8 @@ class Host:
             hart.next_event = self._timer_of(vcpu)
             if len(self._queue) > 1:
                 hart.next_event = min(hart.next_event, self._slice_end[hart.number])
+            if self._host_share_ns:
+                hart.next_event = min(hart.next_event, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
         hart.limit = 0
 
     def _bare_timer(self, hart: Hart) -> None:
@@ -453,6 +520,11 @@ class Host:
             return
         vcpu = self.loaded[hart.number]
         assert vcpu is not None
+        if hart.clock % LOAD_PERIOD_NS < self._host_share_ns:
+            self._technique(vcpu).timer(vcpu, OF_THE_HOST)
+            self._unload(hart)
+            hart.leave = True
+            return
         waiting = self._next_runnable(hart) if hart.clock >= self._slice_end[hart.number] else None
         if waiting is not None:
             self._technique(vcpu).timer(vcpu, self._vm_of(waiting).id)
@@ -461,7 +533,8 @@ class Host:
         elif hart.clock >= self._timer_of(vcpu):
             self._technique(vcpu).timer(vcpu, None)
         else:
-            self._slice_end[hart.number] = hart.clock + SLICE_NS
+            if hart.clock >= self._slice_end[hart.number]:
+                self._slice_end[hart.number] = hart.clock + SLICE_NS
             self.retime(hart)
 
     def _timer_of(self, vcpu: VCpu) -> int:
@@ -584,6 +657,7 @@ class Host:
                 next_event, reservation = hart.next_event, hart.reservation
                 guest.technique.enter(vcpu, hart)
                 hart.next_event, hart.reservation = next_event, reservation
+                self._set_route(hart)
         self._slice_end = list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]

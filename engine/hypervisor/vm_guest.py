@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from engine.bits import MASK64
 from engine.commands import TechniqueId
 from engine.hypervisor.binary_translation import BinaryTranslation
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.paravirtual import Paravirtual
+from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
@@ -18,7 +19,7 @@ from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
-from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, Action, Cause, Disposition, Level
+from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, PATHS, Action, Cause, Disposition, Level
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
@@ -30,6 +31,7 @@ TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
     "binary-translation": BinaryTranslation,
     "hardware-assist": HardwareAssist,
+    "paravirtual": Paravirtual,
 }
 
 
@@ -107,10 +109,11 @@ class VmGuest(Guest):
         """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
         crossed."""
         kind, disposition, action, a, b, device = outcome
+        what = self._device_exit(a) if device else exit_class(action)
         hart = vcpu.hart
         assert hart is not None
         if self.ended:
-            to = None
+            to, what = None, Exit.PRIVILEGED
             if self.ended_as == FAILED:
                 assert self.failure is not None
                 disposition, action, a, b = (
@@ -123,12 +126,18 @@ class VmGuest(Guest):
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
         else:
             to = vcpu.level
-        path, cost = exit_path(origin, device, to)
+        path, cost = self.host.routes.path(what, origin, to)
+        route = PATHS[path]
         if not switched:
             cost = 0
+        elif switches_worlds(route):
+            hart.flush()
         time = hart.clock
         hart.extra += cost
-        self.exits += 1
+        if route[1] == Level.HARDWARE:
+            disposition = Disposition.HARDWARE
+        else:
+            self.exits += 1
         instructions = vcpu.instructions
         executed, vcpu.reported = instructions - vcpu.reported, instructions
         self.host.record(
@@ -140,7 +149,7 @@ class VmGuest(Guest):
             disposition,
             action,
             origin,
-            Level.HYPERVISOR if to is None else to,
+            route[-1],
             time,
             pc,
             value,
@@ -150,6 +159,10 @@ class VmGuest(Guest):
             a,
             b,
         )
+
+    def _device_exit(self, address: int) -> Exit:
+        """The class of an access to a device's register."""
+        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(address).name) else Exit.DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int
@@ -220,13 +233,13 @@ class VmGuest(Guest):
         return self.technique.host_walk(chosen, _HostReader(self.host.memory), address)
 
     def host_physical(self, gpa: int) -> int | None:
-        frame = self.vm.ram.map.get(gpa >> 12)
+        frame = self.vm.ram.map.frame(gpa >> 12)
         return None if frame is None else self.host_address(frame) | gpa & 0xFFF
 
     def save(self) -> dict[str, Any]:
         return super().save() | {
             "vcpus": self._saved_vcpus(),
-            "map": [[page, frame] for page, frame in sorted(self.vm.ram.map.items())],
+            "map": [[page, frame] for page, frame in self.vm.ram.map.items()],
             "shared": sorted(self.vm.ram.shared),
             "technique": self.technique.save(),
         }
@@ -241,14 +254,14 @@ class VmGuest(Guest):
         super().load(state)
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
-        self.vm.ram.map, self.vm.ram.shared = dict(state["map"]), set(state["shared"])
+        self.vm.ram.take_map(dict(state["map"]), state["shared"])
         self.technique.load(state["technique"])
         self._connect()
 
     def export(self) -> dict[str, Any]:
         """The VM without its host: for another host, or to come back to this one."""
         ram = self.vm.ram
-        return self._portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in sorted(ram.map)}}
+        return self._portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in ram.map}}
 
     def _portable(self) -> dict[str, Any]:
         """All but the memory."""

@@ -42,8 +42,10 @@ class HartState(ctypes.Structure):
     instruction between them (see engine.machine.native.traps).
     last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
     virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
-    exit_cycles: what its exits cost (see engine.machine.native.exits). instructions_base, spaces_at: of that virtual
-    hart, what the vCPU's instructions are ahead of the host hart's `retired`, and the table of shadow spaces.
+    exit_route, fill_route: the paths of its exits, and of those that map memory, and what they cost (see
+    engine.hypervisor.costs.Routes.packed). instructions_base, shadow_at: of that virtual hart, what the vCPU's
+    instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
+    guest_ram_at: of a hart that carries a guest under hardware assist, the guest's RamState; else 0.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     """
@@ -89,9 +91,11 @@ class HartState(ctypes.Structure):
         ("last_step", _WORD),
         ("horizon", _WORD),
         ("virtual_at", _WORD),
-        ("exit_cycles", _WORD),
+        ("exit_route", _WORD),
+        ("fill_route", _WORD),
         ("instructions_base", _WORD),
-        ("spaces_at", _WORD),
+        ("shadow_at", _WORD),
+        ("guest_ram_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -144,9 +148,11 @@ class HartState(ctypes.Structure):
     last_step: int
     horizon: int
     virtual_at: int
-    exit_cycles: int
+    exit_route: int
+    fill_route: int
     instructions_base: int
-    spaces_at: int
+    shadow_at: int
+    guest_ram_at: int
     time_started: int
     time_offset: int
     trap_cause: int

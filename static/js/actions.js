@@ -147,6 +147,7 @@ const TABLE = [
   },
   { id: 'upload', titleKey: 'do.upload', enabled: live, run: (app) => app.page.upload() },
   { id: 'system', titleKey: 'do.system', enabled: live, run: (app) => app.page.openSystems() },
+  { id: 'compare', titleKey: 'do.compare', hintKey: 'do.compare.hint', keys: ['c'], enabled: live, run: (app) => app.page.openCompare() },
   { id: 'assemble', titleKey: 'do.assemble', enabled: live, run: (app) => app.openEditor() },
   {
     id: 'power-on', titleKey: 'do.power-on', enabled: (app) => live(app) && [0, 3, 4].includes(guestState(app)),
