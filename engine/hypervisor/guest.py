@@ -132,6 +132,11 @@ class Guest:
         """The architectural state that the guest believes in, with a true pc."""
         raise NotImplementedError
 
+    def settled(self, vcpu: int) -> bool:  # noqa: ARG002
+        """Is the vCPU between two instructions of its own? Under a technique that executes others in their place it may
+        be in the midst of one."""
+        return True
+
     def level_of(self, hart: Hart) -> Level:
         raise NotImplementedError
 

@@ -126,6 +126,10 @@ class Action(enum.IntEnum):
     UPCALL = 26  # a: pending events, by their bits, b: handler's pc
     DIRECT_FILL = 27  # a page that comes when it is touched: a: guest physical address, b: host physical address
     BLOCK = 28  # a hypercall. a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
+    TRANSLATE = 29  # binary translation: a: guest pc of the new block, b: guest instructions in it
+    CHAIN = 30  # the next time execution goes on without the VMM. a: guest pc where to, b: host address there
+    RETRANSLATE = 31  # a store that faulted often is a call-out now. a: guest physical address, b: value
+    CODE_WRITE = 32  # a store to guest code of which there are translations: a: guest physical address, b: value
 
 
 Path = tuple[Level, ...]
