@@ -99,6 +99,26 @@ def test_its_link_asks_for_the_same_and_gets_the_same_numbers(shared: Server, la
     assert asking.browser.get(opened.headers["Location"]).status == 200
 
 
+def test_the_labs_own_costs_can_be_used_and_are_in_link_and_file(shared: Server, lab: str) -> None:
+    asking = Asking(shared, lab)
+    with joined(shared, lab) as page:
+        command = {"type": "costs.set", "profile": "dall-x86-2016", "overrides": {"exit": 1000, "entry": 500}}
+        assert page.ask("command", {"command": command})["ok"]
+        own = asking.all()["choices"]["own_costs"]
+        assert own == "dall-x86-2016+entry:500+exit:1000"
+        body = {"workloads": ["syscall:10"], "configurations": ["kvm/trap-and-emulate"], "costs": own}
+        began = json.loads(asking.send("POST", asking.folder, body).body)["id"]
+        finished(page, began)
+    found = asking.of(began)
+    assert found["runs"][0]["figures"]["modelled_cycles"] == 10 * 7 * 1500
+    assert found["costs"]["profile"] == "dall-x86-2016"
+    assert found["costs"]["overrides"] == {"exit": 1000, "entry": 500}
+    assert all(row["source"] for row in found["costs"]["rows"])
+    assert found["query"].endswith(f"&costs={own}")
+    opened = asking.browser.get(f"/compare?{found['query']}")
+    assert opened.headers["Location"].endswith("costs=dall-x86-2016%2Bentry:500%2Bexit:1000")
+
+
 def test_it_outlives_the_server_and_can_be_deleted(own: Server) -> None:
     lab = create_lab(own)
     asking = Asking(own, lab)
