@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import numpy as np
 from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
 from engine.commands import ImageAdd, LabError, Problem, SnapshotQuery, StretchQuery, TraceQuery
+from engine.guests.difference import difference
 from engine.snapshot import SUFFIX
 from engine.trace import record
 from engine.trace.chrome import Names, to_chrome
@@ -206,6 +207,15 @@ def snapshot(name: str, image: str) -> Response:
     filename = re.sub(r"[^\w.\-]", "-", found["name"], flags=re.ASCII) + SUFFIX
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return response
+
+
+@pages.get("/guests/<name>/difference")
+def source_difference(name: str) -> Response:
+    """A changed kernel's source beside its original's (engine.guests.difference)."""
+    try:
+        return json_response({"ok": True, "difference": difference(name)._asdict()})
+    except KeyError:
+        raise NotFound(f"No guest {name} is a changed form of another.") from None
 
 
 @pages.get("/images/debian")

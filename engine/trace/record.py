@@ -125,6 +125,7 @@ class Action(enum.IntEnum):
     HYPERCALL_RETURN = 25  # back to where the kernel was entered from. a: pc, b: calls that it carried
     UPCALL = 26  # a: pending events, by their bits, b: handler's pc
     DIRECT_FILL = 27  # a page that comes when it is touched: a: guest physical address, b: host physical address
+    BLOCK = 28  # a hypercall. a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
 
 
 Path = tuple[Level, ...]
