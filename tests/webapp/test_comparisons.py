@@ -7,9 +7,12 @@ import io
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.server import Server
@@ -229,3 +232,20 @@ def test_another_labs_comparison_is_out_of_reach(shared: Server, page: Callable[
     assert others.of(began)["error"]["key"] == "compare-gone"
     others.send("DELETE", f"{others.folder}/{began}")
     assert asking.of(began)["done"] == 1
+
+
+def test_one_that_another_version_kept_is_listed_and_says_so(own: Server) -> None:
+    lab = create_lab(own)
+    with joined(own, lab) as page:
+        began = Asking(own, lab).begin(["syscall:5"], ["bare-metal"])
+        finished(page, began)
+    own.stop()
+    strange = {"workloads": ["juggle"], "configurations": ["xen/telepathy"], "costs": "", "measures": [{"type": "?"}]}
+    with closing(sqlite3.connect(own.data / "ringside.sqlite")) as database:
+        database.execute("UPDATE comparisons SET content = ?", (msgspec.msgpack.encode(strange),))
+        database.commit()
+    own.start()
+    asking = Asking(own, lab)
+    assert [one["workloads"] for one in asking.all()["comparisons"]] == [["juggle"]]
+    assert asking.of(began)["error"]["key"] == "compare-unreadable"
+    assert asking.send("DELETE", f"{asking.folder}/{began}").status == 200
