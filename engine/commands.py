@@ -28,6 +28,8 @@ CrossingId = Literal[
 ]  # fmt: skip
 ProfileId = Literal["adams-agesen-2006", "dall-arm-2016", "dall-x86-2016"]
 Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
+#: See engine.hypervisor.migration.
+MigrationMode = Literal["pre-copy", "post-copy", "stop-and-copy"]
 Unit = Literal["trap", "instruction"]
 #: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
 Speed = Literal["1", "2", "5", "10", "25", "real", "max"]
@@ -102,11 +104,35 @@ class GuestRename(Command, tag="guest.rename", frozen=True):
 
 
 class GuestMove(Command, tag="guest.move", frozen=True):
-    """Stop-and-copy to another host of the lab with the same kind of stack; the guest goes on where it
-    was."""
+    """Carry a guest, running or not, to another host of the lab, both with a hypervisor or both without one; no time
+    passes, and it goes on where it was."""
 
     guest: Identifier
     host: Identifier
+
+
+class GuestMigrate(Command, tag="guest.migrate", frozen=True):
+    """Begin to move a running VM over the lab's link, as engine.hypervisor.migration says; `max_rounds` and
+    `downtime_us` bound pre-copy. Xen's defaults are 29 rounds and 50 pages left (xc_domain_save), which take 10 Gbit/s
+    some 200 µs."""
+
+    guest: Identifier
+    host: Identifier
+    mode: MigrationMode = "pre-copy"
+    max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 29
+    downtime_us: Annotated[int, Meta(ge=0, le=10_000_000)] = 200
+
+
+class GuestMigrateCancel(Command, tag="guest.migrate.cancel", frozen=True):
+    """End a migration before the switch; the guest goes on where it is."""
+
+    guest: Identifier
+
+
+class LabLink(Command, tag="lab.link", frozen=True):
+    """How fast the link between hosts is for migrations that begin from now on."""
+
+    gbit: Annotated[int, Meta(ge=1, le=400)]
 
 
 class GuestClone(Command, tag="guest.clone", frozen=True):
@@ -231,9 +257,10 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostLoad | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestClone | GuestRemove | LabRename | CostsSet
+    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestRemove | LabRename
+    | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
-    | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
+    | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabLink | LabReset | LabUndo | LabRedo
 )  # fmt: skip
 
 

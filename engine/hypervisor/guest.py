@@ -62,6 +62,11 @@ class Guest:
         self.started = 0
 
     @property
+    def halted(self) -> bool:
+        """Is there nothing of it to execute, whatever happens to it?"""
+        return self.ended
+
+    @property
     def machine_mode(self) -> bool:
         """Does it run in M mode itself, with no firmware below it?"""
         return self.board.firmware is None

@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from engine.hypervisor.chains import Chains
 from engine.hypervisor.frames import Frames
@@ -242,6 +244,15 @@ class ShadowTables(ShadowState):
                 self.memory.write(offset, 8, 0)
             elif not self.writable(guest_page):
                 self.memory.write(offset, 8, entry & ~mmu.W)
+
+    def protect(self, guest_pages: Sequence[int]) -> None:
+        """No page of these may be stored to: as `remapped` of each, in whole tables."""
+        self.memory.flush()
+        for number, pages in self.leaves.whats(guest_pages).items():
+            for part in np.split(pages, np.flatnonzero(np.diff(pages >> np.uint64(9))) + 1):
+                offset = self._entry_offset(self._keys[number], int(part[0]) << 12, make=False)
+                if offset is not None:
+                    self.memory.clear_bits(offset // PAGE, part & np.uint64(0x1FF), mmu.W)
 
     # -- kept true -----------------------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:

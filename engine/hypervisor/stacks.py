@@ -48,7 +48,8 @@ _CLASSES: Mapping[Action, Exit] = {
     Action.COPY_ON_WRITE: Exit.FILL, Action.SBI_CALL: Exit.HYPERCALL, Action.TIMER: Exit.TIMER,
     Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER, Action.HYPERCALL: Exit.HYPERCALL,
     Action.MULTICALL: Exit.HYPERCALL, Action.HYPERCALL_RETURN: Exit.HYPERCALL, Action.BLOCK: Exit.HYPERCALL,
-    Action.UPCALL: Exit.TIMER, Action.DIRECT_FILL: Exit.FILL,
+    Action.UPCALL: Exit.TIMER, Action.DIRECT_FILL: Exit.FILL, Action.LOG_DIRTY: Exit.FILL,
+    Action.REMOTE_FETCH: Exit.FILL,
 }  # fmt: skip
 
 

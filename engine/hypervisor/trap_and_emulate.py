@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engine.commands import Problem
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
-from engine.hypervisor.technique import Outcome, refuse_paravirtual
+from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
@@ -102,7 +102,9 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
+        made = cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
+        guest.vm.ram.protected = made.shadow.protect
+        return made
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)
@@ -309,15 +311,12 @@ class TrapAndEmulate:
             return self._interpret(vcpu, noticed, target, (address, access, target))
         ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
-        copied = False
-        if access == Access.STORE:
-            before = ram.frame(target >> 12)
-            copied = ram.own(target >> 12) != before
         if key[1] != USER and not self.kernel_in_place:
             allowed &= ~mmu.X
+        _, action = claim(ram, target >> 12, access == Access.STORE)
         frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
-        action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
-        action = Action.COPY_ON_WRITE if copied else action
+        if action is None:
+            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
 

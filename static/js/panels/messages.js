@@ -31,6 +31,8 @@ export const PANEL_MESSAGES = {
   'action.address_space.kept': ['satp ← {value}: shadow tables kept', 'satp ← {value}: 섀도 테이블 유지'],
   'action.address_space.new': ['satp ← {value}: new shadow tables', 'satp ← {value}: 새 섀도 테이블'],
   'action.second_stage_fill': ['second-stage page: guest {gpa} → host {hpa}', '2단계 페이지: 게스트 {gpa} → 호스트 {hpa}'],
+  'action.log_dirty': ['first write to guest page {gpa} (host {hpa}) since it was copied to the other host', '다른 호스트로 복사된 뒤 게스트 페이지 {gpa}(호스트 {hpa})에 첫 쓰기'],
+  'action.remote_fetch': ['guest page {gpa} fetched from the host that the guest left; now at host {hpa}', '떠나온 호스트에서 게스트 페이지 {gpa}을(를) 가져와 호스트 {hpa}에 둠'],
   'action.copy_on_write': ['first write to shared guest page {gpa}: its own copy is at host {hpa}', '공유 중인 게스트 페이지 {gpa}에 첫 쓰기: 복사본은 호스트 {hpa}'],
   'action.translate': ['block of {count} guest instructions at {pc} translated', '{pc}의 게스트 명령어 {count}개 블록을 변환'],
   'action.chain': ['jumps to {pc} stay in translated code from now on', '앞으로 {pc:으로} 가는 점프는 변환된 코드 안에서 끝남'],
