@@ -39,7 +39,7 @@ from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import STACKS, Configuration
 from engine.hypervisor.vm_guest import VmGuest
-from engine.machine.loader import LoadedImage, inspect
+from engine.machine.loader import LoadedImage, inspect, with_disk
 from engine.machine.tiers import Tier
 from engine.trace.record import PATHS, RECORD, Disposition, Kind, Level
 from engine.trace.rings import Records, Trace
@@ -58,6 +58,8 @@ SLICE_TRAPS = 2_048
 #: A guest that is not done after so many steps never will be.
 MAX_STEPS = 4_000_000_000
 MAX_COUNT = 100_000
+#: Of the disk that every machine has: what the workload of that name uses (DISK_BLOCKS in user/workload.c).
+DISK_BYTES = 16 << 12
 TIMED_RUNS = 3
 #: Beyond which a run is not timed again.
 TIMED_SECONDS = 0.2
@@ -94,6 +96,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("switch", 300),
         Workload("io", 1_000),
         Workload("timer", 200),
+        Workload("disk", 100),
     )
 }
 
@@ -283,7 +286,7 @@ class Measure(Struct, frozen=True, tag="measure"):
 # -- the machine ---------------------------------------------------------------------------------------
 @cache
 def _image(name: str) -> LoadedImage:
-    return inspect(guests.load_image(name), name)
+    return with_disk(inspect(guests.load_image(name), name), bytes(DISK_BYTES), "disk")
 
 
 @cache

@@ -121,7 +121,7 @@ class Guest:
     def arrive(self, frames: Sequence[bytes]) -> None:
         """Frames for the guest's network card."""
         if not self.ended:
-            self.board.net.receive(frames)
+            self.board.arrive(frames)
 
     # -- state ---------------------------------------------------------------------------------------
     @property
