@@ -28,7 +28,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && layersOf(app.store.host(box.host)).guest === 'deprivileged';
+    const dashed = box.station === 'kernel' && ['deprivileged', 'translated'].includes(layersOf(app.store.host(box.host)).guest);
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;
