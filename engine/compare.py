@@ -2,9 +2,10 @@
 
     Plan = workloads x configurations ── one Task each ──> a fresh machine ── one Measure each
 
-A task boots ringos with `run=work NAME COUNT; poweroff` on a host of its own and reads the trace, and nothing but the
-trace: every figure of a `Part` is a sum over records. The guest says itself where its workload begins and ends, by
-marks (ringos/user/calls.S: a system call that does nothing, at an address where no other is made):
+A task boots ringos with `run=work NAME COUNT; poweroff` on a host of its own (its paravirtual build where no other
+is taken) and reads the trace, and nothing but the trace: every figure of a `Part` is a sum over records. The guest
+says itself where its workload begins and ends, by marks (ringos/user/calls.S: a system call that does nothing, at an
+address where no other is made):
 
     power on ───── mark ── nothing to do ── mark ── COUNT units of work ── mark ── poweroff
         start                 subtracted                 measured
@@ -16,7 +17,8 @@ A machine is deterministic, so it runs again to be timed: compiled code warm, no
 often as TIMED_RUNS says, of which the shortest counts: whatever else this computer does can only make it longer. Wall
 time alone differs from run to run; `clock` brings it in from outside.
 
-Modelled cycles and executed instructions are kept apart; nothing here adds them.
+Modelled cycles come from the table that the task names; they and executed instructions are kept apart, and nothing
+here adds them.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import pairwise, zip_longest
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
 from engine import guests
-from engine.commands import LabError, Problem
+from engine.commands import CrossingId, LabError, Problem, ProfileId
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import STACKS, Configuration
 from engine.hypervisor.vm_guest import VmGuest
@@ -40,7 +44,8 @@ from engine.machine.tiers import Tier
 from engine.trace.record import PATHS, RECORD, Disposition, Kind, Level
 from engine.trace.rings import Records, Trace
 
-GUEST_NAME = "ringos"
+#: Builds of the same kernel: a host gets the first that it takes.
+GUESTS = ("ringos", "ringos-pv")
 PROGRAM, MARK = "work", "mark"
 #: A mark's record has the pc of the second instruction at the symbol.
 MARK_OFFSET = 4
@@ -120,11 +125,12 @@ def workload(text: str) -> tuple[str, int]:
 
 
 class Task(Struct, frozen=True, tag="measure"):
-    """One cell of a comparison; `measure` carries it out."""
+    """One cell of a comparison; `measure` carries it out. Its virtual time depends on what switches cost."""
 
     configuration: Configuration
     workload: str
     count: int
+    costs: Costs = DEFAULT_COSTS
 
 
 class Together(Struct, frozen=True, tag="lock-step"):
@@ -135,11 +141,40 @@ class Together(Struct, frozen=True, tag="lock-step"):
     workload: str
     count: int
     skip: int = 0
+    costs: Costs = DEFAULT_COSTS
 
 
-def plan(workloads: list[str], configurations: list[str]) -> list[Task]:
-    """Every workload under every configuration (engine.hypervisor.stacks), workload by workload, each once. Raises
-    LabError, also "compare-size" when they are too many."""
+def costs(text: str) -> Costs:
+    """A table of costs: a profile's name, and `+crossing:cycles` for each figure in place of its own; nothing: the
+    default. Raises LabError "compare-costs" with the names there are."""
+    if not text:
+        return DEFAULT_COSTS
+    profile, *changes = text.split("+")
+    pairs = [change.partition(":") for change in changes]
+    try:
+        return msgspec.convert(
+            {"profile": profile, "overrides": {crossing: int(cycles) for crossing, _, cycles in pairs}}, Costs
+        )
+    except (ValueError, msgspec.ValidationError):
+        there, crossings = ", ".join(get_args(ProfileId)), ", ".join(get_args(CrossingId))
+        raise LabError(
+            "compare-costs",
+            f"There is no table of costs {text}. There are: {there}; with +CROSSING:CYCLES, of {crossings}.",
+            costs=text,
+            there=there,
+            crossings=crossings,
+        ) from None
+
+
+def costs_text(table: Costs) -> str:
+    """What `costs` reads."""
+    changes = [f"{crossing}:{cycles}" for crossing, cycles in sorted(table.overrides.items())]
+    return "+".join((table.profile, *changes))
+
+
+def plan(workloads: list[str], configurations: list[str], table: str = "") -> list[Task]:
+    """Every workload under every configuration (engine.hypervisor.stacks), workload by workload, each once, with one
+    table of costs. Raises LabError, also "compare-size" when they are too many."""
     chosen = dict.fromkeys(map(workload, workloads))
     ways = dict.fromkeys(map(Configuration.parse, configurations))
     count = len(chosen) * len(ways)
@@ -150,7 +185,8 @@ def plan(workloads: list[str], configurations: list[str]) -> list[Task]:
             limit=MAX_TASKS,
             count=count,
         )
-    return [Task(way, name, count) for name, count in chosen for way in ways]
+    charged = costs(table)
+    return [Task(way, name, count, charged) for name, count in chosen for way in ways]
 
 
 # -- what comes of it ----------------------------------------------------------------------------------
@@ -173,11 +209,12 @@ class Row(Struct, frozen=True):
 
 
 class Crossing(Struct, frozen=True):
-    """How often execution went from one level to another."""
+    """How often execution went from one level to another, and the modelled cycles of that."""
 
     source: str
     target: str
     count: int
+    cycles: int
 
 
 class Part(Struct, frozen=True):
@@ -200,29 +237,35 @@ class Part(Struct, frozen=True):
         """Modelled cycles of all crossings."""
         return sum(row.cycles for row in self.rows)
 
-    @property
-    def switches(self) -> int:
-        return sum(crossing.count for crossing in self.crossings())
-
-    def crossings(self) -> list[Crossing]:
+    def crossings(self, routes: Routes) -> list[Crossing]:
         """Level by level, over the paths of all exits that left the guest; an exit that came when somebody else had
-        the hart anyway crossed nothing."""
-        counts: dict[tuple[str, str], int] = {}
+        the hart anyway crossed nothing. `routes`: of the host."""
+        found: dict[tuple[Level, Level], list[int]] = {}
         for row in self.rows:
-            if row.exit:
-                for leg in pairwise(row.path):
-                    counts[leg] = counts.get(leg, 0) + (row.crossed or row.count)
-        return [Crossing(source, target, count) for (source, target), count in counts.items()]
+            if not row.exit:
+                continue
+            path = tuple(Level[station.upper()] for station in row.path)
+            cycles = {(leg.begin, leg.end): leg.cycles for leg in routes.legs(path)}
+            crossed = row.crossed if any(cycles.values()) else row.count
+            for leg in pairwise(path):
+                sums = found.setdefault(leg, [0, 0])
+                sums[0] += crossed
+                sums[1] += crossed * cycles.get(leg, 0)
+        return [
+            Crossing(source.name.lower(), target.name.lower(), *sums) for (source, target), sums in found.items()
+        ]
 
 
 class Measure(Struct, frozen=True, tag="measure"):
     """A task carried out. `start`: from power-on to the first mark; `work`: `task.count` units of work and nothing
-    else. Pages are of 4 KiB: the guest's own, and what the hypervisor keeps for it beside them. `output`: SHA-256 of
-    all that the guest printed, `said`: the workload's own line. problem: why there are no figures."""
+    else, `crossings` of it. Pages are of 4 KiB: the guest's own, and what the hypervisor keeps for it beside them.
+    `output`: SHA-256 of all that the guest printed, `said`: the workload's own line. problem: why there are no
+    figures."""
 
     task: Task
     start: Part = Part(0, 0, [])
     work: Part = Part(0, 0, [])
+    crossings: list[Crossing] = []
     guest_pages: int = 0
     overhead_pages: int = 0
     output: str = ""
@@ -230,17 +273,21 @@ class Measure(Struct, frozen=True, tag="measure"):
     wall_s: float = 0.0
     problem: Problem | None = None
 
+    @property
+    def switches(self) -> int:
+        return sum(crossing.count for crossing in self.crossings)
+
 
 # -- the machine ---------------------------------------------------------------------------------------
 @cache
-def _image() -> LoadedImage:
-    return inspect(guests.load_image(GUEST_NAME), GUEST_NAME)
+def _image(name: str) -> LoadedImage:
+    return inspect(guests.load_image(name), name)
 
 
 @cache
 def mark_address() -> int:
-    """The pc of every mark, a user virtual address."""
-    symbols = guests.program_symbols(GUEST_NAME)[PROGRAM]
+    """The pc of every mark, a user virtual address. Every build has the same programs."""
+    symbols = guests.program_symbols(GUESTS[0])[PROGRAM]
     return next(address for address, _, name in symbols if name == MARK) + MARK_OFFSET
 
 
@@ -250,11 +297,17 @@ class _Machine:
     def __init__(self, task: Task, tier: Tier) -> None:
         self.printed = bytearray()
         self.trace = Trace()
-        self.host = Host(HOST, 1, HOST_MEMORY_MIB, task.configuration, self.trace, self._print, tier=tier)
+        self.host = Host(
+            HOST, 1, HOST_MEMORY_MIB, task.configuration, self.trace, self._print, tier=tier, costs=task.costs
+        )
         arguments = f"run=work {task.workload} {task.count}; poweroff"
-        self.host.add_guest(GUEST, _image(), 1, guests.guest(GUEST_NAME).memory_mib, arguments)
+        build = next((name for name in GUESTS if self._takes(_image(name))), GUESTS[0])
+        self.host.add_guest(GUEST, _image(build), 1, guests.guest(build).memory_mib, arguments)
         self.guest = self.host.guest(GUEST)
         self._seen = 0
+
+    def _takes(self, image: LoadedImage) -> bool:
+        return self.host.fits(1, HOST_MEMORY_MIB // 2, image.start_mode == "M", image.paravirtual) is None
 
     def _print(self, _guest: int, data: bytes) -> None:
         self.printed += data
@@ -379,10 +432,12 @@ def measure(task: Task, progress: Progress, clock: Clock, tier: Tier = Tier.JIT)
     start, nothing, work, _ = tallies
     _, started, begun, ended = times
     own, overhead = machine.memory()
+    part = work.less(nothing).part(ended - begun - (begun - started))
     return Measure(
         task,
         start.part(started),
-        work.less(nothing).part(ended - begun - (begun - started)),
+        part,
+        part.crossings(machine.host.routes),
         own,
         overhead,
         hashlib.sha256(machine.printed).hexdigest(),
@@ -437,7 +492,9 @@ class Difference(Struct, frozen=True, tag="lock-step"):
 
 def difference(asked: Together, progress: Progress, tier: Tier = Tier.JIT) -> Difference:
     """Step two configurations together through a workload. Raises LabError: one cannot start, or "cancelled"."""
-    left, right = (_Machine(Task(side, asked.workload, asked.count), tier) for side in (asked.left, asked.right))
+    left, right = (
+        _Machine(Task(side, asked.workload, asked.count, asked.costs), tier) for side in (asked.left, asked.right)
+    )
     skip = asked.skip
     streams = [_stretches(machine, progress) for machine in (left, right)]
     shown: tuple[int, int, bytes, bytes] | None = None

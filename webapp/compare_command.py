@@ -15,9 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
-from engine.commands import LabError
+import msgspec
+
+from engine.commands import LabError, ProfileId
 from engine.compare import WORKLOADS, Measure, Row, configurations, measure
+from engine.hypervisor.costs import DEFAULT_COSTS
 from engine.hypervisor.stacks import DEFAULT_STACK
 from engine.machine.native import objects
 from engine.trace.record import cause_name
@@ -31,7 +35,7 @@ _COLUMNS: tuple[tuple[str, Callable[[Measure, Measure], str]], ...] = (
     ("ratio", lambda one, base: _ratio(one.work.exits, base.work.exits)),
     ("modelled cycles", lambda one, _: _number(one.work.cycles / one.task.count)),
     ("ratio", lambda one, base: _ratio(one.work.cycles, base.work.cycles)),
-    ("switches", lambda one, _: _number(one.work.switches / one.task.count)),
+    ("switches", lambda one, _: _number(one.switches / one.task.count)),
     ("instructions", lambda one, _: _number(one.work.instructions / one.task.count)),
     ("wall µs", lambda one, _: _number(one.wall_s / one.task.count * 1e6)),
     ("overhead KiB", lambda one, _: f"{one.overhead_pages * 4:,}"),
@@ -66,6 +70,13 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=",".join(USUAL.configurations),
         help="which configurations (default: %(default)s)",
     )
+    compare.add_argument(
+        "--costs",
+        metavar="PROFILE",
+        default="",
+        help=f"what switches cost in cycles: {', '.join(get_args(ProfileId))}, with +CROSSING:CYCLES for each figure of "
+        f"your own (default: {DEFAULT_COSTS.profile})",
+    )
     compare.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well; - is standard output, alone")
     compare.add_argument("--json", metavar="FILE", help="write everything known to FILE as well; - as for --csv")
     compare.set_defaults(func=_compare)
@@ -74,7 +85,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _compare(options: argparse.Namespace) -> int:
     objects.keep_in(objects.folder_in(os.environ))
     try:
-        comparison = Comparison(_list(options.workload), _list(options.configs))
+        comparison = Comparison(_list(options.workload), _list(options.configs), options.costs)
         tasks = comparison.tasks()
     except LabError as error:
         print(f"ringside: {error.problem.message}", file=sys.stderr)
@@ -88,7 +99,7 @@ def _compare(options: argparse.Namespace) -> int:
             _say_progress("")
             return 130
     _say_progress("")
-    done = Comparison(comparison.workloads, comparison.configurations, measures)
+    done = msgspec.structs.replace(comparison, measures=measures)
     quiet = False
     for path, form in ((options.csv, to_csv), (options.json, to_json)):
         if path == "-":

@@ -12,19 +12,20 @@ webapp.routes' rules hold here too. How far a comparison is comes over the socke
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from flask import Blueprint, Response, redirect, request, url_for
 from msgspec import Meta, Struct
 from werkzeug.wrappers import Response as BaseResponse
 
-from engine.commands import LabError
-from engine.compare import WORKLOADS, Together, configurations, workload
+from engine.commands import LabError, ProfileId
+from engine.compare import WORKLOADS, Together, configurations, costs, costs_text, workload
+from engine.hypervisor.costs import Costs
 from engine.hypervisor.stacks import EVERY_TECHNIQUE, SWITCHES, Configuration
 from webapp.comparing import Kept
 from webapp.comparisons import FIGURES, USUAL, Comparison, export, to_csv, to_json
-from webapp.routes import json_response, labs_of_server
+from webapp.routes import document_of, json_response, labs_of_server
 
 comparisons = Blueprint("comparisons", __name__)
 
@@ -37,6 +38,7 @@ class Asked(Struct, forbid_unknown_fields=True, frozen=True):
 
     workloads: Texts
     configurations: Texts
+    costs: Text = ""  # the default's
 
 
 class AskedTogether(Struct, forbid_unknown_fields=True, frozen=True):
@@ -46,6 +48,7 @@ class AskedTogether(Struct, forbid_unknown_fields=True, frozen=True):
     left: Text
     right: Text
     skip: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+    costs: Text = ""
 
 
 Body = TypeVar("Body", Asked, AskedTogether)
@@ -63,19 +66,25 @@ def _body(shape: type[Body]) -> Body:
 @comparisons.get("/compare")
 def again() -> BaseResponse:
     """The link that `ringside compare` prints."""
-    workloads, ways = (request.args.get(name, "").replace(" ", "+") for name in ("workload", "configs"))
-    return redirect(url_for("pages.home", workload=workloads, configs=ways))
+    workloads, ways, charged = (
+        request.args.get(name, "").replace(" ", "+") for name in ("workload", "configs", "costs")
+    )
+    return redirect(url_for("pages.home", workload=workloads, configs=ways, costs=charged or None))
 
 
 @comparisons.get("/labs/<name>/comparisons")
 def all_of_lab(name: str) -> Response:
     """{"choices": {"workloads", "configurations", "techniques", ...}, "comparisons": [...]}, oldest first."""
     found = [_summary(kept) for kept in labs_of_server().comparisons(name)]
-    return json_response({"ok": True, "choices": _choices(), "comparisons": found})
+    return json_response({"ok": True, "choices": _choices(name), "comparisons": found})
 
 
-def _choices() -> dict[str, Any]:
+def _choices(lab: str) -> dict[str, Any]:
+    """What can be compared. `own_costs`: the lab's table, as text."""
+    charged = msgspec.convert(document_of(labs_of_server().row(lab)).get("costs", {}), Costs)
     return {
+        "profiles": get_args(ProfileId),
+        "own_costs": costs_text(charged),
         "workloads": list(WORKLOADS.values()),
         "configurations": [_named(way) for way in configurations()],
         "techniques": EVERY_TECHNIQUE,
@@ -102,6 +111,7 @@ def _summary(kept: Kept) -> dict[str, Any]:
         "created": kept.created,
         "workloads": asked.workloads,
         "configurations": asked.configurations,
+        "costs_text": asked.costs,
         "done": sum(measure is not None for measure in asked.measures),
         "total": len(asked.measures),
         "query": asked.query(),
@@ -111,7 +121,7 @@ def _summary(kept: Kept) -> dict[str, Any]:
 @comparisons.post("/labs/<name>/comparisons")
 def begin(name: str) -> Response:
     asked = _body(Asked)
-    begun = labs_of_server().compare(name, Comparison(asked.workloads, asked.configurations))
+    begun = labs_of_server().compare(name, Comparison(asked.workloads, asked.configurations, asked.costs))
     return json_response({"ok": True, "id": begun})
 
 
@@ -151,5 +161,5 @@ def lock_step(name: str) -> Response:
     asked = _body(AskedTogether)
     work, count = workload(asked.workload)
     left, right = (Configuration.parse(side) for side in (asked.left, asked.right))
-    found = labs_of_server().lock_step(name, Together(left, right, work, count, asked.skip))
+    found = labs_of_server().lock_step(name, Together(left, right, work, count, asked.skip, costs(asked.costs)))
     return json_response({"ok": True, **msgspec.to_builtins(found)})

@@ -18,7 +18,8 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Struct
 
-from engine.compare import Measure, Task, configurations, plan
+from engine.compare import Measure, Task, configurations, costs, plan
+from engine.hypervisor.costs import COSTS
 from engine.hypervisor.stacks import BARE_METAL, DEFAULT_STACK
 from engine.machine.memory import PAGE
 
@@ -31,15 +32,17 @@ class Comparison(Struct, frozen=True):
 
     workloads: list[str]
     configurations: list[str]
+    costs: str = ""
     measures: list[Measure | None] = []
 
     def tasks(self) -> list[Task]:
         """Raises LabError when it cannot be carried out."""
-        return plan(self.workloads, self.configurations)
+        return plan(self.workloads, self.configurations, self.costs)
 
     def query(self) -> str:
         """The part of a link that asks for the same comparison."""
-        return urlencode({"workload": ",".join(self.workloads), "configs": ",".join(self.configurations)}, safe=",/+:")
+        asked = {"workload": ",".join(self.workloads), "configs": ",".join(self.configurations)}
+        return urlencode({**asked, **({"costs": self.costs} if self.costs else {})}, safe=",/+:")
 
 
 #: What is compared unless somebody chooses.
@@ -65,7 +68,7 @@ FIGURES = (
     Figure("traps", lambda measure: measure.work.traps, True),
     Figure("instructions", lambda measure: measure.work.instructions, True),
     Figure("modelled_cycles", lambda measure: measure.work.cycles, True),
-    Figure("switches", lambda measure: measure.work.switches, True),
+    Figure("switches", lambda measure: measure.switches, True),
     Figure("virtual_ns", lambda measure: measure.work.virtual_ns, True),
     Figure("wall_s", lambda measure: measure.wall_s, True, repeats=False),
     Figure("guest_bytes", lambda measure: measure.guest_pages * PAGE, False, detail=True),
@@ -82,11 +85,17 @@ def figures(measure: Measure) -> dict[str, float]:
 
 
 def export(comparison: Comparison) -> dict[str, Any]:
-    """Everything that is known, as plain data."""
+    """Everything that is known, as plain data, with the table of costs and its sources."""
+    table = costs(comparison.costs)
     return {
         "format": FORMAT,
         "workloads": comparison.workloads,
         "configurations": comparison.configurations,
+        "costs": {
+            "profile": table.profile,
+            "overrides": table.overrides,
+            "rows": [{**msgspec.to_builtins(row), "stacks": row.stacks} for row in COSTS if row.profile == table.profile],
+        },
         "runs": [_run(measure) for measure in comparison.measures if measure is not None],
     }
 
@@ -100,7 +109,7 @@ def _run(measure: Measure) -> dict[str, Any]:
         **run,
         "figures": figures(measure),
         "exits": [{**msgspec.to_builtins(row), "exit": row.exit} for row in measure.work.rows],
-        "switches": msgspec.to_builtins(measure.work.crossings()),
+        "switches": msgspec.to_builtins(measure.crossings),
         "start": [{**msgspec.to_builtins(row), "exit": row.exit} for row in measure.start.rows],
         "said": measure.said,
         "output_sha256": measure.output,

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import numpy as np
 from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
 from engine.commands import ImageAdd, LabError, Problem, SnapshotQuery, StretchQuery, TraceQuery
+from engine.guests.difference import difference
 from engine.snapshot import SUFFIX
 from engine.trace import record
 from engine.trace.chrome import Names, to_chrome
@@ -208,6 +209,15 @@ def snapshot(name: str, image: str) -> Response:
     return response
 
 
+@pages.get("/guests/<name>/difference")
+def source_difference(name: str) -> Response:
+    """A changed kernel's source beside its original's (engine.guests.difference)."""
+    try:
+        return json_response({"ok": True, "difference": difference(name)._asdict()})
+    except KeyError:
+        raise NotFound(f"No guest {name} is a changed form of another.") from None
+
+
 @pages.get("/images/debian")
 def fetch_state() -> Response:
     """How far the fetching of Debian is (webapp.fetching.Fetch)."""
@@ -252,7 +262,7 @@ def add_image() -> Response:
 def export(name: str) -> Response:
     row = labs_of_server().row(name)
     response = Response(
-        json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
+        json.dumps(document_of(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
     )
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}.json"'
     return response
@@ -271,10 +281,10 @@ def trace(name: str) -> Response:
     if given["from"] is not None or given["to"] is not None:
         records = _stretch(name, {"begin": given["from"] or 0, "end": given["to"] or 2**63 - 1, "guest": guest})
     else:
-        guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
+        guests = [guest] if guest is not None else [item["id"] for item in document_of(row)["guests"]]
         records = b"".join(_all_records(labs_of_server(), name, number) for number in guests)
     if shape == "chrome":
-        document = _document(row)
+        document = document_of(row)
         called = [{item["id"]: item["name"] for item in document[kind]} for kind in ("hosts", "guests")]
         response = Response("".join(to_chrome(records, Names(*called))), mimetype="application/json")
         suffix = "json"
@@ -318,7 +328,7 @@ def _all_records(labs: Labs, lab: str, guest: int) -> bytes:
         before = int(np.frombuffer(chunk, record.RECORD, 1)["sequence"][0])
 
 
-def _document(row: LabRow) -> dict[str, Any]:
+def document_of(row: LabRow) -> dict[str, Any]:
     document: dict[str, Any] = (
         msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
     )
@@ -327,7 +337,7 @@ def _document(row: LabRow) -> dict[str, Any]:
 
 def summary(row: LabRow) -> dict[str, Any]:
     """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
-    document = _document(row)
+    document = document_of(row)
     return {
         "id": row.id,
         "name": row.name,

@@ -171,7 +171,7 @@ def _compact(value: object) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
-def _build_hello(tools: Toolchain, folder: Path) -> dict[str, bytes]:
+def _build_hello(tools: Toolchain, folder: Path, _guest: Guest) -> dict[str, bytes]:
     source = ROOT / "hello"
     tools.compile(source / "hello.s", folder / "hello.o")
     tools.link([folder / "hello.o"], source / "hello.ld", folder / "debug")
@@ -184,17 +184,10 @@ def _build_hello(tools: Toolchain, folder: Path) -> dict[str, bytes]:
     }
 
 
-def _build_ringos(tools: Toolchain, folder: Path) -> dict[str, bytes]:
-    return _build_kernel(tools, folder, "ringos", "native")
-
-
-def _build_ringos_pv(tools: Toolchain, folder: Path) -> dict[str, bytes]:
-    return _build_kernel(tools, folder, "ringos-pv", "pv")
-
-
-def _build_kernel(tools: Toolchain, folder: Path, image: str, machine: str) -> dict[str, bytes]:
-    """ringos above one of the folders that say what the machine below it is."""
-    source = ROOT / "ringos"
+def _build_ringos(tools: Toolchain, folder: Path, guest: Guest) -> dict[str, bytes]:
+    """ringos above the folder that says what the machine below it is."""
+    source, image, machine = ROOT / "ringos", guest.name, guest.machine
+    assert machine is not None
     objects: dict[str, Path] = {}
     folders = ("*.[cS]", "common/*.c", "user/*.[cS]", f"{machine}/*.[cS]")
     for path in sorted(path for pattern in folders for path in source.glob(pattern)):
@@ -233,13 +226,13 @@ def _build_kernel(tools: Toolchain, folder: Path, image: str, machine: str) -> d
     }
 
 
-BUILDERS = {"hello": _build_hello, "ringos": _build_ringos, "ringos-pv": _build_ringos_pv}
+BUILDERS = {"hello": _build_hello, "ringos": _build_ringos, "ringos-pv": _build_ringos}
 
 
 def build(guest: Guest, tools: Toolchain) -> dict[str, bytes]:
     """Build one guest in a temporary folder; return its files for ``images/`` by name. Raises BuildError."""
     with tempfile.TemporaryDirectory() as folder:
-        return BUILDERS[guest.name](tools, Path(folder))
+        return BUILDERS[guest.name](tools, Path(folder), guest)
 
 
 def main() -> int:

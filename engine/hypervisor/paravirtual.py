@@ -375,7 +375,7 @@ class Paravirtual:
         if number in (Number.MULTICALL, Number.RETURN):
             return Outcome(Kind.HYPERCALL, disposition, Action.MULTICALL, carried, value, told)
         if number == Number.BLOCK:
-            return Outcome(Kind.HYPERCALL, disposition, Action.WFI, self.guest.wakes_at(vcpu))
+            return Outcome(Kind.HYPERCALL, disposition, Action.BLOCK, self.guest.wakes_at(vcpu))
         return Outcome(Kind.HYPERCALL, disposition, Action.HYPERCALL, number, a, told)
 
     def _batch(self, vcpu: VCpu, address: int, count: int) -> tuple[int, int, bool]:

@@ -125,10 +125,11 @@ class Action(enum.IntEnum):
     HYPERCALL_RETURN = 25  # back to where the kernel was entered from. a: pc, b: calls that it carried
     UPCALL = 26  # a: pending events, by their bits, b: handler's pc
     DIRECT_FILL = 27  # a page that comes when it is touched: a: guest physical address, b: host physical address
-    TRANSLATE = 28  # binary translation: a: guest pc of the new block, b: guest instructions in it
-    CHAIN = 29  # the next time execution goes on without the VMM. a: guest pc where to, b: host address there
-    RETRANSLATE = 30  # a store that faulted often is a call-out now. a: guest physical address, b: value
-    CODE_WRITE = 31  # a store to guest code of which there are translations: a: guest physical address, b: value
+    BLOCK = 28  # a hypercall. a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
+    TRANSLATE = 29  # binary translation: a: guest pc of the new block, b: guest instructions in it
+    CHAIN = 30  # the next time execution goes on without the VMM. a: guest pc where to, b: host address there
+    RETRANSLATE = 31  # a store that faulted often is a call-out now. a: guest physical address, b: value
+    CODE_WRITE = 32  # a store to guest code of which there are translations: a: guest physical address, b: value
 
 
 Path = tuple[Level, ...]

@@ -22,6 +22,12 @@ export const SPEEDS = /** @type {const} */ (['1', '2', '5', '10', '25', 'real', 
 const live = (app) => app.connection === 'live' && app.store.document !== null;
 /** @param {App} app */
 const selectedGuest = (app) => (app.selection?.kind === 'guest' ? app.selection.id : null);
+/** The selected guest's image if it is a changed form of another. @param {App} app */
+const changedImage = (app) => {
+  const id = selectedGuest(app);
+  const image = app.store.image(id === null ? '' : app.store.guest(id)?.image ?? '');
+  return image?.original ? image.id : null;
+};
 /** @param {App} app @returns {number} the state of the selected guest, -1 without one */
 const guestState = (app) => {
   const id = selectedGuest(app);
@@ -191,6 +197,13 @@ const TABLE = [
       if (guest === null) return;
       const result = await app.attempt({ type: 'snapshot.take', guest });
       if (result) app.toast({ text: app.t('toast.snapshot', { name: app.store.guest(guest)?.name ?? '' }) });
+    },
+  },
+  {
+    id: 'difference', titleKey: 'do.difference', hintKey: 'do.difference.hint', enabled: (app) => changedImage(app) !== null,
+    run: (app) => {
+      const image = changedImage(app);
+      if (image !== null) app.page.showDifference(image);
     },
   },
   {

@@ -71,6 +71,7 @@ export class ProblemError extends Error {
  * @property {() => void} openSystems
  * @property {(asked?: import('./compare/model.js').Asked | null) => void} openCompare  what is asked for is carried out at once
  * @property {(guest: number, address: string, port: number) => void} showGdb  how to connect
+ * @property {(image: string) => void} showDifference  of a kernel that is a changed form of another
  * @property {() => void} renameLab
  * @property {(selection: Selection) => void} rename
  * @property {(selection: Selection) => void} remove

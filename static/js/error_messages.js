@@ -39,6 +39,7 @@ export const ERROR_MESSAGES = {
   'error.host-has-guests': ['The host still has guests. Move or remove them before changing its stack.', '호스트에 게스트가 있습니다. 스택을 바꾸기 전에 옮기거나 제거하세요.'],
   'error.compare-workload': ['There is no workload {workload}. There are: {there}.', '작업 {workload:은} 없습니다. 있는 작업: {there}.'],
   'error.compare-count': ['“{workload}” does not say how often: name:count, with a count from 1 to {limit}.', '“{workload}”에서 횟수를 알 수 없습니다. 이름:횟수로 쓰고 횟수는 1에서 {limit}까지입니다.'],
+  'error.compare-costs': ['There is no table of costs {costs}. There are: {there}; with +crossing:cycles, of {crossings}.', '비용 표 {costs:은} 없습니다. 있는 표: {there}. +전환:사이클로 바꿀 수 있는 전환: {crossings}.'],
   'error.compare-size': ['A comparison has 1 to {limit} runs (workloads times configurations); this one has {count}.', '비교는 실행 1~{limit}회까지입니다 (작업 수 × 구성 수). 지금은 {count}회입니다.'],
   'error.compare-worker-ended': ['The engine’s process ended over this run, twice.', '이 실행 중에 엔진 프로세스가 두 번 끝났습니다.'],
   'error.compare-busy': ['{limit} comparisons of this lab are under way. Wait for one, or cancel it.', '이 실험실의 비교 {limit}개가 진행 중입니다. 기다리거나 하나를 취소하세요.'],

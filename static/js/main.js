@@ -10,6 +10,7 @@ import { Palette } from './chrome/palette.js';
 import { restack } from './chrome/restack.js';
 import { Splitters } from './chrome/splitters.js';
 import { Stage } from './chrome/stage.js';
+import { differenceDialog } from './chrome/difference.js';
 import { systemsDialog } from './chrome/systems.js';
 import { announcer, toasts } from './chrome/toasts.js';
 import { TopBar } from './chrome/topbar.js';
@@ -77,6 +78,7 @@ const parts = {
   openSystems: () => systemsDialog(app),
   openCompare: (asked = null) => compareDialog(app, asked),
   showGdb: (guest, address, port) => gdbDialog(app, guest, address, port),
+  showDifference: (image) => void differenceDialog(app, image),
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),
   remove: (selection) => remove(app, selection),

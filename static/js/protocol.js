@@ -20,7 +20,8 @@ export const PROTOCOL = 1;
  *            arguments: string}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
  *            title_key: string | null, source: string | null, arguments: string, title: string | null,
- *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null}} Image
+ *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null,
+ *            paravirtual?: boolean, original?: string | null}} Image
  * @typedef {{name: string, hosts: Host[], guests: Guest[], images: Image[], speed: string, unit: 'trap' | 'instruction',
  *            running: boolean, undo: string | null, redo: string | null,
  *            costs: {profile: string, overrides: Record<string, number>}}} LabDocument

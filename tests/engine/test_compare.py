@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from engine import compare, guests
 from engine.commands import LabError
 from engine.compare import WORKLOADS, Measure, Task, Together, difference, measure, plan
-from engine.hypervisor.costs import DEFAULT_COSTS, Routes
-from engine.hypervisor.stacks import Configuration
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
+from engine.hypervisor.stacks import DEFAULT_STACK, STACKS, Configuration
 from engine.images import builtin_rows
 from engine.machine.tiers import Tier
 from engine.trace.record import RECORD, Disposition, Kind, Level
@@ -51,10 +52,22 @@ def test_the_mark_is_a_system_call_that_no_program_makes_elsewhere() -> None:
         assert address not in {at[name] + compare.MARK_OFFSET for name in calls if name in at}
 
 
-@pytest.mark.parametrize("where", compare.configurations(), ids=str)
-def test_every_workload_prints_the_same_everywhere(where: Configuration) -> None:
+@cache
+def on_the_bare_machine(name: str) -> Measure:
+    return run(BARE_METAL, name, 20)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        way for way in compare.configurations()
+        if way.technique is None or way.stack == DEFAULT_STACK or way.technique == STACKS[way.stack].techniques[0]
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_workload_prints_the_same_under_every_technique_and_on_every_stack(where: Configuration) -> None:
     for name in WORKLOADS:
-        there, here = run(where, name, 20), run(BARE_METAL, name, 20)
+        there, here = run(where, name, 20), on_the_bare_machine(name)
         assert there.said.startswith(f"work {name} 20: 20 ")
         assert (there.output, there.said) == (here.output, here.said)
 
@@ -71,7 +84,7 @@ def test_figures_repeat_and_are_those_of_the_definition(where: Configuration) ->
 def test_a_unit_of_work_is_what_a_longer_run_has_more_of(where: Configuration, name: str) -> None:
     """Two whole runs whose counts have as many digits differ by units of work, and where the timer falls."""
     wholes = []
-    for count in (300, 700):
+    for count in (100, 300):
         machine = compare._Machine(Task(where, name, count), Tier.JIT)
         while not machine.done:
             machine.advance()
@@ -82,23 +95,39 @@ def test_a_unit_of_work_is_what_a_longer_run_has_more_of(where: Configuration, n
         )
         wholes.append((machine.guest.instructions, exits))
     more_instructions, more_exits = (after - before for before, after in zip(*wholes, strict=True))
-    for count, share in ((300, 3 / 4), (700, 7 / 4)):
+    for count, share in ((100, 1 / 2), (300, 3 / 2)):
         part = run(where, name, count).work
         assert part.instructions == pytest.approx(more_instructions * share, rel=0.02)
         assert part.exits == pytest.approx(more_exits * share, rel=0.02, abs=2)
 
 
-def test_modelled_cycles_are_the_tables_for_every_exit_that_crossed() -> None:
-    part = run(TRAP_AND_EMULATE, "io", 50).work
-    routes = Routes(TRAP_AND_EMULATE, DEFAULT_COSTS)
-    for row in part.rows:
+@pytest.mark.parametrize("where", ["kvm/trap-and-emulate", "xen/hardware-assist", "vmware/trap-and-emulate"])
+@pytest.mark.parametrize("table", ["", "dall-x86-2016", "dall-arm-2016+exit:5+entry:7"])
+def test_modelled_cycles_are_the_tables_for_every_crossing(where: str, table: str) -> None:
+    (task,) = plan(["io:50"], [where], table)
+    found = measure(task, _on, _no_clock)
+    routes = Routes(task.configuration, task.costs)
+    for row in found.work.rows:
         path = tuple(Level[station.upper()] for station in row.path)
         assert row.cycles == row.crossed * sum(leg.cycles for leg in routes.legs(path))
-    assert part.cycles == sum(row.cycles for row in part.rows) > 0
-    into = sum(crossing.count for crossing in part.crossings() if crossing.target == "hypervisor")
-    devices = sum(row.crossed for row in part.rows if "device_model" in row.path)
-    assert devices > 0
-    assert into == sum(row.crossed for row in part.rows) + devices
+    assert found.work.cycles == sum(crossing.cycles for crossing in found.crossings) > 0
+    assert found.output == run(BARE_METAL, "io", 50).output
+    if "exit:5" in table:
+        out = [crossing for crossing in found.crossings if crossing.source in ("user", "kernel", "kernel_deprivileged")]
+        assert sum(crossing.cycles for crossing in out) == 5 * sum(crossing.count for crossing in out)
+
+
+def test_costs_change_time_and_not_what_happens() -> None:
+    one, other = (measure(plan(["syscall:50"], ["kvm"], table)[0], _on, _no_clock) for table in ("", "dall-arm-2016"))
+    assert one.work.exits == other.work.exits
+    assert one.work.instructions == other.work.instructions
+    assert one.start.virtual_ns != other.start.virtual_ns
+
+
+@pytest.mark.parametrize("text", ["dall-arm-2016", "dall-x86-2016+entry:0+exit:1000", compare.costs_text(DEFAULT_COSTS)])
+def test_a_table_of_costs_is_a_text(text: str) -> None:
+    assert compare.costs_text(compare.costs(text)) == text
+    assert compare.costs("") == DEFAULT_COSTS == Costs()
 
 
 def test_a_null_system_call_is_seven_exits_under_trap_and_emulate_and_none_with_assistance() -> None:
@@ -133,7 +162,7 @@ def test_a_guest_without_that_workload_is_a_problem_and_no_figures(monkeypatch: 
     found = measure(Task(BARE_METAL, "juggle", 3), _on, _no_clock)
     assert found.problem is not None
     assert found.problem.key == "compare-unfinished"
-    monkeypatch.setattr(compare, "_image", lambda: compare.inspect(guests.load_image("hello"), "hello"))
+    monkeypatch.setattr(compare, "_image", lambda _: compare.inspect(guests.load_image("hello"), "hello"))
     hello = measure(Task(TRAP_AND_EMULATE, "syscall", 3), _on, _no_clock)
     assert hello.problem is not None
     assert "hello" in builtin_rows()
@@ -162,13 +191,18 @@ def test_it_can_be_cancelled_at_any_report() -> None:
         (["syscall"], ["bare-metall"], "no-such-configuration"),
         (["syscall"], ["bare-metal/trap-and-emulate"], "technique-not-on-stack"),
         (["syscall"], ["bare-metal+warp-drive"], "no-such-switch"),
+        (["syscall"], ["bare-metal", "costs:free"], "compare-costs"),
+        (["syscall"], ["bare-metal", "costs:dall-x86-2016+leap:4"], "compare-costs"),
+        (["syscall"], ["bare-metal", "costs:dall-x86-2016+exit:cheap"], "compare-costs"),
         (["syscall"], [], "compare-size"),
         ([f"syscall:{count}" for count in range(1, 258)], ["bare-metal"], "compare-size"),
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_says_why(workloads: list[str], configurations: list[str], key: str) -> None:
+    ways = [way for way in configurations if not way.startswith("costs:")]
+    table = "".join(way.removeprefix("costs:") for way in configurations if way.startswith("costs:"))
     with pytest.raises(LabError) as refused:
-        plan(workloads, configurations)
+        plan(workloads, ways, table)
     assert refused.value.problem.key == key
     if key == "compare-workload":
         assert "compute, syscall, pagefault" in refused.value.problem.message

@@ -36,9 +36,10 @@ test('switches go only with what they mean something on, in a fixed order', () =
 });
 
 test('a link asks for a comparison, or for none', () => {
-  const asked = { workloads: ['io:5', 'switch'], configurations: ['bare-metal', 'kvm/hardware-assist+no-vmid'] };
+  const asked = { workloads: ['io:5', 'switch'], configurations: ['bare-metal', 'kvm/hardware-assist+no-vmid'], costs: '' };
   assert.deepEqual(askedBy('?workload=io:5,switch&configs=bare-metal,kvm/hardware-assist+no-vmid'), asked);
   assert.deepEqual(askedBy('?workload=io%3A5,switch&configs=bare-metal%2Ckvm%2Fhardware-assist%2Bno-vmid'), asked);
+  assert.equal(askedBy('?workload=io&configs=kvm&costs=dall-x86-2016+exit:5')?.costs, 'dall-x86-2016+exit:5');
   for (const search of ['', '?workload=io', '?configs=kvm', '?workload=&configs=']) assert.equal(askedBy(search), null);
 });
 

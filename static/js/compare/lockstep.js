@@ -20,8 +20,8 @@ import { configurationText } from './words.js';
  * @typedef {{left: string, right: string, found: Difference | null, refusal: string}} Step what is chosen and what was found
  */
 
-/** @param {App} app @param {Measured[]} runs of one workload @param {Step} step @param {() => void} changed */
-export function lockStep(app, runs, step, changed) {
+/** @param {App} app @param {Measured[]} runs of one workload @param {string} costs the table @param {Step} step @param {() => void} changed */
+export function lockStep(app, runs, costs, step, changed) {
   const names = runs.map((run) => run.configuration);
   if (!names.includes(step.left)) step.left = names[0];
   if (!names.includes(step.right)) step.right = names.find((name) => name !== step.left) ?? names[0];
@@ -41,7 +41,7 @@ export function lockStep(app, runs, step, changed) {
     step.refusal = '';
     try {
       const workload = `${runs[0].workload}:${runs[0].count}`;
-      step.found = { ...await ask(app, `/labs/${app.lab}/lock-step`, 'POST', { workload, left: step.left, right: step.right, skip }), skip };
+      step.found = { ...await ask(app, `/labs/${app.lab}/lock-step`, 'POST', { workload, left: step.left, right: step.right, skip, costs }), skip };
     } catch (error) {
       step.refusal = app.problemText(error);
       setText(refusal, step.refusal);

@@ -51,8 +51,10 @@ export const COMPARE_MESSAGES = {
   'compare.exits': ['Exits by kind', '종류별 종료(exit)'],
   'compare.exits.what': ['Counted from the trace.', '트레이스에서 센 값입니다.'],
   'compare.costs': ['Executed and modelled', '실행과 모델'],
-  'compare.costs.what': ['Instructions that the guest executed, and modelled cycles of its switches from the cited table. Two bars: they are not the same thing and are not added.',
-    '게스트가 실행한 명령어와, 출처가 있는 표에서 온 전환 사이클(모델 값). 서로 다른 것이므로 더하지 않고 막대 두 개로 보입니다.'],
+  'compare.costs.what': ['Instructions that the guest executed, and modelled cycles of its switches ({table}). Two bars: they are not the same thing and are not added.',
+    '게스트가 실행한 명령어와 전환의 모델 사이클({table}). 서로 다른 것이므로 더하지 않고 막대 두 개로 보입니다.'],
+  'compare.costs-table': ['What switches cost', '전환 비용'],
+  'compare.usual-costs': ['the usual table of costs', '기본 비용 표'],
   'compare.causes': ['Exits by cause', '원인별 종료(exit)'],
   'compare.switches-by-level': ['Switches by level', '레벨별 전환'],
 

@@ -10,12 +10,13 @@
  * @typedef {{figures: Record<string, number>, exits: ExitRow[], switches: {source: string, target: string, count: number}[],
  *            said: string, output_sha256: string}} Measured
  * @typedef {{id: string, created: number | null, workloads: string[], configurations: string[], done: number, total: number,
- *            query: string}} Summary
+ *            costs_text: string, query: string}} Summary
  * @typedef {Summary & {runs: Run[]}} Comparison
  * @typedef {{id: string, per_unit: boolean, repeats: boolean}} Figure
  * @typedef {{workloads: {name: string, count: number}[], configurations: {id: string, stack: string, technique: string | null}[],
- *            techniques: string[], switches: {id: string, stacks: string[], techniques: string[]}[], usual: Asked, figures: Figure[]}} Choices
- * @typedef {{workloads: string[], configurations: string[]}} Asked
+ *            techniques: string[], switches: {id: string, stacks: string[], techniques: string[]}[], usual: Asked, figures: Figure[],
+ *            profiles: string[], own_costs: string}} Choices
+ * @typedef {{workloads: string[], configurations: string[], costs?: string}} Asked
  * @typedef {{key: string, descending: boolean}} Sort
  */
 
@@ -52,7 +53,8 @@ export function withSwitches(way, switches, choices) {
 export function askedBy(search) {
   const given = new URLSearchParams(search.replaceAll('+', '%2B'));
   const [workloads, configurations] = ['workload', 'configs'].map((name) => (given.get(name) ?? '').split(',').filter(Boolean));
-  return workloads.length && configurations.length ? { workloads, configurations } : null;
+  const costs = given.get('costs') ?? '';
+  return workloads.length && configurations.length ? { workloads, configurations, costs } : null;
 }
 
 /** Runs of each workload, in the order of the comparison. @param {Run[]} runs @returns {Map<string, Run[]>} by `name:count` */

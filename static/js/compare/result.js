@@ -9,7 +9,7 @@ import { sessionOf } from '../panels/session.js';
 import { lockStep } from './lockstep.js';
 import { baseOf, byWorkload, crossingsBy, exitsBy, figureOf, measured, ratioText } from './model.js';
 import { bars, table } from './table.js';
-import { configurationText, figureText, workloadText } from './words.js';
+import { configurationText, costsText, figureText, workloadText } from './words.js';
 
 /** @typedef {import('../app.js').App} App */
 /** @typedef {import('./model.js').Comparison} Comparison */
@@ -70,11 +70,11 @@ export function resultView(app, comparison, choices, view, doing) {
     onclick: () => { view.perUnit = unit; doing.changed(); },
   }, app.t(unit ? 'compare.per-unit' : 'compare.per-work'))));
   return h('div.compare-result', null, head, groups.size ? h('div.compare-do', null, tabs, h('span.spacer'), per) : null,
-    groups.size ? oneWorkload(app, groups.get(view.workload) ?? [], choices, view, doing) : h('p.dim', null, app.t('compare.waiting')));
+    groups.size ? oneWorkload(app, groups.get(view.workload) ?? [], comparison.costs_text, choices, view, doing) : h('p.dim', null, app.t('compare.waiting')));
 }
 
-/** @param {App} app @param {import('./model.js').Run[]} runs @param {import('./model.js').Choices} choices @param {View} view @param {Doing} doing */
-function oneWorkload(app, runs, choices, view, doing) {
+/** @param {App} app @param {import('./model.js').Run[]} runs @param {string} charged the table of costs @param {import('./model.js').Choices} choices @param {View} view @param {Doing} doing */
+function oneWorkload(app, runs, charged, choices, view, doing) {
   const { context } = sessionOf(app);
   const good = runs.filter(measured);
   const failed = runs.filter((run) => !measured(run));
@@ -132,7 +132,7 @@ function oneWorkload(app, runs, choices, view, doing) {
   });
   /** @param {string} id @param {{id: string, text: string, values: number[]}[]} parts @param {boolean} stacked */
   const picture = (id, parts, stacked) => h('div.compare-picture', { dataset: { picture: id } },
-    bars(app, { title: app.t(`compare.${id}`), note: app.t(`compare.${id}.what`), labels, parts, stacked, format }),
+    bars(app, { title: app.t(`compare.${id}`), note: app.t(`compare.${id}.what`, { table: charged ? costsText(app, charged) : app.t('compare.usual-costs') }), labels, parts, stacked, format }),
     numbers(app.t(`compare.${id}`), parts, stacked));
   /** @param {string} id @param {{id: string, text: string, values: number[]}[]} parts */
   const folded = (id, parts) => {
@@ -150,5 +150,5 @@ function oneWorkload(app, runs, choices, view, doing) {
     picture('costs', costs, false),
     causes.length ? folded('causes', causes) : null,
     levels.length ? folded('switches-by-level', levels) : null,
-    good.length > 1 ? lockStep(app, good, view.step, doing.changed) : null);
+    good.length > 1 ? lockStep(app, good, charged, view.step, doing.changed) : null);
 }

@@ -77,7 +77,7 @@ export function compareDialog(app, asked) {
     const focus = main.contains(document.activeElement) ? focusKey(document.activeElement) : null;
     const { scrollTop } = main;
     main.replaceChildren(h('h3', null, title(one)), resultView(app, one, choices, view, {
-      again: () => void trying(() => begin(one)),
+      again: () => void trying(() => begin({ ...one, costs: one.costs_text })),
       cancel: () => void trying(() => ask(app, `${folder}/${one.id}`, 'DELETE')),
       remove: () => void trying(() => ask(app, `${folder}/${one.id}`, 'DELETE')),
       changed: showResult,
@@ -105,8 +105,8 @@ export function compareDialog(app, asked) {
     showSide();
   };
   /** @param {Asked} wanted */
-  const begin = async ({ workloads, configurations }) => {
-    const { id } = await ask(app, folder, 'POST', { workloads, configurations });
+  const begin = async ({ workloads, configurations, costs = '' }) => {
+    const { id } = await ask(app, folder, 'POST', { workloads, configurations, costs });
     await load();
     await show(id);
     app.announce(app.t('compare.began'));

@@ -4,7 +4,7 @@
  */
 import { h, setText } from '../dom.js';
 import { withSwitches, workloadOf } from './model.js';
-import { configurationText, workloadText } from './words.js';
+import { configurationText, costsText, workloadText } from './words.js';
 
 /** @typedef {import('../app.js').App} App */
 /** @typedef {import('./model.js').Asked} Asked */
@@ -31,6 +31,7 @@ export function setupView(app, choices, start, run) {
   const asked = () => ({
     workloads: choices.workloads.filter(({ name }) => workloads.has(name)).map(({ name }) => `${name}:${workloads.get(name)}`),
     configurations: [...chosen],
+    costs: charged.value,
   });
   const begin = async () => {
     refusal.hidden = true;
@@ -120,6 +121,10 @@ export function setupView(app, choices, start, run) {
     return chip;
   });
 
+  const tables = [...new Set([choices.own_costs, ...choices.profiles])];
+  const wanted = start.costs && !tables.includes(start.costs) ? [start.costs, ...tables] : tables;
+  const charged = h('select', { id: 'compare-costs' }, wanted.map((text) => h('option', { value: text, selected: text === start.costs }, costsText(app, text))));
+
   show();
   return h('div.compare-setup', null,
     h('p.dim', null, app.t('compare.explained')),
@@ -127,6 +132,7 @@ export function setupView(app, choices, start, run) {
     h('h3', null, app.t('compare.configurations')), cells,
     hardware.length ? h('div.compare-switches', { role: 'group', 'aria-label': app.t('compare.switches') },
       h('span.dim', null, app.t('compare.switches')), hardware) : null,
+    h('div.compare-costs', null, h('label', { for: charged.id }, app.t('compare.costs-table')), charged),
     h('h3', null, app.t('compare.chosen')), list, refusal,
     h('div.buttons', null, go));
 }

@@ -14,6 +14,12 @@ export function configurationText(app, text) {
   return [base, ...switches.map((name) => app.t(`switch.${name}`))].join(' + ');
 }
 
+/** A table of costs: its profile, and what was put in place of its figures. @param {App} app @param {string} text as `dall-x86-2016+exit:5` */
+export function costsText(app, text) {
+  const [profile, ...changes] = text.split('+');
+  return [app.t(`costs.profile.${profile}`), ...changes].join(' + ');
+}
+
 /** A figure that may be small: three digits that count, or whole. @param {App} app @param {number} value */
 export function figureText(app, value) {
   if (value >= 1000 || Number.isInteger(value)) return app.n(Math.round(value));

@@ -115,6 +115,7 @@ export const ACTIONS = {
     { target: place(c, r, r.a, true), count: c.n(r.b) }],
   upcall: (r, c) => ['action.upcall', { events: events(c, r.a), handler: place(c, r, r.b) }],
   direct_fill: (r) => ['action.direct_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
+  block: (r) => (word(r.a) === 0n ? ['action.block.event'] : ['action.block', { time: duration(r.a).join(' ') }]),
   translate: (r, c) => ['action.translate', { pc: place(c, r, r.a), count: c.n(r.b) }],
   chain: (r, c) => ['action.chain', { pc: place(c, r, r.a) }],
   retranslate: (r) => ['action.retranslate', { gpa: hex(r.a), value: hex(r.b) }],

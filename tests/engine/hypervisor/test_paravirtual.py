@@ -26,7 +26,7 @@ from tests.support.machine import ASSISTED, BARE, PARAVIRTUAL, VM, WORK, Machine
 from tests.support.qemu import run_qemu
 
 HEADER = ROOT / "ringos/pv/hypercalls.h"
-WORKLOADS = ("compute 300", "syscall 40", "pagefault 100", "switch 20", "io 200")
+WORKLOADS = ("compute 300", "syscall 40", "pagefault 100", "switch 20", "io 200", "timer 5")
 COMPLAINT = "ringos: this kernel is made for a hypervisor, and there is none below it\n"
 
 
@@ -105,9 +105,11 @@ def test_a_batch_is_one_exit(worked: Machine) -> None:
     assert int(returns["b"].max()) >= 2
     faults = np.flatnonzero((records["kind"] == Kind.PAGE_FAULT) & (records["action"] == Action.INJECT_EXCEPTION))
     assert len(faults) > 5
-    for at in faults.tolist():
-        assert records[at + 1]["action"] == Action.HYPERCALL_RETURN
-        assert records[at + 1]["b"] >= 2
+    after = records[faults + 1]
+    assert set(after["action"]) <= {Action.HYPERCALL_RETURN, Action.MULTICALL}  # another process may be next
+    out_again = after[after["action"] == Action.HYPERCALL_RETURN]
+    assert len(out_again) >= 0.8 * len(faults)
+    assert int(out_again["b"].min()) >= 2
     printed = records[(records["action"] == Action.HYPERCALL_RETURN) & (records["disposition"] == Disposition.FORWARDED)]
     assert {PATHS[path] for path in printed["path"].tolist()} == {
         (Level.KERNEL_DEPRIVILEGED, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.USER)
