@@ -37,7 +37,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && ['deprivileged', 'paravirtual'].includes(layersOf(app.store.host(box.host)).guest);
+    const dashed = box.station === 'kernel' && ['deprivileged', 'translated', 'paravirtual'].includes(layersOf(app.store.host(box.host)).guest);
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;
