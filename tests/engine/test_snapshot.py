@@ -36,7 +36,7 @@ from engine.trace.rings import Trace
 from engine.world import Scrollback
 from tests.support.labs import console, guests_of, host_create, lab_of, registers, run_to
 
-STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
+STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist")
 END = 120_000
 MEMORY_MIB = 16
 
