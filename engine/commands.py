@@ -19,7 +19,7 @@ Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 -
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 #: See engine.hypervisor.stacks for what goes together.
 StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
-TechniqueId = Literal["trap-and-emulate", "hardware-assist", "paravirtual"]
+TechniqueId = Literal["trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual"]
 SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
 #: Crossings from one level to another whose cost is modelled, and tables of costs; see engine.hypervisor.costs.
 CrossingId = Literal[
@@ -352,6 +352,22 @@ class CodeQuery(Query, tag="code", frozen=True):
     vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
+class TranslationQuery(Query, tag="translation", frozen=True):
+    """Guest code beside its translation, under binary translation: the block with the instruction at pc (or `address`)
+    or, where the vCPU runs user code, with the trap handler that its kernel goes on in.
+
+    Result: {"pc", "counts": {"blocks", "instructions", "chained", "call_outs", "faults", "retranslated", "dropped",
+    "flushes", "bytes"} since the VM was switched on, None where nothing is translated, "block": {"pc", "end", "rows":
+    [{"address", "text", "symbol": str|None, "how", "host": [{"address", "text"}]}], "stubs": [{"address", "text"}]:
+    host code behind it} | None}. how: copied, rewritten (it depends on where it is), inline (a sensitive instruction
+    that needs no VMM) or call_out.
+    """
+
+    guest: Identifier
+    address: Address | None = None
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
 class SymbolsQuery(Query, tag="symbols", frozen=True):
     """Names of guest virtual addresses, and the address of a name.
 
@@ -402,8 +418,8 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 
 LabQuery = (
-    TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
-    | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
+    TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TranslationQuery
+    | SymbolsQuery | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 AnyQuery = LabQuery | GdbQuery  # a lab's worker opens the port
 

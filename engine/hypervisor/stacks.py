@@ -97,7 +97,7 @@ STACKS: dict[StackId, Stack] = {
     "xen": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _DOMAIN, _D, _DOMAIN, _H)),
     "kvm": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _D, _H), hosted=True),
     "vmware": Stack(
-        2, _preferring("trap-and-emulate"), (_H,), _devices(_H, _K, _D, _K, _H) | {Exit.TIMER: (_H, _K, _H)}
+        2, _preferring("binary-translation"), (_H,), _devices(_H, _K, _D, _K, _H) | {Exit.TIMER: (_H, _K, _H)}
     ),
     "parallels": Stack(
         2, _preferring("hardware-assist"), (_K, Level.VMM, _K), {Exit.FILL: (_K,), Exit.TIMER: (_K,)}, hosted=True

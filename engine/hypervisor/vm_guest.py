@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.commands import TechniqueId
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.paravirtual import Paravirtual
 from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
@@ -29,6 +30,7 @@ from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 #: The techniques there are.
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
+    "binary-translation": BinaryTranslation,
     "hardware-assist": HardwareAssist,
     "paravirtual": Paravirtual,
 }
@@ -235,6 +237,10 @@ class VmGuest(Guest):
         chosen = self.vm.vcpus[vcpu]
         self.technique.catch_up(chosen)
         return chosen.virtual
+
+    def settled(self, vcpu: int) -> bool:
+        technique = self.technique
+        return not isinstance(technique, BinaryTranslation) or technique.settled(self.vm.vcpus[vcpu])
 
     def level_of(self, hart: Hart) -> Level:
         return Level.USER if hart.privilege == USER else self.technique.kernel_level

@@ -45,6 +45,7 @@ export const ERROR_MESSAGES = {
   'error.compare-busy': ['{limit} comparisons of this lab are under way. Wait for one, or cancel it.', '이 실험실의 비교 {limit}개가 진행 중입니다. 기다리거나 하나를 취소하세요.'],
   'error.compare-full': ['A lab keeps {limit} comparisons. Delete one first.', '실험실에는 비교를 {limit}개까지 보관합니다. 먼저 하나를 삭제하세요.'],
   'error.compare-gone': ['This comparison is not in the lab any more.', '이 비교는 더 이상 실험실에 없습니다.'],
+  'error.compare-unreadable': ['This comparison was kept by another version of Ringside. Run it again.', '다른 버전의 Ringside가 보관한 비교입니다. 다시 실행하세요.'],
   'error.compare-unfinished': ['The guest did not finish its workload. The last it printed: {last}', '게스트가 작업을 끝내지 못했습니다. 마지막 출력: {last}'],
   'error.host-without-system': ['{host} has no operating system of its own below its hypervisor, so it runs nothing besides.', '{host:은} 하이퍼바이저 아래에 자신의 운영체제가 없으므로 다른 프로세스가 없습니다.'],
   'error.convert-other-kind': ['Guests come along only from one hypervisor to another. Switch them off instead.', '게스트는 하이퍼바이저에서 다른 하이퍼바이저로만 함께 갈 수 있습니다. 대신 끄세요.'],

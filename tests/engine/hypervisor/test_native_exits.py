@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.commands import StackId
 from engine.guests import load_image
 from engine.hypervisor.host import Host
 from engine.hypervisor.second_stage import SecondStage
-from engine.hypervisor.stacks import Configuration
+from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import VmGuest
@@ -128,6 +129,15 @@ def side_by_side(
 def test_a_kernel_exits_alike_in_native_code_and_in_python(harts: int, tier: Tier) -> None:
     host = side_by_side(inspect(load_image("ringos"), "ringos"), WORK, tier, harts, 150_000)
     assert host.trace.total(1) > 1_000
+
+
+@pytest.mark.parametrize("stack", [name for name in STACKS if name not in (BARE_METAL, "kvm")])
+def test_on_every_stack_exits_are_alike(stack: StackId) -> None:
+    for technique in {"trap-and-emulate", "hardware-assist"} & set(STACKS[stack].techniques):
+        configuration = Configuration.parse(f"{stack}/{technique}")
+        side_by_side(inspect(load_image("ringos"), "ringos"), WORK, Tier.INTERPRETER, 1, 120_000, configuration)
+        if technique == "trap-and-emulate":
+            side_by_side(inspect(assemble(TIMERS, "timers").elf(), "t"), "", Tier.INTERPRETER, 1, 60_000, configuration)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
