@@ -33,7 +33,7 @@ from engine.hypervisor import hypercalls
 from engine.hypervisor.direct_tables import DirectTables, RefusedError
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.hypercalls import BATCH_LIMIT, BY_NUMBER, CALL, UPCALL, WORD, Device, Event, Number
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, claim
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import Status
 from engine.machine import mmu, sbi
@@ -325,8 +325,7 @@ class Paravirtual:
         page = target >> 12
         if not ram.holds(target, 1):
             raise Trap(_ACCESS_FAULTS[access], address)
-        before = ram.frame(page)
-        copied = access == Access.STORE and ram.own(page) != before
+        _, action = claim(ram, page, access == Access.STORE)
         if not self.tables.grants(hart.satp, address, right):
             if not virtual.satp:
                 self.tables.fill_start(page)
@@ -336,7 +335,7 @@ class Paravirtual:
                     self.tables.fill_megapage(step.table >> 12, step.index, page, step.entry)
             if not self.tables.grants(hart.satp, address, right):
                 raise Trap(mmu.page_fault(access), address)
-        action = Action.COPY_ON_WRITE if copied else Action.DIRECT_FILL
+        action = Action.DIRECT_FILL if action is None else action
         host = self.guest.host_address(ram.frame(page)) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
 

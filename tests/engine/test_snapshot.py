@@ -36,7 +36,7 @@ from engine.trace.rings import Trace
 from engine.world import Scrollback
 from tests.support.labs import console, guests_of, host_create, lab_of, registers, ringos_for, run_to
 
-STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist", "paravirtual")
+STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual")
 END = 120_000
 MEMORY_MIB = 16
 
