@@ -64,10 +64,15 @@ Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
 
 class Hart(HartState):
     """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz). hypervisor_extension: it has
-    HS, VS and VU modes."""
+    HS, VS and VU modes. silent: see engine.isa.silent."""
 
     def __init__(
-        self, number: int, bus: Bus, ticks: Callable[[], int], hypervisor_extension: bool = False
+        self,
+        number: int,
+        bus: Bus,
+        ticks: Callable[[], int],
+        hypervisor_extension: bool = False,
+        silent: bool = False,
     ) -> None:
         self.number = number
         self.bus = bus
@@ -76,6 +81,7 @@ class Hart(HartState):
         self.own_registers()
         self.privilege = MACHINE
         self.hypervisor = int(hypervisor_extension)
+        self.silent = int(silent)
         csrfile.reset(self)
         self.reservation = NO_RESERVATION
         self.time_started = NO_TIME

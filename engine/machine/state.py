@@ -29,9 +29,10 @@ class HartState(ctypes.Structure):
     sink: where native code puts what an instruction writes to x0.
     steps, extra, unretired: see engine.machine.hart. limit: `steps` at which native code must come back.
     cycle_offset, instret_offset: what mcycle and minstret differ by, modulo 2**64.
-    lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? fault_gpa,
-    fault_instruction, access_virtual: of the access being made, for the trap that it may become; nothing reads them
-    later. One field besides for each word of STORAGE, by its name.
+    lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? silent: are some of its
+    sensitive instructions silent in user mode (engine.isa.silent)? fault_gpa, fault_instruction, access_virtual: of the
+    access being made, for the trap that it may become; nothing reads them later. One field besides for each word of
+    STORAGE, by its name.
     memory_at: the MemoryState. contexts_at, context, next_context, stale: the hart's contexts, the number of the
     present one and of the one to give up next, and a bit for each that has to be emptied. tlb_at, ops, page_pc: the
     present context, code page and its virtual address (see engine.machine.native.layout).
@@ -65,6 +66,7 @@ class HartState(ctypes.Structure):
         ("lines", _WORD),
         ("virtual", _WORD),
         ("hypervisor", _WORD),
+        ("silent", _WORD),
         ("fault_gpa", _WORD),
         ("fault_instruction", _WORD),
         ("access_virtual", _WORD),
@@ -118,6 +120,7 @@ class HartState(ctypes.Structure):
     lines: int
     virtual: int
     hypervisor: int
+    silent: int
     fault_gpa: int
     fault_instruction: int
     access_virtual: int
