@@ -17,7 +17,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=40, pattern=r"^[\w][\w .\-]*
 Coordinate = Annotated[float, Meta(ge=-100_000, le=100_000)]
 Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 - 1
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
-Stack = Literal["bare-metal", "type1-trap-and-emulate", "type1-hardware-assist"]
+#: See engine.hypervisor.stacks for what goes together.
+StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
+TechniqueId = Literal["trap-and-emulate", "hardware-assist"]
+SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
+Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
 Unit = Literal["trap", "instruction"]
 #: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
 Speed = Literal["1", "2", "5", "10", "25", "real", "max"]
@@ -29,14 +33,16 @@ class Command(Struct, tag_field="type", forbid_unknown_fields=True, frozen=True)
 
 # -- structure: these can be undone ----------------------------------------------------------------
 class HostCreate(Command, tag="host.create", frozen=True):
-    """Result: {"host": id}."""
+    """Result: {"host": id}. technique None: the stack's own; stack None: as `Configuration.of` says."""
 
     x: Coordinate = 0.0
     y: Coordinate = 0.0
     name: Name | None = None
     harts: Annotated[int, Meta(ge=1, le=8)] = 1
     memory_mib: Annotated[int, Meta(ge=16, le=1024)] = 512
-    stack: Stack = "type1-trap-and-emulate"
+    stack: StackId | None = None
+    technique: TechniqueId | None = None
+    switches: Switches = ()
 
 
 class HostUpdate(Command, tag="host.update", frozen=True):
@@ -49,10 +55,12 @@ class HostUpdate(Command, tag="host.update", frozen=True):
 
 
 class HostStack(Command, tag="host.stack", frozen=True):
-    """Give a host another stack. It must have no guests."""
+    """Give a host another stack, technique (None: the stack's own) and switches. It must have no guests."""
 
     host: Identifier
-    stack: Stack
+    stack: StackId
+    technique: TechniqueId | None = None
+    switches: Switches = ()
 
 
 class HostRemove(Command, tag="host.remove", frozen=True):

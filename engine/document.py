@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from engine import commands
+from engine.hypervisor.stacks import Configuration
 
 
 class HostRow(Struct, frozen=True):
@@ -23,7 +24,14 @@ class HostRow(Struct, frozen=True):
     y: commands.Coordinate
     harts: Annotated[int, Meta(ge=1, le=8)]
     memory_mib: Annotated[int, Meta(ge=16, le=1024)]
-    stack: commands.Stack
+    stack: commands.StackId
+    technique: commands.TechniqueId | None = None
+    switches: commands.Switches = ()
+
+    @property
+    def configuration(self) -> Configuration:
+        """Raises LabError when there is none such."""
+        return Configuration.of(self.stack, self.technique, self.switches)
 
 
 class GuestRow(Struct, frozen=True):
@@ -40,12 +48,13 @@ ImageKind = Literal["elf", "flat", "image", "assembly", "linux", "snapshot"]
 
 
 class SnapshotRow(Struct, frozen=True):
-    """What a guest that goes on from a snapshot is, beside its memory. `image`: what a reset starts."""
+    """What a guest that goes on from a snapshot is, beside its memory. `image`: what a reset starts. `technique`: what
+    ran it; None: it ran on bare metal."""
 
     image: commands.ImageId
-    stack: commands.Stack
     vcpus: Annotated[int, Meta(ge=1, le=4)]
     arguments: Annotated[str, Meta(max_length=512)]
+    technique: commands.TechniqueId | None = None
 
 
 class ImageRow(Struct, frozen=True):
@@ -88,7 +97,9 @@ class HostChange(Struct, tag="host.change", tag_field="edit", frozen=True):
 
 class HostRestack(Struct, tag="host.restack", tag_field="edit", frozen=True):
     host: int
-    stack: commands.Stack
+    stack: commands.StackId
+    technique: commands.TechniqueId | None = None
+    switches: commands.Switches = ()
 
 
 class GuestAdd(Struct, tag="guest.add", tag_field="edit", frozen=True):

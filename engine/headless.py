@@ -23,11 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from engine import guests, snapshot
-from engine.commands import LabError, Stack
+from engine.commands import LabError
 from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow, ImageRow
 from engine.door import Door
 from engine.gdb import Stub
+from engine.hypervisor.stacks import BARE_METAL, EVERY_TECHNIQUE, STACKS, SWITCHES, Configuration
 from engine.images import Images, builtin_rows, digest
 from engine.isa.assembler import AssemblyError, assemble
 from engine.isa.decoder import length_of
@@ -49,12 +50,6 @@ if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
 HOST = GUEST = 1
-STACKS: dict[str, Stack] = {
-    "trap-and-emulate": "type1-trap-and-emulate",
-    "hardware-assist": "type1-hardware-assist",
-    "bare-metal": "bare-metal",
-}
-DEFAULT_ON = "trap-and-emulate"
 #: Steps between two looks at what the guest printed and does. They double while it does nothing but compute.
 SLICE_STEPS = 50_000
 MAX_SLICE_STEPS = 1_600_000
@@ -158,8 +153,14 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     )
     run.add_argument(
         "--on",
-        choices=tuple(STACKS),
-        help="in a VM under trap-and-emulate (default) or hardware assist, or on the bare machine",
+        choices=(*STACKS, *EVERY_TECHNIQUE),
+        help="on a host with this stack, or with kvm and this technique (default: trap-and-emulate)",
+    )
+    run.add_argument(
+        "--technique", choices=EVERY_TECHNIQUE, help="how the stack virtualizes (default: as it usually does)"
+    )
+    run.add_argument(
+        "--switch", choices=tuple(SWITCHES), action="append", help="something its hardware has or lacks; repeatable"
     )
     run.add_argument(
         "--harts", type=_count(1, 4), metavar="N", help="harts, or virtual CPUs (1 to 4; default 1)"
@@ -359,7 +360,7 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
     """The image that `run` is to run, with all that goes with it."""
     if (arguments.image is None) == (arguments.kernel is None):
         raise _MisuseError("say what to run: IMAGE or --kernel FILE, one of the two")
-    if arguments.firmware is not None and arguments.on != "bare-metal":
+    if arguments.firmware is not None and arguments.on != BARE_METAL:
         raise _MisuseError("firmware owns the machine below the kernel: --firmware needs --on bare-metal")
     chosen = _load(arguments.image or arguments.kernel, arguments.library)
     if arguments.initrd is not None:
@@ -647,11 +648,21 @@ def _plan(arguments: argparse.Namespace) -> tuple[About, _Chosen, HostRow]:
     memory = arguments.memory or chosen.memory_mib
     check_fits(chosen.image, memory << 20)
     bootargs = arguments.append if arguments.append is not None else chosen.arguments
-    on, harts = arguments.on or DEFAULT_ON, arguments.harts or 1
-    host_memory = memory if on == "bare-metal" else HOST_MEMORY_FACTOR * memory
+    on, harts = _configuration(arguments), arguments.harts or 1
+    host_memory = memory if on.technique is None else HOST_MEMORY_FACTOR * memory
     guest = GuestRow(GUEST, "guest", HOST, chosen.row.id, harts, memory, bootargs)
-    host = HostRow(HOST, "host", 0.0, 0.0, harts, host_memory, STACKS[on])
-    return About(guest, STACKS[on], chosen.row), chosen, host
+    host = HostRow(HOST, "host", 0.0, 0.0, harts, host_memory, on.stack, on.technique, on.switches)
+    return About(guest, chosen.row, on.stack, on.technique, on.switches), chosen, host
+
+
+def _configuration(arguments: argparse.Namespace) -> Configuration:
+    """What --on, --technique and --switch ask for. Raises LabError."""
+    stack, technique = arguments.on, arguments.technique
+    if stack in EVERY_TECHNIQUE:
+        if technique is not None:
+            raise _MisuseError("say the technique once: --on or --technique")
+        stack, technique = None, stack
+    return Configuration.of(stack, technique, tuple(arguments.switch or ()))
 
 
 _Begun = tuple[About, Mapping[str, Content] | None, "Host"]
@@ -662,7 +673,7 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
     from engine.hypervisor.host import Host
 
     about, chosen, row = _plan(arguments)
-    host = Host(HOST, row.harts, row.memory_mib, row.stack, trace, show, tier=Tier(arguments.tier))
+    host = Host(HOST, row.harts, row.memory_mib, row.configuration, trace, show, tier=Tier(arguments.tier))
     guest = about.guest
     host.add_guest(GUEST, chosen.image, guest.vcpus, guest.memory_mib, guest.arguments)
     return about, chosen.files, host
@@ -670,7 +681,7 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
 
 def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
     """As `_begin`, from a snapshot."""
-    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "harts", "memory", "append", "gdb")
+    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "harts", "memory", "append", "gdb")
     for name in decided:
         if getattr(arguments, name) is not None:
             given = "an image" if name == "image" else f"--{name}"

@@ -84,6 +84,7 @@ from engine.document import (
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.hypervisor.guest import IDLE, RUNNING
+from engine.hypervisor.stacks import BARE_METAL, Configuration, migrated
 from engine.images import Images, digest
 from engine.library import Library
 from engine.machine.tiers import Tier
@@ -191,7 +192,11 @@ class Lab:
             )
         name = self._document.free_name(command.name, "host")
         x, y = self._document.free_place(command.x, command.y)
-        row = HostRow(self._new_id(), name, x, y, command.harts, command.memory_mib, command.stack)
+        chosen = Configuration.of(command.stack, command.technique, command.switches)
+        row = HostRow(
+            self._new_id(), name, x, y, command.harts, command.memory_mib,
+            chosen.stack, chosen.technique, chosen.switches,
+        )  # fmt: skip
         self._edit(command, HostAdd(row))
         self._next_id = row.id + 1
         return {"host": row.id}
@@ -219,8 +224,9 @@ class Lab:
                 host=row.name,
                 count=count,
             )
-        if row.stack != command.stack:
-            self._edit(command, HostRestack(row.id, command.stack))
+        chosen = Configuration.of(command.stack, command.technique, command.switches)
+        if row.configuration != chosen:
+            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
         return {}
 
     def _host_remove(self, command: HostRemove) -> dict[str, Any]:
@@ -306,8 +312,8 @@ class Lab:
     # -- snapshots -------------------------------------------------------------------------------
     def _snapshot_take(self, command: SnapshotTake) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
-        stack = self._document.hosts[row.host].stack
-        about = snapshot.About(row, stack, self._image_row(row.image))
+        host = self._document.hosts[row.host]
+        about = snapshot.About(row, self._image_row(row.image), host.stack, host.technique, host.switches)
         state = anew(self._world.export_guest(row.id))
         image = self._images.contents.get(row.image)
         content = snapshot.write(snapshot.Snapshot(about, state, None if image is None else {"kernel": image}))
@@ -333,7 +339,7 @@ class Lab:
     def _keep_snapshot(self, name: str, about: snapshot.About, content: bytes) -> dict[str, Any]:
         identity = snapshot.identity(content)
         guest = about.guest
-        of = SnapshotRow(guest.image, about.stack, guest.vcpus, guest.arguments)
+        of = SnapshotRow(guest.image, guest.vcpus, guest.arguments, about.technique)
         self._images.keep_snapshot(identity, content)
         return self._keep_image(
             ImageRow(identity, name, False, len(content), guest.memory_mib, "snapshot", snapshot=of)
@@ -341,13 +347,14 @@ class Lab:
 
     def _snapshot_problem(self, of: SnapshotRow, memory_mib: int, host: HostRow) -> Problem | None:
         """Why a guest cannot go on from a snapshot on this host."""
-        if of.stack != host.stack:
+        if of.technique != host.technique:
+            before, here = of.technique or BARE_METAL, host.technique or BARE_METAL
             return Problem(
-                "snapshot-other-stack",
-                f"The snapshot is of a guest on the stack {of.stack}; {host.name} has {host.stack}.",
-                {"host": host.name, "from": of.stack, "to": host.stack},
+                "snapshot-other-technique",
+                f"The snapshot is of a guest under {before}; {host.name} has {here}.",
+                {"host": host.name, "from": before, "to": here},
             )
-        # Its stack has run it before, so it needs no mode that is not there.
+        # Its technique has run it before, so it needs no mode that is not there.
         return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False)
 
     def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
@@ -553,7 +560,9 @@ class Lab:
         document = self._document
         return {
             "name": document.name,
-            "hosts": [msgspec.to_builtins(row) for row in document.hosts.values()],
+            "hosts": [
+                {**msgspec.to_builtins(row), "switches": list(row.switches)} for row in document.hosts.values()
+            ],
             "guests": [msgspec.to_builtins(row) for row in document.guests.values()],
             "images": [
                 msgspec.to_builtins(row) for row in (*self._images.common(), *document.images.values())
@@ -695,6 +704,8 @@ class Lab:
         nothing else."""
         root = checkpoint.unpack(content)
         try:
+            for part in ("document", "undo", "redo"):
+                root[part] = migrated(root[part])
             saved = msgspec.convert(root, _Saved)
             images = Images(library or Library(), saved.images)
             _check(saved, images)
@@ -748,6 +759,9 @@ def _check(saved: _Saved, images: Images) -> None:
     named = [host.id for host in document.hosts.values()] + [guest.id for guest in document.guests.values()]
     if filed != [*named, *(image.id for image in document.images.values())]:
         raise ValueError("its rows are filed under other ids")
+    for host in document.hosts.values():
+        if host.configuration != Configuration(host.stack, host.technique, host.switches):
+            raise ValueError(f"the host {host.id} is configured as none can be")
     for guest in document.guests.values():
         if guest.host not in document.hosts:
             raise ValueError(f"the guest {guest.id} is on no host")

@@ -31,13 +31,14 @@ from typing import Annotated, Any
 
 import msgspec
 import zstandard
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from engine.bits import MASK64
 from engine.checkpoint import NONSENSE, pack, pooled, resolved, unpack
-from engine.commands import LabError, Stack
+from engine.commands import LabError, StackId, Switches, TechniqueId
 from engine.document import GuestRow, HostRow, ImageRow
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration, migrated
 from engine.images import Images
 from engine.isa.csrs import CSRS
 from engine.machine import csrfile
@@ -71,8 +72,15 @@ class About(Struct, frozen=True):
     """What a snapshot is of, without its state."""
 
     guest: GuestRow
-    stack: Stack
     image: ImageRow
+    stack: StackId
+    technique: TechniqueId | None = None
+    switches: Switches = ()
+
+    @property
+    def configuration(self) -> Configuration:
+        """Of its host. Raises LabError when there is none such."""
+        return Configuration.of(self.stack, self.technique, self.switches)
 
 
 class Snapshot(Struct, frozen=True):
@@ -106,7 +114,7 @@ class _Content(Struct, array_like=True, frozen=True):
 
 
 class _Manifest(Struct, frozen=True):
-    about: About
+    about: Raw  # About, as MessagePack: a snapshot keeps its identity whatever its rows look like today
     tree: bytes  # {"state", "image", "machine"}, its larger byte strings in `contents`
     contents: list[_Content]
 
@@ -128,7 +136,8 @@ def write(snapshot: Snapshot) -> bytes:
         _Content(len(packed), len(content), _digest(packed), _digest(content))
         for packed, content in zip(stored, plain, strict=True)
     ]
-    manifest = compressor.compress(msgspec.msgpack.encode(_Manifest(snapshot.about, tree, contents)))
+    about = Raw(msgspec.msgpack.encode(snapshot.about))
+    manifest = compressor.compress(msgspec.msgpack.encode(_Manifest(about, tree, contents)))
     header = _HEADER.pack(MAGIC, VERSION, 0, len(manifest), _digest(manifest))
     body = b"".join((header, _digest(header), manifest, *stored))
     return body + _digest(body)
@@ -161,7 +170,7 @@ def identity(content: bytes) -> str:
     LabError."""
     manifest = _manifest(content)[0]
     whole = hashlib.blake2b(digest_size=_DIGEST)
-    whole.update(msgspec.msgpack.encode(manifest.about) + _digest(manifest.tree))
+    whole.update(bytes(manifest.about) + _digest(manifest.tree))
     for part in manifest.contents:
         whole.update(part.plain_digest)
     return "snapshot:" + whole.hexdigest()
@@ -193,7 +202,7 @@ def read(content: bytes) -> Snapshot:
     try:
         root = resolved(manifest.tree, pool)
         return Snapshot(
-            manifest.about,
+            msgspec.convert(migrated(msgspec.msgpack.decode(manifest.about)), About),
             msgspec.convert(root["state"], dict[str, Any]),
             msgspec.convert(root["image"], dict[str, bytes] | None),
             msgspec.convert(root["machine"], Machine | None),
@@ -355,7 +364,7 @@ def _try(snapshot: Snapshot, image: LoadedImage) -> None:
     about = snapshot.about
     memory = _TRIAL_MEMORY_FACTOR * about.guest.memory_mib + _TRIAL_MEMORY_MIB
     row = msgspec.structs.replace(about.guest, id=_TRIAL_GUEST, host=_TRIAL_HOST)
-    host = HostRow(_TRIAL_HOST, "host", 0.0, 0.0, row.vcpus, memory, about.stack)
+    host = HostRow(_TRIAL_HOST, "host", 0.0, 0.0, row.vcpus, memory, about.stack, about.technique, about.switches)
 
     def world() -> World:
         return World.build([host], [], lambda _name: image, _unheard)
@@ -392,14 +401,14 @@ def resume(
     row = about.guest
     if machine is None:
         memory = _TRIAL_MEMORY_FACTOR * row.memory_mib + _TRIAL_MEMORY_MIB
-        host = Host(1, row.vcpus, memory, about.stack, trace, console, tier=tier)
+        host = Host(1, row.vcpus, memory, about.configuration, trace, console, tier=tier)
         host.import_guest(guest, image, anew(snapshot.state)["machine"])
         return host
     if machine.guest != guest:
         raise damaged("machine", f"its guest is number {machine.guest} and not {guest}")
 
     def loaded(records: Trace, output: Callable[[int, bytes], None]) -> Host:
-        host = Host(1, machine.harts, machine.memory_mib, about.stack, records, output, tier=tier)
+        host = Host(1, machine.harts, machine.memory_mib, about.configuration, records, output, tier=tier)
         host.add_guest(guest, image, row.vcpus, row.memory_mib, row.arguments)
         _same_shape(machine.state, host.save(), "machine")
         host.load(machine.state)

@@ -47,10 +47,12 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
         case HostChange(row):
             inverse = HostChange(document.hosts[row.id])
             document.hosts[row.id] = row
-        case HostRestack(host, stack):
+        case HostRestack(host, stack, technique, switches):
             before = document.hosts[host]
-            inverse = HostRestack(host, before.stack)
-            document.hosts[host] = row = msgspec.structs.replace(before, stack=stack)
+            inverse = HostRestack(host, before.stack, before.technique, before.switches)
+            document.hosts[host] = row = msgspec.structs.replace(
+                before, stack=stack, technique=technique, switches=switches
+            )
             world.replace_host(row)
         case GuestAdd(row, state):
             if state is None:

@@ -74,6 +74,7 @@ from engine.debugger import Debugger
 from engine.door import Door
 from engine.gdb import Stub
 from engine.history import History
+from engine.hypervisor.stacks import FORMER_MARK, migrated
 from engine.lab import Lab, Limits
 from engine.library import Library
 from engine.machine.native import objects
@@ -107,6 +108,16 @@ GDB_WAITING, GDB_HELD, GDB_RUNNING = range(3)
 _encode = wire.encode
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
 _decode_query = msgspec.msgpack.Decoder(AnyQuery).decode
+
+
+def _logged(command: Raw) -> AnyCommand:
+    """An entry of a lab's log, which may be older than today's names."""
+    logged: AnyCommand = (
+        msgspec.convert(migrated(msgspec.msgpack.decode(command)), AnyCommand)
+        if FORMER_MARK in bytes(command)
+        else _decode_command(command)
+    )
+    return logged
 
 
 class Pace:
@@ -532,7 +543,7 @@ class Worker:
         for number, entry in enumerate(message.log):
             if not message.quarantined:
                 self._run_to(seat, lab, entry.position, job, number / len(message.log))
-            command = _decode_command(entry.command)
+            command = _logged(entry.command)
             try:
                 lab.apply(command, job.progress)
             except LabError as error:

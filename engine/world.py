@@ -148,7 +148,7 @@ class World:
     def add_host(self, row: HostRow) -> None:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
-            row.id, row.harts, row.memory_mib, row.stack, self.trace, self._console, self._transmit, self._tier
+            row.id, row.harts, row.memory_mib, row.configuration, self.trace, self._console, self._transmit, self._tier
         )
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))

@@ -65,6 +65,7 @@ class HardwareAssist:
     stage: SecondStage
 
     kernel_level = Level.KERNEL
+    hypervisor_extension = True
 
     @classmethod
     def of(cls, guest: VmGuest) -> HardwareAssist:

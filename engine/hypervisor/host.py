@@ -17,6 +17,7 @@ from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -35,9 +36,6 @@ SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
-BARE_METAL = "bare-metal"
-#: Stacks whose harts have the H extension: trap-and-emulate shows a machine from before there was one.
-WITH_HYPERVISOR_EXTENSION = (BARE_METAL, "type1-hardware-assist")
 _UNLIMITED = 1 << 62
 
 
@@ -54,21 +52,22 @@ class Host:
         host_id: int,
         harts: int,
         memory_mib: int,
-        stack: str,
+        configuration: Configuration,
         trace: Trace,
         console: Callable[[int, bytes], None],
         transmit: Callable[[int, bytes], None] = _no_cable,
         tier: Tier = Tier.JIT,
     ) -> None:
         self.id = host_id
-        self.stack = stack
+        self.configuration = configuration
+        self.technique = None if configuration.technique is None else TECHNIQUES[configuration.technique]
         self.memory_mib = memory_mib
         self.trace = trace
         self.console = console
         self.transmit = transmit
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
-        extension = stack in WITH_HYPERVISOR_EXTENSION
+        extension = self.technique is None or self.technique.hypervisor_extension
         self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
@@ -91,7 +90,7 @@ class Host:
     # -- structure -----------------------------------------------------------------------------------
     @property
     def bare_metal(self) -> bool:
-        return self.stack == BARE_METAL
+        return self.technique is None
 
     @property
     def memory_used_mib(self) -> int:
@@ -101,7 +100,7 @@ class Host:
 
     def fits(self, vcpus: int, memory_mib: int, machine_mode: bool) -> Problem | None:
         """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can."""
-        if self.bare_metal:
+        if self.technique is None:
             if self.guests:
                 return Problem(
                     "host-occupied",
@@ -116,7 +115,7 @@ class Host:
         free = self.memory_mib - self.memory_used_mib
         if memory_mib > free:
             return _too_little_memory(memory_mib, free)
-        return TECHNIQUES[self.stack].refuses(machine_mode)
+        return self.technique.refuses(machine_mode)
 
     def add_guest(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str

@@ -31,9 +31,10 @@ class Outcome(NamedTuple):
 
 class Technique(Protocol):
     """Each method leaves the hart ready to go on, or asks it to `leave` when the vCPU cannot. `kernel_level`: where
-    the guest's kernel runs."""
+    the guest's kernel runs. `hypervisor_extension`: do the harts of its hosts have the H extension?"""
 
     kernel_level: Level
+    hypervisor_extension: bool
 
     @classmethod
     def of(cls, guest: VmGuest) -> Self:

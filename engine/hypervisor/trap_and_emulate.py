@@ -96,6 +96,7 @@ class TrapAndEmulate:
     shadow: ShadowTables
 
     kernel_level = Level.KERNEL_DEPRIVILEGED
+    hypervisor_extension = False  # a machine from before there was one
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:

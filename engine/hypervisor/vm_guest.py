@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
+from engine.commands import TechniqueId
 from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.technique import Outcome, Technique
@@ -23,15 +24,15 @@ if TYPE_CHECKING:
 
 from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 
-#: Which technique runs the VMs of a host, by the host's stack.
-TECHNIQUES: dict[str, type[Technique]] = {
-    "type1-trap-and-emulate": TrapAndEmulate,
-    "type1-hardware-assist": HardwareAssist,
+#: The techniques there are.
+TECHNIQUES: dict[TechniqueId, type[Technique]] = {
+    "trap-and-emulate": TrapAndEmulate,
+    "hardware-assist": HardwareAssist,
 }
 
 
 class VmGuest(Guest):
-    """A VM under the technique of its host's stack."""
+    """A VM under the technique of its host."""
 
     def __init__(
         self, host: Host, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
@@ -41,7 +42,8 @@ class VmGuest(Guest):
 
     def _make(self) -> None:
         size = self.memory_mib << 20
-        technique = TECHNIQUES[self.host.stack]
+        technique = self.host.technique
+        assert technique is not None
         self.vm = Vm(
             self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level
         )

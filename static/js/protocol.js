@@ -13,12 +13,13 @@ export const PROTOCOL = 1;
  * @typedef {{type: string, [field: string]: unknown}} Command
  * @typedef {{type: string, [field: string]: unknown}} Query
  *
- * @typedef {{id: number, name: string, x: number, y: number, harts: number, memory_mib: number, stack: string}} Host
+ * @typedef {{id: number, name: string, x: number, y: number, harts: number, memory_mib: number, stack: string,
+ *            technique: string | null, switches: string[]}} Host
  * @typedef {{id: number, name: string, host: number, image: string, vcpus: number, memory_mib: number,
  *            arguments: string}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
  *            title_key: string | null, source: string | null, arguments: string, title: string | null,
- *            snapshot?: {image: string, stack: string, vcpus: number, arguments: string} | null}} Image
+ *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null}} Image
  * @typedef {{name: string, hosts: Host[], guests: Guest[], images: Image[], speed: string, unit: 'trap' | 'instruction',
  *            running: boolean, undo: string | null, redo: string | null}} LabDocument
  *

@@ -9,6 +9,7 @@ from pathlib import Path
 from engine.commands import SnapshotQuery, SnapshotTake
 from engine.guests import load_image
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.lab import Lab
 from engine.machine.loader import inspect
 from engine.trace.rings import Trace
@@ -28,7 +29,7 @@ def _resident_kib() -> int:
 
 def figures() -> list[Figure]:
     host = Host(
-        1, 1, (CLONES + 4) * MEMORY_MIB * 9 // 8, "type1-trap-and-emulate", Trace(), lambda _guest, _data: None
+        1, 1, (CLONES + 4) * MEMORY_MIB * 9 // 8, Configuration.parse("trap-and-emulate"), Trace(), lambda _guest, _data: None
     )
     host.add_guest(1, inspect(load_image("ringos"), "ringos"), 1, MEMORY_MIB, "")
     host.run(BOOT_STEPS)

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from engine.commands import GuestCreate, HostCreate, ImageAssemble, LabSeek
 from engine.lab import Lab
 from tests.bench import Figure
+from tests.support.labs import host_create
 
 PROMPT = b"ringos$ "
 STACKS = {
     "bare-metal": "bare metal",
-    "type1-trap-and-emulate": "trap-and-emulate",
-    "type1-hardware-assist": "hardware assist",
+    "trap-and-emulate": "trap-and-emulate",
+    "hardware-assist": "hardware assist",
 }
 
 #: Integer work with loads, stores and branches; no trap. The data have a page of their own, because each
@@ -49,7 +50,7 @@ loop:   ecall
 
 def _lab(stack: str, source: str) -> Lab:
     lab = Lab.new("bench")
-    host = lab.apply(HostCreate(stack=stack))["host"]
+    host = lab.apply(host_create(stack))["host"]
     image = lab.apply(ImageAssemble("bench.s", source))["image"]
     lab.apply(GuestCreate(host, image))
     return lab
@@ -90,7 +91,7 @@ def _trap(stack: str, words: str) -> Figure:
 def _boot(stack: str, words: str) -> list[Figure]:
     def boot() -> tuple[Lab, float]:
         lab = Lab.new("bench")
-        host = lab.apply(HostCreate(stack=stack))["host"]
+        host = lab.apply(host_create(stack))["host"]
         lab.apply(GuestCreate(host, "ringos", arguments=""))
         text, began = b"", time.perf_counter()
         while PROMPT not in text:

@@ -11,8 +11,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.headless import OPENSBI, STACKS
+from engine.headless import OPENSBI
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.machine.loader import LoadedImage, inspect, with_firmware
 from engine.trace.rings import Trace
 from tests.bench import Figure
@@ -68,7 +69,7 @@ def _here(image: LoadedImage, arguments: str, on: str) -> float:
     console = bytearray()
     host_mib = debian.MEMORY_MIB * (1 if on == "bare-metal" else 2)
     began = time.process_time()
-    host = Host(1, 1, host_mib, STACKS[on], Trace(), lambda _guest, data: console.extend(data))
+    host = Host(1, 1, host_mib, Configuration.parse(on), Trace(), lambda _guest, data: console.extend(data))
     host.add_guest(1, image, 1, debian.MEMORY_MIB, arguments)
     while debian.PROMPT.encode() not in console:
         host.run(STEPS)

@@ -17,7 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.hypervisor.host import BARE_METAL, Host
+from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import BARE_METAL, Configuration
 from engine.machine.loader import inspect
 from engine.machine.native import objects
 from engine.machine.native.runtime import native
@@ -81,7 +82,8 @@ def ours(image: Path, tier: Tier) -> tuple[float, int, bytes]:
     """Processor seconds and instructions of our machine, and what the program printed. The interpreter has not decoded
     anything before."""
     printed = bytearray()
-    host = Host(1, 1, MEMORY_MIB, BARE_METAL, Trace(), lambda _guest, data: printed.extend(data), tier=tier)
+    bare = Configuration.of(BARE_METAL)
+    host = Host(1, 1, MEMORY_MIB, bare, Trace(), lambda _guest, data: printed.extend(data), tier=tier)
     host.add_guest(1, inspect(image.read_bytes(), image.name), 1, MEMORY_MIB, "")
     if tier == Tier.INTERPRETER:
         native(False).pages.forget()

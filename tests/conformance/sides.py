@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.program import Program
 from engine.machine.board import Board
@@ -134,7 +135,7 @@ def _run(program: Program, hypervisor_extension: bool, step_limit: int, tier: Na
 
 def run_in_vm(program: Program) -> bytes:
     """Guest RAM after the program wrote the finisher, as a VM: its M mode is deprivileged."""
-    host = Host(1, 1, 4 * MEMORY_MIB, "type1-trap-and-emulate", Trace(), _silent)
+    host = Host(1, 1, 4 * MEMORY_MIB, Configuration.parse("trap-and-emulate"), Trace(), _silent)
     host.add_guest(1, inspect(program.elf(), program.name), 1, MEMORY_MIB, "")
     guest = host.guests[1]
     assert isinstance(guest, VmGuest)

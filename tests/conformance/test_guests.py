@@ -12,7 +12,7 @@ import pytest
 
 from engine.guests.build import IMAGES
 from tests.support.qemu import run_qemu
-from tests.support.run import STACKS, run_guest
+from tests.support.run import CONFIGURATIONS, run_guest
 
 RINGOS = IMAGES / "ringos.elf"
 PROMPT = "ringos$ "
@@ -44,26 +44,26 @@ def on_qemu(name: str) -> tuple[str, int | None]:
     return result.after("ringos:"), result.status
 
 
-@pytest.mark.parametrize("stack", STACKS)
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
 @pytest.mark.parametrize("name", SESSIONS)
-def test_ringos_shows_what_it_shows_on_qemu(name: str, stack: str) -> None:
-    outcome = run_guest(RINGOS.read_bytes(), [*SESSIONS[name], (PROMPT, "poweroff 7\r")], stack=stack)
+def test_ringos_shows_what_it_shows_on_qemu(name: str, configuration: str) -> None:
+    outcome = run_guest(RINGOS.read_bytes(), [*SESSIONS[name], (PROMPT, "poweroff 7\r")], configuration=configuration)
     assert (outcome.output, outcome.status) == on_qemu(name)
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_hello_shows_what_it_shows_on_qemu(stack: str) -> None:
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_hello_shows_what_it_shows_on_qemu(configuration: str) -> None:
     hello: Path = IMAGES / "hello.elf"
     theirs = run_qemu(hello)
-    ours = run_guest(hello.read_bytes(), stack=stack)
+    ours = run_guest(hello.read_bytes(), configuration=configuration)
     assert theirs.output.endswith(ours.output)
     assert "Hello" in ours.output
     assert (ours.status, ours.failure) == (theirs.status, None)
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_the_same_session_is_the_same_trace(stack: str) -> None:
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_the_same_session_is_the_same_trace(configuration: str) -> None:
     first, second = (
-        run_guest(RINGOS.read_bytes(), [*SESSIONS["shell"]], stack=stack, steps=400_000) for _ in range(2)
+        run_guest(RINGOS.read_bytes(), [*SESSIONS["shell"]], configuration=configuration, steps=400_000) for _ in range(2)
     )
     assert first == second

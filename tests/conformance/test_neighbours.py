@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.machine.loader import inspect
@@ -22,7 +23,7 @@ def test_each_guest_ends_as_it_would_alone(harts: int, slice_steps: int) -> None
         1,
         harts,
         len(programs) * 2 * MEMORY_MIB,
-        "type1-trap-and-emulate",
+        Configuration.parse("trap-and-emulate"),
         Trace(),
         lambda _guest, _data: None,
     )
@@ -40,7 +41,7 @@ def test_each_guest_ends_as_it_would_alone(harts: int, slice_steps: int) -> None
         assert not found, f"{program.name}:\n" + "\n".join(found)
 
 
-@pytest.mark.parametrize("stack", ["bare-metal", "type1-trap-and-emulate"])
+@pytest.mark.parametrize("stack", ["bare-metal", "trap-and-emulate"])
 @pytest.mark.parametrize("steps_between", [7, 301])
 def test_a_guest_that_keeps_moving_ends_as_if_it_stayed(stack: str, steps_between: int) -> None:
     """Moved between two hosts every few steps. Only a reservation may be lost: no program with lr and sc."""
@@ -48,7 +49,8 @@ def test_a_guest_that_keeps_moving_ends_as_if_it_stayed(stack: str, steps_betwee
         program = assemble(case(name, 33).source, name)
         image = inspect(program.elf(), name)
         hosts = [
-            Host(number, 1, 4 * MEMORY_MIB, stack, Trace(), lambda _guest, _data: None) for number in (1, 2)
+            Host(number, 1, 4 * MEMORY_MIB, Configuration.parse(stack), Trace(), lambda _guest, _data: None)
+            for number in (1, 2)
         ]
         hosts[0].add_guest(1, image, 1, MEMORY_MIB, "")
         moves = 0

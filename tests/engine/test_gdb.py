@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,8 @@ from engine import guests
 from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow
 from engine.gdb import FIRST_CSR, PACKET_BYTES, PC, Stub, frame
-from engine.headless import GUEST, STACKS
+from engine.headless import GUEST
+from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.isa.csrs import CSR_NUMBERS
 from engine.isa.table import FLOAT_REGISTERS, REGISTERS
@@ -33,6 +35,7 @@ from engine.machine.loader import KERNEL_BASE, LoadedImage, inspect
 from engine.trace.export import to_object
 from tests.support.checks import ROOT
 from tests.support.provide import require
+from tests.support.run import CONFIGURATIONS
 
 PATIENCE_SECONDS = 120
 COUNTER = """
@@ -48,7 +51,7 @@ counter: .dword 0
 
 def debugger(image: LoadedImage, on: str = "trap-and-emulate", vcpus: int = 1) -> tuple[Debugger, bytearray]:
     shown = bytearray()
-    host = HostRow(1, "host", 0.0, 0.0, vcpus, 64, STACKS[on])
+    host = HostRow(1, "host", 0.0, 0.0, vcpus, 64, *msgspec.structs.astuple(Configuration.parse(on)))
     guest = GuestRow(GUEST, "guest", 1, "image", vcpus, 16, "")
     return Debugger.alone(host, guest, image, shown.extend), shown
 
@@ -153,7 +156,7 @@ def test_every_register_is_described_once_and_can_be_read(client: Client) -> Non
 
 
 # -- registers and memory --------------------------------------------------------------------------
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_registers_and_memory_can_be_changed(on: str) -> None:
     client = Client(Stub(debugger(counter(), on)[0]))
     client.ask("s")
@@ -181,7 +184,7 @@ def test_what_is_not_mapped_is_a_fault(client: Client) -> None:
 
 
 # -- running ---------------------------------------------------------------------------------------
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_a_breakpoint_stops_before_its_instruction_every_time(on: str) -> None:
     subject, _ = debugger(counter(), on)
     client = Client(Stub(subject))
@@ -200,7 +203,7 @@ def test_a_breakpoint_stops_before_its_instruction_every_time(on: str) -> None:
     assert client.pc() == KERNEL_BASE
 
 
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_a_watchpoint_stops_after_the_store_and_backward_before_it(on: str) -> None:
     subject, _ = debugger(counter(), on)
     client = Client(Stub(subject))
@@ -218,7 +221,7 @@ def test_a_watchpoint_stops_after_the_store_and_backward_before_it(on: str) -> N
     assert client.pc() == loop + 4
 
 
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_a_step_back_undoes_a_step(on: str) -> None:
     client = Client(Stub(debugger(builtin("ringos"), on)[0]))
     states = []
@@ -231,7 +234,7 @@ def test_a_step_back_undoes_a_step(on: str) -> None:
     assert client.ask("bs") == "T05thread:1;replaylog:begin;"
 
 
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_a_debugged_guest_does_what_it_would_have_done(on: str) -> None:
     free, said_freely = debugger(builtin("hello"), on)
     assert Client(Stub(free)).ask("c") == "W00"
@@ -388,7 +391,7 @@ def gdb(port: int, image: str, *commands: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_gdb_breaks_steps_back_and_watches_in_ringos(on: str, tmp_path: Path) -> None:
     with waiting_guest("ringos", "--on", on) as (process, port):
         said = gdb(
@@ -419,7 +422,7 @@ def test_gdb_breaks_steps_back_and_watches_in_ringos(on: str, tmp_path: Path) ->
     assert "warning" not in said.lower()
 
 
-@pytest.mark.parametrize("on", STACKS)
+@pytest.mark.parametrize("on", CONFIGURATIONS)
 def test_gdb_runs_hello_to_its_end_after_another_client_hung_up(on: str) -> None:
     with waiting_guest("hello", "--on", on) as (process, port):
         with socket.create_connection(("127.0.0.1", port)) as first:

@@ -36,12 +36,12 @@ from engine.commands import (
     LabStep,
     LabUndo,
     MemoryQuery,
-    Stack,
 )
 from engine.document import TILE
+from engine.hypervisor.vm_guest import TECHNIQUES
 from engine.lab import Lab, Limits
 from engine.trace.record import RECORD
-from tests.support.labs import console, crowded, guests_of, lab_of, registers, run_to
+from tests.support.labs import console, crowded, guests_of, host_create, lab_of, registers, run_to
 
 
 def refused(lab: Lab, command: AnyCommand) -> tuple[str, dict[str, Any]]:
@@ -72,7 +72,7 @@ def test_the_demo_is_running_and_traps() -> None:
     document = lab.document()
     assert (document["running"], document["speed"], document["unit"]) == (True, "10", "trap")
     [host], [guest] = document["hosts"], document["guests"]
-    assert host["stack"] == "type1-trap-and-emulate"
+    assert (host["stack"], host["technique"], host["switches"]) == ("kvm", "trap-and-emulate", [])
     assert (guest["host"], guest["image"], guest["arguments"]) == (host["id"], "ringos", "run=demo")
     assert document["undo"] is None
     assert lab.run(10_000_000, stop_after_traps=3).traps == 3
@@ -237,7 +237,7 @@ def test_undo_and_redo_of_everything() -> None:
                 HostCreate(memory_mib=64),
                 HostUpdate(host, x=chance.random(), name=word),
                 HostStack(host, "bare-metal"),
-                HostStack(host, "type1-trap-and-emulate"),
+                HostStack(host, "kvm", "trap-and-emulate"),
                 HostRemove(host),
                 GuestCreate(host, "ringos"),
                 GuestCreate(host, "ringos"),
@@ -446,11 +446,11 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("key", FAULTS)
-@pytest.mark.parametrize("stack", get_args(Stack))
-def test_a_guest_that_destroys_itself_says_why_and_the_others_go_on(key: str, stack: Stack) -> None:
+@pytest.mark.parametrize("stack", ["bare-metal", *TECHNIQUES])
+def test_a_guest_that_destroys_itself_says_why_and_the_others_go_on(key: str, stack: str) -> None:
     lab = Lab.new("a")
-    for kind in (stack, "type1-trap-and-emulate"):
-        lab.apply(HostCreate(stack=kind))
+    for kind in (stack, "trap-and-emulate"):
+        lab.apply(host_create(kind))
     image = lab.apply(ImageAssemble("bad.s", FAULTS[key]))["image"]
     bad = lab.apply(GuestCreate(1, image))["guest"]
     good = lab.apply(GuestCreate(2, "ringos", arguments="run=demo"))["guest"]
@@ -477,7 +477,7 @@ def test_a_guest_that_spins_for_ever_leaves_time_to_the_others() -> None:
 def test_a_guest_moves_between_techniques_and_comes_back() -> None:
     """Carried by command from trap-and-emulate to hardware assist it goes on, and back again when that is undone."""
     lab = lab_of(["run=work syscall 100000"])
-    host = lab.apply(HostCreate(stack="type1-hardware-assist"))["host"]
+    host = lab.apply(HostCreate(technique="hardware-assist"))["host"]
     [guest] = guests_of(lab)
     lab.run(60_000)
     assert lab.query(FitsQuery(host, guest=guest))["fits"]
@@ -496,7 +496,7 @@ def test_a_guest_moves_between_techniques_and_comes_back() -> None:
 
 def test_hardware_assist_says_why_a_machine_mode_guest_does_not_fit() -> None:
     lab = Lab.new("machine mode")
-    host = lab.apply(HostCreate(stack="type1-hardware-assist"))["host"]
+    host = lab.apply(HostCreate(technique="hardware-assist"))["host"]
     other = lab.apply(HostCreate())["host"]
     image = lab.apply(ImageAssemble("firmware", ".org 0x80000000\n_start: j _start\n"))["image"]
     assert lab.query(FitsQuery(host, image=image))["error"]["key"] == "needs-machine-mode"

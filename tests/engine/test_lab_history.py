@@ -18,7 +18,6 @@ from engine.commands import (
     LabSeek,
     LabStep,
     LabStepBack,
-    Stack,
     TimelineQuery,
     TraceQuery,
 )
@@ -64,15 +63,15 @@ def test_paused_and_resumed_a_hundred_times(straight: tuple[str, bytes]) -> None
 @pytest.mark.parametrize(
     ("hosts", "stack", "harts"),
     [
-        ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "type1-trap-and-emulate", 2),
-        ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "type1-hardware-assist", 2),
+        ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "trap-and-emulate", 2),
+        ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "hardware-assist", 2),
         ([["run=demo"], ["run=work pagefault 1000"]], "bare-metal", 1),
         ([["run=demo"], ["run=work switch 1000"]], "bare-metal", 2),
     ],
     ids=["three guests on two harts", "hardware assist", "bare metal", "bare metal with two harts"],
 )
-def test_cut_into_pieces_on_other_hosts(hosts: list[list[str]], stack: Stack, harts: int) -> None:
-    lab, again, chance = (*(lab_of(*hosts, stack=stack, harts=harts) for _ in range(2)), random.Random(4))
+def test_cut_into_pieces_on_other_hosts(hosts: list[list[str]], stack: str, harts: int) -> None:
+    lab, again, chance = (*(lab_of(*hosts, configuration=stack, harts=harts) for _ in range(2)), random.Random(4))
     run_to(lab, STEPS)
     for stop in [*sorted(chance.sample(range(1, STEPS), 40)), STEPS]:
         run_to(again, stop)
@@ -137,11 +136,11 @@ def test_a_log_of_commands_is_the_lab(seed: int) -> None:
     lab.
     """
     chance = random.Random(seed)
-    stack: Stack = "bare-metal" if seed % 4 == 3 else "type1-trap-and-emulate"
+    stack: str = "bare-metal" if seed % 4 == 3 else "trap-and-emulate"
     hosts = [["run=demo"], ["run="]] if seed % 4 == 3 else [["run=demo", "run="], ["run="]]
 
     def fresh() -> Lab:
-        return lab_of(*hosts, stack=stack, harts=1 + seed % 2)
+        return lab_of(*hosts, configuration=stack, harts=1 + seed % 2)
 
     lab, log = fresh(), []
     for _ in range(60):

@@ -13,29 +13,27 @@ from engine.commands import (
     GuestMove,
     GuestPower,
     GuestRemove,
-    HostCreate,
     ImageAssemble,
     LabSeek,
     LabUndo,
-    Stack,
 )
 from engine.hypervisor.guest import IDLE, OFF
 from engine.lab import Lab
-from tests.support.labs import console, guests_of
+from tests.support.labs import console, guests_of, host_create
 
 CHATTER = (Path(__file__).parents[1] / "support" / "chatter.s").read_text()
-BARE, VM = "bare-metal", "type1-trap-and-emulate"
+BARE, VM = "bare-metal", "trap-and-emulate"
 #: More than the conversation of three guests takes.
 STEPS = 300_000
 VM_LETTER, OTHER_LETTER, BARE_LETTER = "bB", "cC", "eE"
 
 
-def _lab(*hosts: tuple[Stack, int], harts: int = 1) -> Lab:
+def _lab(*hosts: tuple[str, int], harts: int = 1) -> Lab:
     """Hosts with so many chattering guests each. Hosts and guests are numbered together, from 1."""
     lab = Lab.new("network")
     image = lab.apply(ImageAssemble("chatter", CHATTER))["image"]
     for stack, guests in hosts:
-        host = lab.apply(HostCreate(stack=stack, harts=harts))["host"]
+        host = lab.apply(host_create(stack, harts=harts))["host"]
         for _ in range(guests):
             lab.apply(GuestCreate(host, image, memory_mib=4))
     return lab

@@ -23,10 +23,10 @@ from engine.commands import (
     LabUndo,
     SnapshotQuery,
     SnapshotTake,
-    Stack,
 )
 from engine.document import GuestRow
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.images import Images, builtin_rows
 from engine.lab import Lab
 from engine.library import Library
@@ -34,25 +34,24 @@ from engine.machine.loader import inspect
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.rings import Trace
 from engine.world import Scrollback
-from tests.support.labs import console, guests_of, lab_of, registers, run_to
+from tests.support.labs import console, guests_of, host_create, lab_of, registers, run_to
 
-STACKS: tuple[Stack, ...] = ("bare-metal", "type1-trap-and-emulate", "type1-hardware-assist")
+STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
 END = 120_000
 MEMORY_MIB = 16
 
 
-def _machine(stack: Stack, harts: int) -> tuple[Host, Trace, bytearray]:
+def _machine(stack: str, harts: int) -> tuple[Host, Trace, bytearray]:
     shown = bytearray()
     trace = Trace()
-    host = Host(1, harts, 4 * MEMORY_MIB, stack, trace, lambda _guest, data: shown.extend(data))
+    host = Host(1, harts, 4 * MEMORY_MIB, Configuration.parse(stack), trace, lambda _guest, data: shown.extend(data))
     host.add_guest(1, inspect(guests.load_image("ringos"), "ringos"), 1, MEMORY_MIB, "run=demo")
     return host, trace, shown
 
 
 def _file(host: Host, trace: Trace) -> bytes:
-    about = About(
-        GuestRow(1, "guest", 1, "ringos", 1, MEMORY_MIB, "run=demo"), host.stack, builtin_rows()["ringos"]
-    )
+    row, image = GuestRow(1, "guest", 1, "ringos", 1, MEMORY_MIB, "run=demo"), builtin_rows()["ringos"]
+    about = About(row, image, *msgspec.structs.astuple(host.configuration))
     kept = {"trace": trace.save_guest(1), "console": Scrollback().save()}
     machine = Machine(len(host.harts), host.memory_mib, 1, host.save(), trace.save_guest(1))
     return snapshot.write(Snapshot(about, {"machine": host.export_guest(1), "kept": kept}, None, machine))
@@ -60,7 +59,7 @@ def _file(host: Host, trace: Trace) -> bytes:
 
 @pytest.mark.parametrize("harts", [1, 2])
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_machine_goes_on_as_if_it_had_never_stopped(stack: Stack, harts: int) -> None:
+def test_a_machine_goes_on_as_if_it_had_never_stopped(stack: str, harts: int) -> None:
     whole, trace, shown = _machine(stack, harts)
     whole.run(END)
     chance = random.Random(f"{stack} {harts}")
@@ -78,8 +77,8 @@ def test_a_machine_goes_on_as_if_it_had_never_stopped(stack: Stack, harts: int) 
 
 
 @cache
-def _kept(stack: Stack, steps: int = 60_000) -> bytes:
-    lab = lab_of(["run=demo"], stack=stack)
+def _kept(stack: str, steps: int = 60_000) -> bytes:
+    lab = lab_of(["run=demo"], configuration=stack)
     lab.run(steps)
     image = lab.apply(SnapshotTake(1 + 1))["image"]
     content: bytes = lab.query(SnapshotQuery(image))["content"]
@@ -88,14 +87,14 @@ def _kept(stack: Stack, steps: int = 60_000) -> bytes:
 
 # -- in a lab ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_guest_goes_on_in_another_lab(stack: Stack) -> None:
+def test_a_guest_goes_on_in_another_lab(stack: str) -> None:
     lab = Lab.new("other")
     image = lab.apply(ImageAdd("mine.ringside", _kept(stack)))["image"]
     row = next(row for row in lab.document()["images"] if row["id"] == image)
     assert (row["kind"], row["name"], row["snapshot"]["image"]) == ("snapshot", "mine", "ringos")
-    host = lab.apply(HostCreate(stack=stack))["host"]
+    host = lab.apply(host_create(stack))["host"]
     guest = lab.apply(GuestCreate(host, image))["guest"]
-    origin = lab_of(["run=demo"], stack=stack)
+    origin = lab_of(["run=demo"], configuration=stack)
     origin.run(60_000)
     there = registers(origin, guests_of(origin)[0])
     here = registers(lab, guest)
@@ -131,11 +130,11 @@ def test_the_snapshot_is_taken_and_used_under_undo_and_kept_with_the_lab() -> No
 def test_it_goes_on_only_on_the_stack_that_it_was_taken_on() -> None:
     lab = Lab.new("other")
     image = lab.apply(ImageAdd("mine", _kept("bare-metal")))["image"]
-    host = lab.apply(HostCreate(stack="type1-trap-and-emulate"))["host"]
+    host = lab.apply(HostCreate(technique="trap-and-emulate"))["host"]
     fits = lab.query(FitsQuery(host, image=image))
     assert not fits["fits"]
-    assert fits["error"]["key"] == "snapshot-other-stack"
-    with pytest.raises(LabError, match="on the stack bare-metal"):
+    assert fits["error"]["key"] == "snapshot-other-technique"
+    with pytest.raises(LabError, match="under bare-metal"):
         lab.apply(GuestCreate(host, image))
     assert guests_of(lab) == []
 
@@ -182,7 +181,7 @@ def _regions(content: bytes) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_flipped_bit_is_named(stack: Stack) -> None:
+def test_a_flipped_bit_is_named(stack: str) -> None:
     content = _kept(stack)
     chance = random.Random(stack)
     regions = _regions(content)
@@ -198,7 +197,7 @@ def test_a_flipped_bit_is_named(stack: Stack) -> None:
 
 
 def test_a_page_is_named_by_its_address() -> None:
-    content = _kept("type1-trap-and-emulate")
+    content = _kept("trap-and-emulate")
     state = snapshot.read(content).state
     page, held = max(state["machine"]["pages"].items())
     assert any(held)
@@ -300,7 +299,7 @@ def test_nonsense_that_is_well_sealed(tree: bytes, reason: str) -> None:
     ],
     ids=["privilege", "pc", "satp", "MPP", "33 registers", "text", "missing"],
 )
-def test_a_state_that_no_hart_can_have(stack: Stack, change: object) -> None:
+def test_a_state_that_no_hart_can_have(stack: str, change: object) -> None:
     found = snapshot.read(_kept(stack))
     machine = found.state["machine"]
     hart = machine["harts"][0] if stack == "bare-metal" else machine["vcpus"][0]["virtual"]
@@ -313,7 +312,7 @@ def test_a_state_that_no_hart_can_have(stack: Stack, change: object) -> None:
 
 
 def test_a_page_outside_of_its_memory() -> None:
-    found = snapshot.read(_kept("type1-trap-and-emulate"))
+    found = snapshot.read(_kept("trap-and-emulate"))
     found.state["machine"]["pages"][0x80000 + (MEMORY_MIB << 8)] = bytes(4096)
     with pytest.raises(LabError, match="no page of its memory"):
         snapshot.try_out(found, Images(Library()))

@@ -425,3 +425,9 @@ def test_closing_saves_and_lets_go(bench: Bench) -> None:
     assert bench.until(wire.Closed).lab == "one"
     bench.do(LabPause())
     assert bench.until(wire.Refused).problem.key == "lab-not-open"
+
+
+def test_a_log_of_former_days_is_replayed(bench: Bench) -> None:
+    entry = wire.Entry(1, 0, Raw(msgspec.msgpack.encode({"type": "host.create", "stack": "type1-hardware-assist"})))
+    bench.open(log=[entry])
+    assert bench.lab().document()["hosts"][0]["technique"] == "hardware-assist"

@@ -14,13 +14,16 @@ import re
 from collections import Counter
 from unittest.mock import patch
 
+import msgspec
+
 from engine import debugger
 from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow
 from engine.gdb import PACKET_BYTES, Stub, frame
-from engine.headless import STACKS
+from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.machine.loader import LoadedImage, inspect
+from tests.support.run import CONFIGURATIONS
 
 PROGRAM = """
 _start: la   t0, word
@@ -51,7 +54,7 @@ def _image() -> LoadedImage:
 
 
 def _stub(image: LoadedImage, on: str) -> Stub:
-    host = HostRow(1, "host", 0.0, 0.0, 2, 64, STACKS[on])
+    host = HostRow(1, "host", 0.0, 0.0, 2, 64, *msgspec.structs.astuple(Configuration.parse(on)))
     guest = GuestRow(1, "guest", 1, "fuzz", 1, 16, "")
     return Stub(Debugger.alone(host, guest, image, lambda _data: None))
 
@@ -94,7 +97,7 @@ def fuzz(count: int, seed: int) -> Counter[str]:
     for number in range(count):
         chance = random.Random(f"{seed}/{number}")
         if number % 100 == 0 or stub.finished:
-            stub = _stub(image, chance.choice(tuple(STACKS)))
+            stub = _stub(image, chance.choice(CONFIGURATIONS))
         said = _bytes(chance)
         try:
             heard = stub.feed(said)

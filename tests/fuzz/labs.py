@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.commands import ConsoleInput, GuestCreate, GuestPower, HostCreate, ImageAssemble, LabError, LabSeek
+from engine.commands import ConsoleInput, GuestCreate, GuestPower, ImageAssemble, LabError, LabSeek
 from engine.lab import Lab
-from tests.support.labs import console, guests_of
+from tests.support.labs import console, guests_of, host_create
 
 CHATTER = (Path(__file__).parents[1] / "support" / "chatter.s").read_text()
 STEPS = 350_000
@@ -56,8 +56,8 @@ def make(seed: int) -> tuple[Lab, list[Input]]:
     chatter = lab.apply(ImageAssemble("chatter", CHATTER))["image"]
     for _ in range(dice.randrange(1, 4)):
         bare = dice.random() < 0.5
-        stack = "bare-metal" if bare else "type1-trap-and-emulate"
-        host = lab.apply(HostCreate(stack=stack, harts=dice.choice((1, 2, 3)), memory_mib=128))["host"]
+        stack = "bare-metal" if bare else "trap-and-emulate"
+        host = lab.apply(host_create(stack, harts=dice.choice((1, 2, 3)), memory_mib=128))["host"]
         for _ in range(1 if bare else dice.randrange(1, 4)):
             if dice.random() < 0.3:
                 lab.apply(GuestCreate(host, "ringos", arguments=dice.choice(_RINGOS)))

@@ -19,11 +19,11 @@ import msgspec
 import zstandard
 
 from engine import snapshot
-from engine.commands import GuestCreate, HostCreate, ImageAdd, LabError, SnapshotTake, Stack
+from engine.commands import GuestCreate, ImageAdd, LabError, SnapshotTake
 from engine.lab import Lab
-from tests.support.labs import guests_of, lab_of
+from tests.support.labs import guests_of, host_create, lab_of
 
-STACKS: tuple[Stack, ...] = ("bare-metal", "type1-trap-and-emulate", "type1-hardware-assist")
+STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
 KEYS = {
     "snapshot-foreign",
     "snapshot-newer",
@@ -38,9 +38,9 @@ _ODD: list[Any] = [
 
 
 @cache
-def file_of(stack: Stack) -> bytes:
+def file_of(stack: str) -> bytes:
     """A sound snapshot of a ringos in the middle of its work."""
-    lab = lab_of(["run=demo"], stack=stack)
+    lab = lab_of(["run=demo"], configuration=stack)
     lab.run(60_000)
     [guest] = guests_of(lab)
     identity = lab.apply(SnapshotTake(guest))["image"]
@@ -120,10 +120,10 @@ def _change(state: Any, chance: random.Random) -> None:
 KINDS: tuple[Callable[[bytes, random.Random], bytes], ...] = (flip, cut, splice, reseal, reseal, garble)
 
 
-def check(content: bytes, stack: Stack) -> str:
+def check(content: bytes, stack: str) -> str:
     """Feed one file to a lab; what came of it: a refusal's key, or "taken"."""
     lab = Lab.new("fuzz")
-    host = lab.apply(HostCreate(stack=stack, memory_mib=64))["host"]
+    host = lab.apply(host_create(stack, memory_mib=64))["host"]
     try:
         image = lab.apply(ImageAdd("fuzz", content or b"\0"))["image"]
     except LabError as error:
@@ -133,7 +133,7 @@ def check(content: bytes, stack: Stack) -> str:
     try:
         lab.apply(GuestCreate(host, image))
     except LabError as error:
-        if error.problem.key not in {"host-memory", "host-harts", "snapshot-other-stack"}:
+        if error.problem.key not in {"host-memory", "host-harts", "snapshot-other-technique"}:
             raise
         return error.problem.key
     lab.run(RUN_STEPS)

@@ -190,18 +190,18 @@ test('a guest cannot be moved to where it is; to another host it is moved', asyn
   assert.deepEqual(sent, [{ type: 'guest.move', guest: 1, host: 2 }]);
 });
 
-test('a stack is refused by a host with guests and accepted by an empty one', async () => {
+test('a stack and a technique are refused by a host with guests and accepted by an empty one', async () => {
   const { carry, sent } = lab(fits);
   carry.begin({ kind: 'stack', id: 'bare-metal' }, 'pointer');
   carry.over(1, true);
   await settled();
   assert.equal(carry.load?.verdict?.fits, false);
   carry.cancel();
-  carry.begin({ kind: 'stack', id: 'type1-trap-and-emulate' }, 'pointer');
+  carry.begin({ kind: 'technique', id: 'trap-and-emulate' }, 'pointer');
   carry.over(2, true);
   await settled();
   await carry.drop({ x: 0, y: 0 });
-  assert.deepEqual(sent, [{ type: 'host.stack', host: 2, stack: 'type1-trap-and-emulate' }]);
+  assert.deepEqual(sent, [{ type: 'host.stack', host: 2, stack: 'kvm', technique: 'trap-and-emulate' }]);
 });
 
 test('a host goes where it is dropped, on empty canvas only', async () => {

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from engine.commands import ConsoleInput, GuestCreate, HostCreate, RegistersQuery, Stack
+from typing import Any
+
+import msgspec
+
+from engine.commands import ConsoleInput, GuestCreate, HostCreate, RegistersQuery
+from engine.hypervisor.stacks import Configuration
 from engine.lab import Lab
 
 #: Enough steps for ringos to reach its shell's prompt.
 BOOT_STEPS = 400_000
 
 
-def lab_of(*hosts: list[str], stack: Stack = "type1-trap-and-emulate", harts: int = 1) -> Lab:
+def lab_of(*hosts: list[str], configuration: str = "trap-and-emulate", harts: int = 1) -> Lab:
     """A paused lab; each host is given as the boot arguments of its ringos guests."""
     lab = Lab.new("test")
     for guests in hosts:
-        host = lab.apply(HostCreate(stack=stack, harts=harts))["host"]
+        host = lab.apply(host_create(configuration, harts=harts))["host"]
         for arguments in guests:
             lab.apply(GuestCreate(host, "ringos", arguments=arguments))
     return lab
+
+
+def host_create(configuration: str, **fields: Any) -> HostCreate:
+    """The command for a host of a configuration as `Configuration.parse` takes it."""
+    return HostCreate(**fields, **msgspec.structs.asdict(Configuration.parse(configuration)))
 
 
 def crowded() -> Lab:

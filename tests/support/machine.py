@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 
 PROGRAMS = Path(__file__).parents[1] / "engine/hypervisor/programs"
-VM, ASSISTED, BARE = "type1-trap-and-emulate", "type1-hardware-assist", "bare-metal"
+VM, ASSISTED, BARE = "trap-and-emulate", "hardware-assist", "bare-metal"
 WORK = "run=work compute 3;work syscall 5;work pagefault 5;work switch 5;work io 5;poweroff 3"
 
 
@@ -22,7 +23,7 @@ class Machine:
     ) -> None:
         self.trace = Trace(capacity=1 << 16)
         self.output = b""
-        self.host = Host(1, harts, 64, stack, self.trace, self._console)
+        self.host = Host(1, harts, 64, Configuration.parse(stack), self.trace, self._console)
         self.host.add_guest(1, inspect(image, "guest"), vcpus, 16, arguments)
         self.guest = self.host.guests[1]
 

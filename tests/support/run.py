@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 
 SLICE_STEPS = 2000
-STACKS = ("bare-metal", "type1-trap-and-emulate", "type1-hardware-assist")
+CONFIGURATIONS = ("bare-metal", "trap-and-emulate", "hardware-assist")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def run_guest(
     image: bytes,
     script: Sequence[tuple[str, str]] = (),
     *,
-    stack: str,
+    configuration: str,
     memory_mib: int = 16,
     arguments: str = "",
     steps: int = 20_000_000,
@@ -44,7 +45,7 @@ def run_guest(
     """
     shown = bytearray()
     trace = Trace()
-    host = Host(1, 1, 4 * memory_mib, stack, trace, lambda _guest, data: shown.extend(data))
+    host = Host(1, 1, 4 * memory_mib, Configuration.parse(configuration), trace, lambda _guest, data: shown.extend(data))
     host.add_guest(1, inspect(image, "guest"), 1, memory_mib, arguments)
     guest = host.guests[1]
     waiting = list(script)

@@ -8,7 +8,7 @@ import { sessionOf } from '../panels/session.js';
 import { GUEST_STATES } from '../protocol.js';
 import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
 import { shownState } from '../marks.js';
-import { stackOf } from '../stacks.js';
+import { layersOf, stackText, techniqueText } from '../stacks.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -109,11 +109,12 @@ export class Inspector {
       type: 'button', onclick: () => app.select({ kind: 'guest', id: guest.id }),
     }, guest.name), h('span', null, `${app.store.image(guest.image)?.name ?? ''} · ${app.n(guest.memory_mib)} MiB`))));
     this.root.replaceChildren(
-      this.title(app.t('inspector.host'), host.name, app.t(`stack.${host.stack}`)),
+      this.title(app.t('inspector.host'), host.name, stackText(app, host)),
       h('div.buttons', null, ...buttons),
       section(app, 'host-figures', app.t('inspector.figures'), h('dl.figures', null, harts.element, busy.element, memory.element, time.element)),
       section(app, 'host-guests', app.t('figure.guests'), list.children.length ? list : h('p.empty', null, app.t('inspector.no-guests'))),
-      section(app, 'host-stack', app.t('inspector.stack'), h('p.text', null, app.t(`stack.${host.stack}.explained`))),
+      section(app, 'host-stack', app.t('inspector.stack'), h('p.text', null, app.t(`stack.${host.stack}.explained`)),
+        host.technique ? h('p.text', null, app.t(`technique.${host.technique}.explained`)) : ''),
     );
     this.update = () => {
       const live = app.store.hosts.get(id);
@@ -139,7 +140,7 @@ export class Inspector {
     const memory = figure(app.t('figure.memory'));
     const instructions = figure(app.t('figure.instructions'));
     const traps = figure(app.t('figure.traps-total'));
-    const exits = stackOf(host?.stack ?? '').guest !== 'native' ? figure(app.t('figure.exits-total')) : null;
+    const exits = layersOf(host).guest !== 'native' ? figure(app.t('figure.exits-total')) : null;
     const rate = figure(app.t('figure.exits-wall'));
     const virtual = figure(app.t('figure.exits-virtual'));
     rate.element.title = app.t('figure.exits-wall.tip');
@@ -150,7 +151,7 @@ export class Inspector {
     buttons.push(actionButton(app, 'remove', { className: 'danger' }));
     this.root.replaceChildren(
       this.title(app.t('inspector.guest'), guest.name,
-        app.t('inspector.guest-line', { image: image?.name ?? guest.image, host: host?.name ?? '', stack: app.t(`stack.${host?.stack}.technique`) }), badge.element),
+        app.t('inspector.guest-line', { image: image?.name ?? guest.image, host: host?.name ?? '', stack: techniqueText(app, host?.technique ?? null) }), badge.element),
       failure,
       gdb,
       h('div.buttons', null, ...buttons),

@@ -6,6 +6,7 @@ import { byId, h, icon, setAttribute, setText } from '../dom.js';
 import { ICONS } from '../icons.js';
 import { shownState } from '../marks.js';
 import { GUEST_STATES } from '../protocol.js';
+import { stackText } from '../stacks.js';
 import { stateBadge } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -130,7 +131,7 @@ export class Objects {
       const states = guests.map((guest) => GUEST_STATES[store.guests.get(guest.id)?.state ?? 0]);
       row.badge.set(states.includes('failed') ? 'failed' : states.some((state) => state === 'running' || state === 'idle') ? shownState('running', store.running) : 'off');
       setText(name, host.name);
-      setText(what, app.t(`stack.${host.stack}`));
+      setText(what, stackText(app, host));
       setText(memory, `${app.n(store.hosts.get(id)?.memoryUsedMib ?? 0)} / ${app.n(host.memory_mib)} MiB`);
       return;
     }

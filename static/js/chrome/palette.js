@@ -5,7 +5,7 @@
  */
 import { byId, h, icon, setText } from '../dom.js';
 import { ICONS } from '../icons.js';
-import { STACKS } from '../stacks.js';
+import { STACKS, TECHNIQUES, techniqueText } from '../stacks.js';
 import { section } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -60,8 +60,11 @@ export class Palette {
     this.root.replaceChildren(
       section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
       section(app, 'palette-stacks', app.t('palette.stacks'), ...STACKS.map((stack) => this.item(
-        { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}.short`), app.t(`stack.${stack.id}.detail`),
-        stack.guest !== 'native' ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
+        { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}`), app.t(`stack.${stack.id}.detail`),
+        stack.bands.includes('hypervisor') ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
+      ))),
+      section(app, 'palette-techniques', app.t('palette.techniques'), ...TECHNIQUES.map(({ id }) => this.item(
+        { kind: 'technique', id }, app.t(`technique.${id}`), app.t(`technique.${id}.detail`), 'hypervisor', app.t(`technique.${id}.letter`),
       ))),
       section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
         h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
@@ -90,7 +93,7 @@ export class Palette {
     const { app } = this;
     const size = image.size < 1024 ? `${app.n(image.size)} B` : `${app.n(Math.round(image.size / 1024))} KiB`;
     if (image.title_key && app.i18n.has(image.title_key)) return app.t(image.title_key);
-    if (image.snapshot) return app.t('palette.snapshot', { size, stack: app.t(`stack.${image.snapshot.stack}.technique`) });
+    if (image.snapshot) return app.t('palette.snapshot', { size, technique: techniqueText(app, image.snapshot.technique) });
     if (image.title) return image.title;
     return app.t(image.builtin ? 'palette.image' : image.kind === 'assembly' ? 'palette.assembled' : 'palette.uploaded', { size });
   }

@@ -13,7 +13,7 @@ import { hexdump, moved, ROW_BYTES, rowStart, sv39 } from './hexdump.js';
 import { takeWanted } from './links.js';
 import { button, guestPicker, stateLine, Undoing, vcpuPicker } from './parts.js';
 import { poller } from './poller.js';
-import { stackOf } from '../stacks.js';
+import { layersOf } from '../stacks.js';
 import { entryKind, walkOrder, whyUnmapped } from './walk.js';
 
 const EVERY_MS = 250;
@@ -159,7 +159,7 @@ export function mountMemory(root, app) {
   function showWalk(now) {
     const parts = sv39(now.gva);
     const guest = app.guest === null ? undefined : app.store.guest(app.guest);
-    const kind = stackOf((guest && app.store.host(guest.host)?.stack) ?? '').guest;
+    const kind = layersOf(guest && app.store.host(guest.host)).guest;
     const order = walkOrder(now.guest.length, now.second.map((stage) => stage.length));
     const references = (/** @type {number} */ count) => h('span.walk-count', {}, app.t('memory.walk.references', { count }));
     setAttribute(walk, 'aria-label', app.t('memory.walk', { address: hex(now.gva) }));

@@ -9,7 +9,7 @@
  *        │ hardware                   │
  *        └────────────────────────────┘
  */
-import { stackOf } from '../stacks.js';
+import { layersOf } from '../stacks.js';
 
 /**
  * @typedef {'datacenter' | 'host' | 'stack'} Level
@@ -42,11 +42,11 @@ function columnsOf(guests) {
   return Math.ceil(Math.sqrt(guests * 1.5));
 }
 
-/** @param {number} places guest tiles and slots @param {string} stack */
-export function hostSize(places, stack) {
+/** @param {number} places guest tiles and slots @param {import('../stacks.js').Configured} host */
+export function hostSize(places, host) {
   const columns = columnsOf(places);
   const rows = Math.max(1, Math.ceil(places / columns));
-  const bands = stackOf(stack).bands.reduce((sum, band) => sum + BAND_HEIGHTS[band] + BAND_GAP, 0);
+  const bands = layersOf(host).bands.reduce((sum, band) => sum + BAND_HEIGHTS[band] + BAND_GAP, 0);
   return {
     columns, rows,
     w: 2 * PAD + columns * GUEST_WIDTH + (columns - 1) * GAP,
@@ -70,7 +70,7 @@ export function layout(document, level, preview = {}) {
   for (const host of [...document.hosts].sort((a, b) => a.y - b.y || a.x - b.x || a.id - b.id)) {
     const guests = guestsOf.get(host.id) ?? [];
     const slots = preview.slot === host.id ? 1 : 0;
-    const size = hostSize(guests.length + slots, host.stack);
+    const size = hostSize(guests.length + slots, host);
     const moved = preview.moved?.host === host.id ? preview.moved : null;
     /** @type {Box} */
     const box = {
@@ -133,7 +133,7 @@ function fillHost(boxes, box, host, guests, slots, size, level) {
     boxes.push({ kind: 'resources', key: `resources:${host.id}`, host: host.id, guest: 0, station: '', x: left, y, w: inner, h });
     return;
   }
-  for (const station of stackOf(host.stack).bands) {
+  for (const station of layersOf(host).bands) {
     const h = BAND_HEIGHTS[station];
     boxes.push({ kind: 'band', key: `band:host${host.id}:${station}`, host: host.id, guest: 0, station, x: left, y, w: inner, h });
     y += h + BAND_GAP;

@@ -3,7 +3,7 @@
  * about it. The kernel of a trap-and-emulate guest has a dashed edge: it runs in U mode without knowing it.
  */
 import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
-import { stackOf } from '../stacks.js';
+import { layersOf } from '../stacks.js';
 
 /** @type {Record<string, string>} */
 const GROUPS = {
@@ -15,7 +15,7 @@ const GROUPS = {
 
 /** The key of a band's title. @param {import('../app.js').App} app @param {Box} box */
 function titleKey(app, box) {
-  const stack = stackOf(app.store.host(box.host)?.stack ?? '');
+  const stack = layersOf(app.store.host(box.host));
   if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
   if (box.station === 'user') return { deprivileged: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
   return `band.${box.station}`;
@@ -28,7 +28,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && stackOf(app.store.host(box.host)?.stack ?? '').guest === 'deprivileged';
+    const dashed = box.station === 'kernel' && layersOf(app.store.host(box.host)).guest === 'deprivileged';
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;

@@ -1,6 +1,7 @@
 /** A host: a machine with its title, its stack, its load; at the datacenter level a tile with one mark a guest. */
 import { STATE_MARKS, shownState } from '../marks.js';
 import { GUEST_STATES } from '../protocol.js';
+import { stackText } from '../stacks.js';
 
 /** @type {Map<string, Path2D>} */
 const marks = new Map();
@@ -44,7 +45,7 @@ export const host = {
     const nameWidth = brush.context.measureText(name).width;
     brush.type('text', 11.5);
     const left = brush.x + pad + nameWidth + 10;
-    brush.text(brush.app.t(`stack.${document.stack}`), left, baseline, brush.x + brush.w - pad - 22 - left, brush.colour('--dim'));
+    brush.text(stackText(brush.app, document), left, baseline, brush.x + brush.w - pad - 22 - left, brush.colour('--dim'));
   },
 
   live(brush, box, { level, selected, hovered, verdict }) {
@@ -89,7 +90,7 @@ export const host = {
     if (!document) return [];
     return [
       document.name,
-      app.t(`stack.${document.stack}`),
+      stackText(app, document),
       app.t('tip.host', {
         harts: document.harts, used: live?.memoryUsedMib ?? 0, total: document.memory_mib, busy: Math.round((live?.busy ?? 0) * 100),
       }),

@@ -1,4 +1,5 @@
 /** A host's harts and RAM at the host level, where the stack below the guests is folded into one box. */
+import { stackText, techniqueText } from '../stacks.js';
 import { hardwareFigures } from './band.js';
 
 /** @type {import('./index.js').Shape} */
@@ -6,10 +7,10 @@ export const resources = {
   kind: 'resources',
   ground(brush, box) {
     brush.rectangle(brush.colour('--band-hardware'), brush.colour('--line-strong'), { radius: 5 });
-    const stack = brush.app.store.host(box.host)?.stack ?? '';
+    const host = brush.app.store.host(box.host);
     const size = brush.type('text', 11.5, 600);
     const pad = 10 * Math.max(brush.camera.scale, 0.6);
-    brush.text(brush.app.t(`stack.${stack}.short`), brush.x + pad, brush.y + pad * 0.8 + size, brush.w - 2 * pad, brush.colour('--band-hardware-ink'));
+    brush.text(host ? techniqueText(brush.app, host.technique) : '', brush.x + pad, brush.y + pad * 0.8 + size, brush.w - 2 * pad, brush.colour('--band-hardware-ink'));
   },
   live(brush, box) {
     const pad = 10 * Math.max(brush.camera.scale, 0.6);
@@ -26,5 +27,8 @@ export const resources = {
       baseline += step * 1.75;
     }
   },
-  tip: (app, box) => [app.t(`stack.${app.store.host(box.host)?.stack ?? ''}`)],
+  tip(app, box) {
+    const host = app.store.host(box.host);
+    return host ? [stackText(app, host)] : [];
+  },
 };

@@ -5,8 +5,9 @@
 import { Emitter } from '../events.js';
 
 /**
- * An image becomes a guest, a host a host, a stack replaces a host's stack, a guest moves.
- * @typedef {{kind: 'image', id: string} | {kind: 'host'} | {kind: 'stack', id: string} | {kind: 'guest', id: number}} Item
+ * An image becomes a guest, a host a host, a stack replaces a host's stack, a technique its technique, a guest moves.
+ * @typedef {{kind: 'image', id: string} | {kind: 'host'} | {kind: 'stack', id: string} | {kind: 'technique', id: string} |
+ *            {kind: 'guest', id: number}} Item
  * `fits` null: the lab has not answered yet.
  * @typedef {{fits: boolean | null, title: string, detail: string}} Verdict
  * @typedef {{item: Item, via: 'pointer' | 'keyboard', target: number | null, inside: boolean, verdict: Verdict | null,
@@ -31,7 +32,7 @@ export class Carry extends Emitter {
     const { store } = this.app;
     if (item.kind === 'image') return store.image(item.id)?.name ?? '';
     if (item.kind === 'guest') return store.guest(item.id)?.name ?? '';
-    return this.app.t(item.kind === 'stack' ? `stack.${item.id}` : 'palette.host');
+    return this.app.t(item.kind === 'host' ? 'palette.host' : `${item.kind}.${item.id}`);
   }
 
   /** @param {Item} item @param {'pointer' | 'keyboard'} via @param {number} [x] @param {number} [y] */
@@ -101,7 +102,7 @@ export class Carry extends Emitter {
 
   /** @param {Item} item */
   titleOf(item) {
-    const key = { image: 'drop.create', guest: 'drop.move', stack: 'drop.stack', host: 'drop.host' }[item.kind];
+    const key = { image: 'drop.create', guest: 'drop.move', stack: 'drop.stack', technique: 'drop.stack', host: 'drop.host' }[item.kind];
     return this.app.t(key, { name: this.nameOf(item) });
   }
 
@@ -127,10 +128,10 @@ export class Carry extends Emitter {
     const title = this.titleOf(item);
     /** @param {string} detail @returns {Verdict} */
     const no = (detail) => ({ fits: false, title: app.t('drop.refused'), detail });
-    if (item.kind === 'stack') {
-      if (target?.stack === item.id) return no(app.t('drop.same-stack', { name: target.name }));
+    if (item.kind === 'stack' || item.kind === 'technique') {
+      if (target?.[item.kind] === item.id) return no(app.t('drop.same-stack', { name: target.name }));
       if (app.store.guestsOf(host).length) return no(app.t('drop.stack-in-use', { name: target?.name ?? '' }));
-      return { fits: true, title, detail: app.t(`stack.${item.id}`) };
+      return { fits: true, title, detail: app.t(`${item.kind}.${item.id}.detail`) };
     }
     if (item.kind === 'guest' && app.store.guest(item.id)?.host === host) return { fits: true, title: app.t('drop.here-already'), detail: '' };
     try {
@@ -173,13 +174,23 @@ export class Carry extends Emitter {
     if (item.kind === 'image') {
       const result = await app.attempt({ type: 'guest.create', host: target, image: item.id });
       if (result) this.done({ kind: 'guest', id: result.guest }, app.t('announce.guest-created', { name, host }));
-    } else if (item.kind === 'stack') {
-      const result = await app.attempt({ type: 'host.stack', host: target, stack: item.id });
+    } else if (item.kind === 'stack' || item.kind === 'technique') {
+      const result = await app.attempt({ type: 'host.stack', host: target, ...this.restacked(item, target) });
       if (result) this.done({ kind: 'host', id: target }, app.t('announce.stack-changed', { name, host }));
     } else if (app.store.guest(item.id)?.host !== target) {
       const result = await app.attempt({ type: 'guest.move', guest: item.id, host: target });
       if (result) this.done({ kind: 'guest', id: item.id }, app.t('announce.guest-moved', { name, host }));
     }
+  }
+
+  /**
+   * What a host becomes when a stack or a technique is dropped on it: a bare machine gets a kernel with a hypervisor.
+   * @param {{kind: 'stack' | 'technique', id: string}} item @param {number} host
+   */
+  restacked(item, host) {
+    if (item.kind === 'stack') return { stack: item.id };
+    const target = this.app.store.host(host);
+    return { stack: target?.technique ? target.stack : 'kvm', technique: item.id };
   }
 
   /** @param {import('../app.js').Selection} selection @param {string} text */

@@ -22,6 +22,7 @@ import pytest
 
 from engine.devices import AccessFault
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.isa.program import Program
@@ -50,7 +51,7 @@ class World:
     def __init__(self, program: Program, memory_mib: int = MEMORY_MIB, host_mib: int = HOST_MIB) -> None:
         self.shown = bytearray()
         self.host = Host(
-            1, 1, host_mib, "type1-trap-and-emulate", Trace(), lambda _guest, data: self.shown.extend(data)
+            1, 1, host_mib, Configuration.parse("trap-and-emulate"), Trace(), lambda _guest, data: self.shown.extend(data)
         )
         self.host.add_guest(2, inspect(assemble(IDLE_VICTIM).elf(), "victim"), 1, VICTIM_MIB, "")
         self.victim = self._guest(2)
@@ -351,7 +352,7 @@ def test_firmware_calls_with_wild_arguments(seed: int) -> None:
     world = World(program)
     world.run()
     assert world.attacker.exit_status == 0, world.attacker.failure
-    host = Host(1, 1, 16, "bare-metal", Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 16, Configuration.parse("bare-metal"), Trace(), lambda _guest, _data: None)
     host.add_guest(1, inspect(program.elf(), "sbi"), 1, MEMORY_MIB, "")
     host.run(STEP_LIMIT)
     assert host.guests[1].exit_status == 0

@@ -7,11 +7,12 @@ import random
 import numpy as np
 import pytest
 
-from engine.commands import GuestClone, HostCreate, LabError, LabRedo, LabUndo, Stack
+from engine.commands import GuestClone, LabError, LabRedo, LabUndo
 from engine.document import GuestRow, HostRow
 from engine.guests import load_image
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.lab import Lab
@@ -20,9 +21,9 @@ from engine.machine.memory import PAGE, Memory
 from engine.trace.record import Action
 from engine.trace.rings import Trace
 from engine.world import World
-from tests.support.labs import console, guests_of, lab_of, run_to, type_line
+from tests.support.labs import console, guests_of, host_create, lab_of, run_to, type_line
 
-STACKS: tuple[Stack, ...] = ("type1-trap-and-emulate", "type1-hardware-assist")
+TECHNIQUES = ("trap-and-emulate", "hardware-assist")
 PROMPT_STEPS = 150_000
 #: Stores a number to every page from the end of its image to the end of RAM, and counts the rounds at 0x8010_0000.
 FILLER = """
@@ -57,18 +58,22 @@ word:   .dword 0
 """
 
 
-def _ringos(stack: Stack, host_mib: int = 128) -> tuple[Host, Trace, dict[int, bytearray]]:
+def _ringos(technique: str, host_mib: int = 128) -> tuple[Host, Trace, dict[int, bytearray]]:
     shown: dict[int, bytearray] = {}
     trace = Trace(capacity=1 << 15)
-    host = Host(1, 1, host_mib, stack, trace, lambda guest, data: shown.setdefault(guest, bytearray()).extend(data))
+
+    def show(guest: int, data: bytes) -> None:
+        shown.setdefault(guest, bytearray()).extend(data)
+
+    host = Host(1, 1, host_mib, Configuration.parse(technique), trace, show)
     host.add_guest(1, inspect(load_image("ringos"), "ringos"), 1, 16, "")
     host.run(PROMPT_STEPS)
     assert bytes(shown[1]).endswith(b"ringos$ ")
     return host, trace, shown
 
 
-def _program(stack: Stack, source: str, host_mib: int = 64) -> Host:
-    host = Host(1, 1, host_mib, stack, Trace(), lambda _guest, _data: None)
+def _program(technique: str, source: str, host_mib: int = 64) -> Host:
+    host = Host(1, 1, host_mib, Configuration.parse(technique), Trace(), lambda _guest, _data: None)
     host.add_guest(1, inspect(assemble(source, "test").elf(), "test"), 1, 4, "")
     return host
 
@@ -99,9 +104,9 @@ def _accounts(host: Host) -> None:
     assert frames.promised + len(holders) == sizes
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_a_clone_works_as_its_original_and_both_keep_their_own_memory(stack: Stack) -> None:
-    host, trace, shown = _ringos(stack)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_clone_works_as_its_original_and_both_keep_their_own_memory(technique: str) -> None:
+    host, trace, shown = _ringos(technique)
     before, used = _memory(host, 1), host.frames.used
     host.clone_guest(1, 2)
     assert host.frames.used == used
@@ -116,7 +121,7 @@ def test_a_clone_works_as_its_original_and_both_keep_their_own_memory(stack: Sta
     host.guests[1].receive(b"work syscall 3; work pagefault 4; work switch 3\r")
     host.run(600_000)
     assert bytes(shown[1]).endswith(bytes(shown[2]))
-    alone, _, said = _ringos(stack)
+    alone, _, said = _ringos(technique)
     alone.guests[1].receive(b"work syscall 3; work pagefault 4; work switch 3\r")
     alone.run(600_000)
     assert bytes(said[1]) == bytes(shown[1])
@@ -124,9 +129,9 @@ def test_a_clone_works_as_its_original_and_both_keep_their_own_memory(stack: Sta
     assert actions.count(Action.COPY_ON_WRITE) >= 2
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_every_copy_is_a_record_of_where_it_happened(stack: Stack) -> None:
-    host, trace, _ = _ringos(stack)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_every_copy_is_a_record_of_where_it_happened(technique: str) -> None:
+    host, trace, _ = _ringos(technique)
     host.clone_guest(1, 2)
     host.guests[2].receive(b"ps; work pagefault 3\r")
     host.run(300_000)
@@ -141,9 +146,9 @@ def test_every_copy_is_a_record_of_where_it_happened(stack: Stack) -> None:
         assert ram.writable(page)
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_the_last_one_left_writes_without_a_copy(stack: Stack) -> None:
-    host = _program(stack, FILLER)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_the_last_one_left_writes_without_a_copy(technique: str) -> None:
+    host = _program(technique, FILLER)
     host.run(20_000)
     host.clone_guest(1, 2)
     used = host.frames.used
@@ -155,14 +160,14 @@ def test_the_last_one_left_writes_without_a_copy(stack: Stack) -> None:
     assert host.frames.used - held < 20  # page tables only
     records = host.trace.records(2, limit=4096)
     assert Action.COPY_ON_WRITE not in records["action"].tolist()
-    fill = Action.SHADOW_FILL if "emulate" in stack else Action.SECOND_STAGE_FILL
+    fill = Action.SHADOW_FILL if "emulate" in technique else Action.SECOND_STAGE_FILL
     assert fill in records["action"].tolist()
     _accounts(host)
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_all_promises_are_kept_when_everybody_stores_everywhere(stack: Stack) -> None:
-    host = _program(stack, FILLER, 32)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_all_promises_are_kept_when_everybody_stores_everywhere(technique: str) -> None:
+    host = _program(technique, FILLER, 32)
     host.run(10_000)
     clones = 1
     while host.fits(1, 4, machine_mode=False) is None:
@@ -184,9 +189,9 @@ def test_all_promises_are_kept_when_everybody_stores_everywhere(stack: Stack) ->
     assert host.frames.used == 0
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_reservations_and_atomics_on_a_shared_page(stack: Stack) -> None:
-    host = _program(stack, LOCKS)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_reservations_and_atomics_on_a_shared_page(technique: str) -> None:
+    host = _program(technique, LOCKS)
     chance = random.Random(5)
     for clone in range(2, 8):
         host.run(chance.randrange(1, 3_000))
@@ -246,10 +251,10 @@ def test_frames_against_a_model(seed: int) -> None:
         frames.take_promised()
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_a_world_with_clones_comes_back_the_same_at_any_moment(stack: Stack) -> None:
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_world_with_clones_comes_back_the_same_at_any_moment(technique: str) -> None:
     image = inspect(load_image("ringos"), "ringos")
-    hosts = [HostRow(1, "host", 0.0, 0.0, 1, 128, stack)]
+    hosts = [HostRow(1, "host", 0.0, 0.0, 1, 128, "kvm", technique)]
     guests = [GuestRow(number, f"vm-{number}", 1, "ringos", 1, 16, "run=demo") for number in (1, 2, 3)]
 
     def blank() -> World:
@@ -293,25 +298,25 @@ def test_a_clone_in_a_lab_is_undone_kept_and_goes_back_in_time() -> None:
     assert [states[str(guest)]["failure"] for guest in (first, second)] == [None, None]
 
 
-@pytest.mark.parametrize("stack", ["bare-metal", *STACKS])
-def test_a_clone_on_another_host_and_of_bare_metal_is_a_copy(stack: Stack) -> None:
-    lab = lab_of([""], stack=stack)
+@pytest.mark.parametrize("technique", ["bare-metal", *TECHNIQUES])
+def test_a_clone_on_another_host_and_of_bare_metal_is_a_copy(technique: str) -> None:
+    lab = lab_of([""], configuration=technique)
     [first] = guests_of(lab)
     lab.run(PROMPT_STEPS)
-    there = lab.apply(HostCreate(stack=stack))["host"]
+    there = lab.apply(host_create(technique))["host"]
     second = lab.apply(GuestClone(first, host=there, name="twin"))["guest"]
     for guest in (first, second):
         type_line(lab, guest, "work syscall 3")
     lab.run(400_000)
     assert console(lab, second).endswith(b"ringos$ ")
     assert console(lab, first) == console(lab, second)
-    if stack == "bare-metal":
+    if technique == "bare-metal":
         with pytest.raises(LabError, match="runs one system"):
             lab.apply(GuestClone(first))
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_tohost_is_noticed_in_each_of_them(stack: Stack) -> None:
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_tohost_is_noticed_in_each_of_them(technique: str) -> None:
     source = """
     _start: addi s0, s0, 1
             li   t1, 5000
@@ -324,7 +329,7 @@ def test_tohost_is_noticed_in_each_of_them(stack: Stack) -> None:
     .globl tohost
     tohost: .dword 0
     """
-    host = _program(stack, source)
+    host = _program(technique, source)
     for clone in (2, 3):
         host.run(3_000)
         host.clone_guest(1, clone)
@@ -332,9 +337,9 @@ def test_tohost_is_noticed_in_each_of_them(stack: Stack) -> None:
     assert [guest.exit_status for guest in host.guests.values()] == [3, 3, 3]
 
 
-@pytest.mark.parametrize("stack", STACKS)
-def test_cloning_is_quick_to_share_and_shares_everything(stack: Stack) -> None:
-    host, _, _ = _ringos(stack, host_mib=1024)
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_cloning_is_quick_to_share_and_shares_everything(technique: str) -> None:
+    host, _, _ = _ringos(technique, host_mib=1024)
     held = len(_vm(host, 1).vm.ram.map)
     used = host.frames.used
     for clone in range(2, 32):

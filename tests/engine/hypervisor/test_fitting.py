@@ -11,12 +11,13 @@ import pytest
 from engine.devices.virtio.net import mac_address
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 from tests.support.virtio_driver import RAM, Driver
 
-STACKS = ("bare-metal", "type1-trap-and-emulate")
+STACKS = ("bare-metal", "trap-and-emulate")
 BLOCK, NET, RNG, CONSOLE = (0x10001000 + 0x1000 * slot for slot in range(4))
 UART = 0x10000000
 MIB = 1 << 20
@@ -89,7 +90,8 @@ class Machine:
     def __init__(self, stack: str, source: str, disk: bytes | None = None) -> None:
         self.shown = bytearray()
         self.sent: list[bytes] = []
-        self.host = Host(1, 1, 64, stack, Trace(), self._print, lambda _guest, frame: self.sent.append(frame))
+        configuration = Configuration.parse(stack)
+        self.host = Host(1, 1, 64, configuration, Trace(), self._print, lambda _guest, frame: self.sent.append(frame))
         self.program = assemble(source)
         image = dataclasses.replace(inspect(self.program.elf(), "guest"), disk=disk)
         self.host.add_guest(7, image, 1, 4, "")

@@ -11,6 +11,7 @@ from engine.commands import LabError
 from engine.guests import load_image
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE, inspect
@@ -192,14 +193,14 @@ def test_one_vcpu_sets_the_time_of_all(harts: int) -> None:
 
 
 def test_a_guest_that_needs_machine_mode_is_refused() -> None:
-    host = Host(1, 1, 64, ASSISTED, Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 64, Configuration.parse(ASSISTED), Trace(), lambda _guest, _data: None)
     image = inspect(program(".org 0x80000000\n_start: csrr t0, mstatus\n j ."), "firmware")
     used = host.memory_used_mib, host.frames.used, host.frames.promised
     with pytest.raises(LabError) as refusal:
         host.add_guest(1, image, 1, 16, "")
     assert refusal.value.problem.key == "needs-machine-mode"
     assert (host.memory_used_mib, host.frames.used, host.frames.promised) == used
-    classic = Host(1, 1, 64, VM, Trace(), lambda _guest, _data: None)
+    classic = Host(1, 1, 64, Configuration.parse(VM), Trace(), lambda _guest, _data: None)
     classic.add_guest(1, image, 1, 16, "")
     classic.run(10)
     with pytest.raises(LabError) as refusal:
@@ -269,7 +270,7 @@ def test_a_guest_that_moves_between_techniques_ends_as_if_it_stayed(steps_betwee
     """Carried from shadow tables to the second stage and back, again and again."""
     image = inspect(load_image("ringos"), "ringos")
     shown = bytearray()
-    hosts = [Host(number, 1, 64, stack, Trace(), lambda _g, data: shown.extend(data))
+    hosts = [Host(number, 1, 64, Configuration.parse(stack), Trace(), lambda _g, data: shown.extend(data))
              for number, stack in enumerate((VM, ASSISTED), 1)]  # fmt: skip
     hosts[0].add_guest(1, image, 1, 16, WORK)
     moves = 0
@@ -433,7 +434,7 @@ def _attack(seed: int) -> str:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_an_attacker_stays_in_its_own_memory(seed: int) -> None:
-    host = Host(1, 1, 64, ASSISTED, Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 64, Configuration.parse(ASSISTED), Trace(), lambda _guest, _data: None)
     for page in range(host.frames.first):
         host.memory.write_bytes(page * PAGE, SECRET_PAGE)
     host.add_guest(2, inspect(program("_start: wfi\n j _start"), "victim"), 1, 4, "")

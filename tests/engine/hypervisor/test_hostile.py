@@ -7,6 +7,7 @@ import random
 import pytest
 
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.isa.csrs import CSRS
 from engine.isa.table import ROWS
@@ -106,11 +107,11 @@ def noise(seed: int, level: str) -> str:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
-    ("level", "stack"), [*((level, "type1-trap-and-emulate") for level in BASES), ("s", "type1-hardware-assist")]
+    ("level", "stack"), [*((level, "trap-and-emulate") for level in BASES), ("s", "hardware-assist")]
 )
 def test_noise_harms_nobody(level: str, stack: str, seed: int) -> None:
     program = assemble(noise(seed, level), "noise", BASES[level])
-    host = Host(1, 2, 32, stack, Trace(), lambda _guest, _data: None)
+    host = Host(1, 2, 32, Configuration.parse(stack), Trace(), lambda _guest, _data: None)
     host.add_guest(1, inspect(program.elf(), "noise"), 2, 8, "")
     host.add_guest(2, inspect(assemble(NEIGHBOUR).elf(), "neighbour"), 1, 4, "")
     while host.time < TIME_NS and not host.guests[2].ended:
@@ -122,7 +123,7 @@ def test_noise_harms_nobody(level: str, stack: str, seed: int) -> None:
 @pytest.mark.parametrize("level", BASES)
 def test_noise_on_bare_metal(level: str, seed: int) -> None:
     program = assemble(noise(seed, level), "noise", BASES[level])
-    host = Host(1, 2, 16, "bare-metal", Trace(), lambda _guest, _data: None)
+    host = Host(1, 2, 16, Configuration.parse("bare-metal"), Trace(), lambda _guest, _data: None)
     host.add_guest(1, inspect(program.elf(), "noise"), 2, 8, "")
     host.run(STEPS)
     guest = host.guests[1]

@@ -14,6 +14,7 @@ import pytest
 
 from engine.guests import load_image
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
@@ -23,7 +24,7 @@ from engine.trace.record import Action, Cause, Kind
 from engine.trace.rings import Trace
 from tests.conformance.programs import SCENARIOS, case
 
-VM = "type1-trap-and-emulate"
+VM = Configuration.parse("trap-and-emulate")
 WORK = "run=work compute 1;work syscall 5;work pagefault 5;work switch 5;work io 3;poweroff 3"
 #: As many steps at once as let native code take several exits in a row.
 STRETCH = 4_000

@@ -8,6 +8,7 @@ import pytest
 
 from engine.commands import LabError
 from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import Configuration
 from engine.machine import fdt
 from engine.machine.loader import LoadedImage, inspect, with_firmware, with_initrd
 from engine.machine.privileged import MACHINE, SUPERVISOR
@@ -24,7 +25,7 @@ def _kernel() -> LoadedImage:
 
 
 def _started(image: LoadedImage, memory_mib: int, stack: str = "bare-metal") -> Host:
-    host = Host(1, 1, 2 * memory_mib + 8, stack, Trace(), lambda _guest, _data: None)
+    host = Host(1, 1, 2 * memory_mib + 8, Configuration.parse(stack), Trace(), lambda _guest, _data: None)
     host.add_guest(1, image, 1, memory_mib, "console=ttyS0")
     return host
 
@@ -39,7 +40,7 @@ def _chosen(host: Host) -> tuple[int, fdt.Node]:
     return at, node
 
 
-@pytest.mark.parametrize("stack", ["bare-metal", "type1-trap-and-emulate", "type1-hardware-assist"])
+@pytest.mark.parametrize("stack", ["bare-metal", "trap-and-emulate", "hardware-assist"])
 @pytest.mark.parametrize("size", [1, 4096, MIB + 1])
 def test_the_initial_ram_disk_lies_between_kernel_and_device_tree(stack: str, size: int) -> None:
     content = bytes(index & 0xFF for index in range(size))
