@@ -331,6 +331,19 @@ class FitsQuery(Query, tag="fits", frozen=True):
     memory_mib: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
+class LockstepQuery(Query, tag="lockstep", frozen=True):
+    """A guest's image, started afresh on a machine like its host's, beside the same on one whose sensitive instructions
+    all trap: as far as they go the same way.
+
+    Result: {"instructions": that were the same, "ended": bool, "difference": None | {"pc", "instruction": text,
+    "symbol": str|None, "source": {"file", "line", "text"}|None, "x86": the instructions that it imitates, "values":
+    [[register, there, here]]}}. ended: the guest came to its end; neither ended nor a difference: the comparison did,
+    after no instruction at all where the host's are the instructions that trap.
+    """
+
+    guest: Identifier
+
+
 class SnapshotQuery(Query, tag="snapshot", frozen=True):
     """A kept snapshot as a file (engine.snapshot). Result: {"name", "content": bytes}."""
 
@@ -350,7 +363,7 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 LabQuery = (
     TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
-    | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
+    | TimelineQuery | LockstepQuery | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 AnyQuery = LabQuery | GdbQuery  # a lab's worker opens the port
 

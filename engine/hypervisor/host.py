@@ -17,7 +17,7 @@ from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
-from engine.hypervisor.stacks import Configuration
+from engine.hypervisor.stacks import SILENT_SENSITIVE, Configuration
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -68,7 +68,8 @@ class Host:
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
         extension = self.technique is None or self.technique.hypervisor_extension
-        self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
+        silent = SILENT_SENSITIVE in configuration.switches
+        self.harts = [Hart(number, self.bus, _no_clock, extension, silent) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.loaded: list[VCpu | None] = [None] * harts
@@ -223,6 +224,11 @@ class Host:
         self.active = self.harts[0]
         self._turn = 0
         self._quantum_end = self.time + QUANTUM_NS
+
+    def delay(self, hart: Hart, time: int) -> None:
+        """Let time pass on a hart without a step: its guest cannot tell this from a modelled cost."""
+        hart.extra += time
+        hart.limit = 0
 
     @property
     def busy_from(self) -> int:

@@ -52,7 +52,12 @@ class Switch:
     techniques: tuple[TechniqueId, ...] = EVERY_TECHNIQUE
 
 
-SWITCHES: dict[SwitchId, Switch] = {}
+#: Its harts let some sensitive instructions pass silently in user mode (engine.isa.silent).
+SILENT_SENSITIVE: SwitchId = "silent-sensitive"
+
+SWITCHES: dict[SwitchId, Switch] = {
+    SILENT_SENSITIVE: Switch(stacks=tuple(STACKS)),
+}
 
 
 class Configuration(Struct, frozen=True):
@@ -96,6 +101,10 @@ class Configuration(Struct, frozen=True):
                     technique=technique or "",
                 )
         return cls(stack, technique, tuple(sorted(set(switches))))
+
+    def with_switches(self, switches: tuple[SwitchId, ...]) -> Self:
+        """The same with these switches instead. Raises LabError."""
+        return self.of(self.stack, self.technique, switches)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from engine.isa.csrs import CSR_NUMBERS
+from engine.isa.decoder import decode
 
 
 class Silent(NamedTuple):
@@ -36,3 +37,14 @@ SILENT: tuple[Silent, ...] = (
 SILENT_READS, SILENT_WRITES = (
     frozenset(CSR_NUMBERS[row.csr] for row in SILENT if row.access == access) for access in ("read", "write")
 )
+
+
+def imitated(word: int) -> str:
+    """The x86 instructions that this one behaves like on a silent machine; "" if it traps there too."""
+    row = decode(word)
+    if row is None or "csr" not in row.fields:
+        return ""
+    operands = row.operands(word)
+    writes = row.mnemonic in ("csrrw", "csrrwi") or operands.get("rs1") or operands.get("uimm")
+    access = "write" if writes else "read"
+    return next((entry.x86 for entry in SILENT if (CSR_NUMBERS[entry.csr], entry.access) == (operands["csr"], access)), "")

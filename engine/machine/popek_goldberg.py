@@ -42,7 +42,7 @@ from engine.isa.csrs import (
 )
 from engine.isa.disassembler import disassemble
 from engine.isa.formats import Row
-from engine.isa.silent import SILENT
+from engine.isa.silent import imitated
 from engine.isa.table import BY_MNEMONIC, FLOAT_REGISTERS, REGISTERS, ROWS
 from engine.machine import mmu
 from engine.machine.bus import Bus, Devices
@@ -236,10 +236,7 @@ class _Bench:
                 if operand in BY_MNEMONIC[name].fields
                 for value in values
             ]
-        x86 = ""
-        if self.silent:
-            wanted = (row.name, "write" if write else "read")
-            x86 = next((entry.x86 for entry in SILENT if (entry.csr, entry.access) == wanted), "")
+        x86 = imitated(word) if self.silent else ""
         return self._verdict(f"{'csrw' if write else 'csrr'} {row.name}", "Zicsr", word, forms, x86)
 
     def _verdict(
