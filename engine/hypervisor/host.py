@@ -587,9 +587,9 @@ class Host:
                 guest = self.guests[entry[0]]
                 assert isinstance(guest, VmGuest)
                 vcpu = self.loaded[hart.number] = guest.vcpus[entry[1]]
-                next_event, reservation = hart.next_event, hart.reservation
+                next_event, reservation, pending = hart.next_event, hart.reservation, hart.mip
                 guest.technique.enter(vcpu, hart)
-                hart.next_event, hart.reservation = next_event, reservation
+                hart.next_event, hart.reservation, hart.mip = next_event, reservation, pending
         self._slice_end = list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]

@@ -155,13 +155,19 @@ class ShadowTables:
         return table * PAGE + 8 * (address >> 12 & 0x1FF)
 
     def fill(
-        self, key: SpaceKey, address: int, guest_page: int, permissions: int, trail: list[mmu.Step]
+        self,
+        key: SpaceKey,
+        address: int,
+        guest_page: int,
+        permissions: int,
+        trail: list[mmu.Step],
+        user: bool = True,
     ) -> int:
         """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it
         rests on.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
-        and from shared ones.
+        and from shared ones. `user`: for user mode, which is the only one that a deprivileged guest has.
         """
         if self._remembered >= MAX_LEAVES:
             self.drop_all()
@@ -173,7 +179,8 @@ class ShadowTables:
             self._use(step.table >> 12, (key, step.level, self._first_address(address, step.level)))
         if guest_page in self.table_pages or not self.writable(guest_page):
             permissions &= ~mmu.W
-        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | _LEAF | permissions)
+        leaf = _LEAF if user else _LEAF & ~mmu.U
+        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | leaf | permissions)
         self.leaves.setdefault(guest_page, set()).add((key, address >> 12))
         self.filled += 1
         self._remembered += 1

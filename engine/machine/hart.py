@@ -174,13 +174,20 @@ class Hart(HartState):
         self.limit = 0
 
     def translate(self, address: int, access: Access) -> int:
-        """Physical address, or Trap."""
-        return privileged.translate(self, address, access)
+        """Physical address, or Trap. Native code that leaves an access to Python has walked for it, and counted that."""
+        if self._native is None:
+            return privileged.translate(self, address, access)
+        walked = self.walks, self.walk_references
+        try:
+            return privileged.translate(self, address, access)
+        finally:
+            self.walks, self.walk_references = walked
 
     def has_entry(self, address: int) -> bool:
         return self.bus.is_ram(address)
 
     def read_entry(self, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG002 (mmu.Walker)
+        self.walk_references += 1
         return self.bus.read_entry(address)
 
     def write_entry(self, address: int, entry: int) -> None:
@@ -621,6 +628,7 @@ class Hart(HartState):
         self.steps, self.extra, self.unretired = state["steps"], state["extra"], state["unretired"]
         self.cycle_offset, self.instret_offset = state["cycle_offset"], state["instret_offset"]
         self.next_event = state["next_event"]
+        self.walks = self.walk_references = 0
         self.leave = False
         self.refresh()
 

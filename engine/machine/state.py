@@ -47,6 +47,8 @@ class HartState(ctypes.Structure):
     hart, what the vCPU's instructions are ahead of the host hart's `retired`, and the table of shadow spaces.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
+    walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
+    on what the TLB holds, so on the tier and on when the hart was last put into a state: no part of one, and in no trace.
     """
 
     _fields_ = (
@@ -99,6 +101,8 @@ class HartState(ctypes.Structure):
         ("trap_cause", _WORD),
         ("trap_value", _WORD),
         ("page_pc", _WORD),
+        ("walks", _WORD),
+        ("walk_references", _WORD),
         ("hot", _WORD * (2 * MAX_HOT)),
         ("hot_count", _WORD),
         ("waiting", _BYTE),
@@ -132,6 +136,8 @@ class HartState(ctypes.Structure):
     tlb_at: int
     ops: int
     page_pc: int
+    walks: int
+    walk_references: int
     hot: ctypes.Array[ctypes.c_uint64]
     hot_count: int
     record_at: int
