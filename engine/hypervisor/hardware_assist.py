@@ -151,7 +151,10 @@ class HardwareAssist:
         hart = vcpu.hart
         assert hart is not None
         self.catch_up(vcpu)
-        vcpu.virtual.carrier = None
+        virtual = vcpu.virtual
+        virtual.carrier = None
+        virtual.mip |= virtual.arrived
+        virtual.arrived = 0
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
@@ -174,6 +177,7 @@ class HardwareAssist:
             hart.refresh()
         hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
         hart.mip = self._hvip(vcpu)
+        virtual.arrived = 0
         hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
         hart.instret_offset = (virtual.instret_offset + vcpu.instructions - hart.retired) & MASK64
         self._set_time(hart, virtual.stimecmp)
@@ -181,7 +185,8 @@ class HardwareAssist:
 
     def _hvip(self, vcpu: VCpu) -> int:
         """The interrupts that the VMM hands over, where hvip has them."""
-        return ((vcpu.virtual.mip | vcpu.virtual.lines) & self.injected) << 1
+        virtual = vcpu.virtual
+        return ((virtual.mip | virtual.lines | virtual.arrived) & self.injected) << 1
 
     def _set_time(self, hart: Hart, compare: int) -> None:
         """The guest's time and what it waits for; without a comparator of its own, for nothing."""
@@ -276,6 +281,7 @@ class HardwareAssist:
         hart = vcpu.hart
         assert hart is not None
         hart.mip = self._hvip(vcpu)
+        vcpu.virtual.arrived = 0
         hart.look_at_interrupts()
         if code == Interrupt.SUPERVISOR_TIMER and not vcpu.virtual.mie & _TIMER:
             return Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.TIMER, 1)

@@ -588,8 +588,10 @@ class Host:
                 assert isinstance(guest, VmGuest)
                 vcpu = self.loaded[hart.number] = guest.vcpus[entry[1]]
                 next_event, reservation, pending = hart.next_event, hart.reservation, hart.mip
+                arrived = vcpu.virtual.arrived
                 guest.technique.enter(vcpu, hart)
                 hart.next_event, hart.reservation, hart.mip = next_event, reservation, pending
+                vcpu.virtual.arrived = arrived
         self._slice_end = list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]

@@ -181,8 +181,9 @@ class GuestBus:
 
 class VirtualHart(Hart):
     """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's. `carrier`: the host hart
-    whose own VS mode runs it now; `direct`: it takes its interrupts and timer by itself, too. `known`: an access that
-    was translated for the instruction being emulated (virtual address, access, guest physical address)."""
+    whose own VS mode runs it now; `direct`: it takes its interrupts and timer by itself, too. `arrived`: software
+    interrupts raised here since the VMM last handed them to a carrier that does not. `known`: an access that was
+    translated for the instruction being emulated (virtual address, access, guest physical address)."""
 
     bus: GuestBus  # type: ignore[assignment]
 
@@ -191,6 +192,7 @@ class VirtualHart(Hart):
         self.instructions: Callable[[], int] = _zero
         self.carrier: Hart | None = None
         self.direct = True
+        self.arrived = 0
         self.known: tuple[int, Access, int] | None = None
         super().__init__(number, bus, board.clint.time)  # type: ignore[arg-type]
         # It never caches a translation, so it need not hear of changes.
@@ -222,8 +224,12 @@ class VirtualHart(Hart):
 
     def raise_software(self, interrupt: Interrupt) -> None:
         super().raise_software(interrupt)
-        if self.carrier is not None and self.direct and interrupt == Interrupt.SUPERVISOR_SOFTWARE:
+        if self.carrier is None or interrupt != Interrupt.SUPERVISOR_SOFTWARE:
+            return
+        if self.direct:
             self.carrier.raise_software(Interrupt.VIRTUAL_SUPERVISOR_SOFTWARE)
+        else:
+            self.arrived |= 1 << interrupt
 
     def timer_due(self) -> int:
         if self.carrier is None or not self.direct:
@@ -335,6 +341,7 @@ class VCpu:
         return {
             "virtual": self.virtual.save(),
             "retired": self.instructions, "reported": self.reported, "streak": list(self.streak),
+            "arrived": self.virtual.arrived,
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -342,6 +349,7 @@ class VCpu:
         self.hart, self._walked = None, (0, 0)
         self.virtual.own_registers()
         self.virtual.load(state["virtual"])
+        self.virtual.arrived = state.get("arrived", 0)
         self.virtual.instructions_base, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]
         self.streak = (a, b, c, d)
