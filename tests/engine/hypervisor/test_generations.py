@@ -179,7 +179,7 @@ def test_every_tier_and_every_slice_gives_the_same_trace(switches: str) -> None:
 
 
 @pytest.mark.parametrize("switches", EVERY[1:])
-@pytest.mark.parametrize(("harts", "seed"), [(1, 0), (1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("harts", "seed"), [(1, 0), (2, 1)])
 def test_a_host_that_is_put_back_goes_on_the_same(switches: str, harts: int, seed: int) -> None:
     """Saved at any step, also with input that nobody has looked at yet, and put back into another host."""
     chance = random.Random(seed)
