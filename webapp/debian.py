@@ -14,12 +14,12 @@ Everything blocks: the command `ringside images add` runs it, and the server run
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,7 +28,8 @@ from engine.commands import LabError
 from engine.linux import deb, initrd, modules
 from webapp.library import NewImage
 
-SUITE = "trixie"
+#: The first whose lists are whole: in the hours after a new point release a mirror may hold those of trixie in parts.
+SUITES = ("trixie", "forky")
 NAME = "debian"
 KERNEL, BUSYBOX = "linux-image-riscv64", "busybox-static"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -36,9 +37,7 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 #: the tests of its cryptography it is at the shell in half the time.
 ARGUMENTS = "console=ttyS0 earlycon=sbi cryptomgr.notests"
 MEMORY_MIB = 256
-#: A mirror may be in the middle of taking over a new state of the archive: then it is asked again.
-ATTEMPTS, RETRY_SECONDS = 3, 10
-_KERNEL_FILE = re.compile(r"boot/vmlinu[xz]-(.+)")
+_KERNEL_FILE = re.compile(r"(?:boot/vmlinu[xz]-|usr/lib/modules/(?=[^/]+/vmlinuz$))([^/]+)(?:/vmlinuz)?")
 
 #: Told the stage ("lists", "download", "unpack", "build"), bytes done and bytes in all (0: not known).
 Progress = Callable[[str, int, int], None]
@@ -64,7 +63,7 @@ def fetch(progress: Progress) -> NewImage:
     with tempfile.TemporaryDirectory(prefix="ringside-debian-") as folder:
         state = _State(Path(folder), progress)
         state.update()
-        packages = state.download(state.kernel(), BUSYBOX)
+        packages = state.download(*state.kernel(), BUSYBOX)
         return prepare(packages, progress)
 
 
@@ -96,7 +95,8 @@ def prepare(packages: dict[str, bytes], progress: Progress) -> NewImage:
             names=", ".join(packages),
         )
     disk = initrd.build(busybox, release, modules.closure(initrd.WANTED_MODULES, drivers, initrd.RARE_MODULES))
-    title = f"Debian, Linux {release.partition('+')[0]}, BusyBox"
+    version, _, debian = release.partition("+deb")
+    title = f"Debian {debian.partition('-')[0]}".strip() + f", Linux {version}, BusyBox"
     return NewImage(NAME, title, kernel, disk, arguments=ARGUMENTS, memory_mib=MEMORY_MIB)
 
 
@@ -136,29 +136,30 @@ Acquire::https::Timeout "20";
         self._environment = {**os.environ, "APT_CONFIG": str(configuration), "LC_ALL": "C.UTF-8"}
 
     def update(self) -> None:
-        """Take the lists of `SUITE` from the first of the machine's own mirrors that has them."""
+        """Take the lists of the first of `SUITES` that one of the machine's own mirrors has whole."""
         self._progress("lists", 0, 0)
         reasons = []
-        for attempt in range(ATTEMPTS):
-            for mirror in mirrors():
-                source = f"deb [arch=riscv64 signed-by={KEYRING}] {mirror} {SUITE} main\n"
-                (self._folder / "sources.list").write_text(source)
-                done = self._run("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
-                if done.returncode == 0:
-                    return
-                reasons.append(_reason(done.stderr))
-            if "sync in progress" not in "".join(reasons) or attempt == ATTEMPTS - 1:
-                break
-            time.sleep(RETRY_SECONDS)
+        for suite, mirror in itertools.product(SUITES, mirrors()):
+            source = f"deb [arch=riscv64 signed-by={KEYRING}] {mirror} {suite} main\n"
+            (self._folder / "sources.list").write_text(source)
+            done = self._run("apt-get", "-q", "-o", "APT::Update::Error-Mode=any", "update")
+            if done.returncode == 0:
+                return
+            reasons.append(_reason(done.stderr))
         raise _unreachable(reasons[0] if reasons else "apt has no Debian mirror configured")
 
-    def kernel(self) -> str:
-        """The package that Debian's riscv64 kernel is in now."""
-        done = self._run("apt-cache", "depends", "--important", KERNEL)
-        found = re.search(r"Depends: (linux-image-\S+)", done.stdout)
-        if found is None:
-            raise _unreachable(_reason(done.stderr) or f"{KERNEL} names no kernel")
-        return found[1]
+    def kernel(self) -> list[str]:
+        """The packages that Debian's riscv64 kernel and its modules are in now: one, or since forky several."""
+        image = self._depends(KERNEL, r"linux-image-\S+")
+        if not image:
+            raise _unreachable(f"{KERNEL} names no kernel")
+        return image + self._depends(image[0], r"linux-(?:binary|modules)-\S+")
+
+    def _depends(self, package: str, kind: str) -> list[str]:
+        done = self._run("apt-cache", "depends", "--important", package)
+        if done.returncode:
+            raise _unreachable(_reason(done.stderr))
+        return re.findall(rf"Depends: ({kind})", done.stdout)
 
     def download(self, *names: str) -> dict[str, bytes]:
         """The packages' files by name."""

@@ -27,7 +27,7 @@ def write_and_run(page: Page, name: str, source: str) -> None:
 def test_a_guest_that_fails_or_spins_is_told_at_the_guest_and_the_others_go_on(page: Page) -> None:
     ready(page)
     page.get_by_role("group", name="Speed").get_by_text("max", exact=True).click()
-    message = page.locator("#inspector .failure")
+    message = page.locator("#inspector .failure:visible")
 
     write_and_run(page, "nowhere", NOWHERE)
     page.locator(GUESTS, has_text="nowhere").focus()

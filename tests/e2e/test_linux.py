@@ -52,7 +52,7 @@ def test_debian_boots_to_a_shell_in_every_way(open_page: Callable[..., Page]) ->
     ready(page)
     fetch_debian(page)
     debian = page.locator('[data-item="image"]', has_text="debian")
-    expect(debian).to_contain_text("Debian, Linux 6.")
+    expect(debian).to_contain_text(re.compile(r"Debian 1\d, Linux \d"))
     page.get_by_role("button", name="Add a host").click()
     for number, way in enumerate(WAYS, 1):
         if number > 1:

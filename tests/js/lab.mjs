@@ -13,8 +13,8 @@ export function labDocument() {
       { id: 2, name: 'vm-2', host: 1, image: 'hello', vcpus: 1, memory_mib: 8, arguments: '' },
     ],
     images: [
-      { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', title_key: null, source: null },
-      { id: 'ringos', name: 'ringos', builtin: true, size: 41_000, default_memory_mib: 16, kind: 'elf', title_key: null, source: null },
+      { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
+      { id: 'ringos', name: 'ringos', builtin: true, size: 41_000, default_memory_mib: 16, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
     ],
   };
 }

@@ -14,7 +14,7 @@ from engine import guests
 #: A BusyBox by its table of applets only, and a kernel that prints a line.
 BUSYBOX = b"\x7fELF...\0 [\0[[\0acpid\0cat\0init\0sh\0zcat\0\0more\0"
 KERNEL = guests.load_image("hello")
-RELEASE = "6.99-riscv64"
+RELEASE = "6.99+deb13-riscv64"
 
 _APT_GET = """\
 #!/bin/sh
@@ -22,7 +22,9 @@ here=$(dirname "$0")
 case "$*" in
   *indextargets*) echo http://archive.invalid/debian ;;
   *--print-uris*) for deb in "$here"/*.deb; do echo "'http://a.invalid/x' x $(stat -c %s "$deb") SHA256:0"; done ;;
-  *update*) [ ! -f "$here/unreachable" ] || { echo "E: Could not resolve archive.invalid" >&2; exit 100; } ;;
+  *update*) [ ! -f "$here/unreachable" ] || { echo "E: Could not resolve archive.invalid" >&2; exit 100; }
+    [ ! -f "$here/parts" ] || ! grep -q trixie "$(dirname "$APT_CONFIG")/sources.list" ||
+      { echo "E: File has unexpected size. Mirror sync in progress?" >&2; exit 100; } ;;
   *download*) [ ! -f "$here/slow" ] || sleep 600; cp "$here"/*.deb . ;;
 esac
 """
@@ -34,7 +36,8 @@ class Apt:
     folder: Path
 
     def tell(self, behaviour: str, on: bool) -> None:
-        """ "slow": a download does not end; "unreachable": the lists cannot be read."""
+        """ "slow": a download does not end; "unreachable": the lists cannot be read; "parts": those of trixie are not
+        whole."""
         path = self.folder / behaviour
         path.touch() if on else path.unlink(missing_ok=True)
 

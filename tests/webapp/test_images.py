@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from engine.library import manifests
-from tests.support.apt import KERNEL, RELEASE, Apt, make_apt
+from tests.support.apt import KERNEL, Apt, make_apt
 from tests.support.checks import ROOT
 from tests.support.server import TRACEBACK, Server
 from tests.webapp.browser import Browser
@@ -32,7 +32,7 @@ def apt(tmp_path_factory: pytest.TempPathFactory) -> Apt:
 @pytest.fixture
 def environment(apt: Apt, tmp_path: Path) -> dict[str, str]:
     """With the tests' apt and a data folder of the test's own."""
-    for behaviour in ("slow", "unreachable"):
+    for behaviour in ("slow", "unreachable", "parts"):
         apt.tell(behaviour, on=False)
     return {
         **os.environ, "PATH": f"{apt.folder}:{os.environ['PATH']}", "RINGSIDE_DATA": str(tmp_path / "data"),
@@ -56,7 +56,7 @@ def test_debian_is_fetched_listed_run_and_removed(environment: dict[str, str]) -
     assert [line.split(" ")[0] for line in added.stderr.splitlines()] == [
         "reading", "downloading", "unpacking", "building", "keeping",
     ]  # fmt: skip
-    assert RELEASE in ringside(environment, "images", "list").stdout
+    assert "Debian 13, Linux 6.99, BusyBox" in ringside(environment, "images", "list").stdout
     ran = ringside(environment, "run", "debian", "--on", "bare-metal")
     assert (ran.returncode, ran.stdout) == (0, "Hello from supervisor mode!\n")
     assert ringside(environment, "images", "remove", "debian").returncode == 0
@@ -70,6 +70,11 @@ def test_packages_that_are_here_already_need_no_apt(environment: dict[str, str],
     added = ringside(environment, "images", "add", "local", "--deb", *apt.packages)
     assert added.returncode == 0, added.stderr
     assert "local:" in added.stdout
+
+
+def test_the_next_debian_is_taken_while_a_mirror_has_this_one_in_parts(environment: dict[str, str], apt: Apt) -> None:
+    apt.tell("parts", on=True)
+    assert ringside(environment, "images", "add", "debian").returncode == 0
 
 
 def test_files_of_ones_own(environment: dict[str, str], tmp_path: Path) -> None:
@@ -180,7 +185,7 @@ def names(page: Page, lab: str) -> list[str]:
 
 
 def test_every_page_hears_how_far_it_is_and_has_it_in_the_end(server: Server, apt: Apt, browser: Browser) -> None:
-    for behaviour in ("slow", "unreachable"):
+    for behaviour in ("slow", "unreachable", "parts"):
         apt.tell(behaviour, on=False)
     lab = create_lab(server, "fetching")
     with Page(server.port) as page:
