@@ -21,6 +21,12 @@ ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
 TechniqueId = Literal["trap-and-emulate", "hardware-assist"]
 SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
+#: Crossings from one level to another whose cost is modelled, and tables of costs; see engine.hypervisor.costs.
+CrossingId = Literal[
+    "exit", "entry", "to-user-space", "from-user-space", "to-driver-domain", "from-driver-domain", "to-host-os",
+    "from-host-os",
+]  # fmt: skip
+ProfileId = Literal["adams-agesen-2006", "dall-arm-2016", "dall-x86-2016"]
 Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
 Unit = Literal["trap", "instruction"]
 #: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
@@ -55,12 +61,21 @@ class HostUpdate(Command, tag="host.update", frozen=True):
 
 
 class HostStack(Command, tag="host.stack", frozen=True):
-    """Give a host another stack, technique (None: the stack's own) and switches. It must have no guests."""
+    """Give a host another stack, technique (None: the stack's own) and switches. Its guests come along, each going on
+    where it was, or are switched off, as `guests` says; None: there must be none."""
 
     host: Identifier
     stack: StackId
     technique: TechniqueId | None = None
     switches: Switches = ()
+    guests: Literal["carry", "stop"] | None = None
+
+
+class HostLoad(Command, tag="host.load", frozen=True):
+    """How much of each hart the host's own processes take, where the host has an operating system (type 2)."""
+
+    host: Identifier
+    percent: Annotated[int, Meta(ge=0, le=90)]
 
 
 class HostRemove(Command, tag="host.remove", frozen=True):
@@ -109,6 +124,13 @@ class GuestRemove(Command, tag="guest.remove", frozen=True):
 
 class LabRename(Command, tag="lab.rename", frozen=True):
     name: Name
+
+
+class CostsSet(Command, tag="costs.set", frozen=True):
+    """What switches cost from now on: a profile, and cycles that replace its own."""
+
+    profile: ProfileId
+    overrides: dict[CrossingId, Annotated[int, Meta(ge=0, le=10_000_000)]] = {}
 
 
 # -- images ----------------------------------------------------------------------------------------
@@ -208,8 +230,8 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 
 AnyCommand = (
-    HostCreate | HostUpdate | HostStack | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestClone | GuestRemove | LabRename
+    HostCreate | HostUpdate | HostStack | HostLoad | HostRemove
+    | GuestCreate | GuestRename | GuestMove | GuestClone | GuestRemove | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
 )  # fmt: skip
@@ -247,7 +269,7 @@ class TraceDetailQuery(Query, tag="trace.detail", frozen=True):
 
     Result: {"instruction": str, "symbol": str, "source": {"file", "line", "text"} | None,
              "before": {...registers}, "after": {...registers}, "changed": [names], "crossings":
-             [{"from","to","cycles","source"}]}.
+             [{"from","to","cycles","source","note","verified"}]}, as `CostsQuery`; note "overridden" besides.
     registers: {"pc": int, "x": [32 ints], "level": int, "csrs": {name: int}}
     """
 
@@ -360,7 +382,11 @@ class GdbQuery(Query, tag="gdb", frozen=True):
 
 
 class CostsQuery(Query, tag="costs", frozen=True):
-    """The table of modelled switch costs with sources. Result: {"rows": [{"path", "cycles", "source"}]}."""
+    """The table of modelled switch costs with sources, of `profile` or of the lab's own. Result: {"profile", "profiles":
+    [id], "overrides": {crossing: cycles}, "rows": [{"crossing", "stacks": [id], "cycles": the profile's, "source",
+    "note": how it follows from the source, or None, "verified": was it compared with the source?}]}."""
+
+    profile: ProfileId | None = None
 
 
 LabQuery = (

@@ -27,6 +27,7 @@ from typing import NamedTuple, Protocol
 from engine.commands import GuestSet
 from engine.document import GuestRow, HostRow
 from engine.history import History
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.hypervisor.vm_guest import VmGuest
@@ -86,9 +87,9 @@ class Subject(Protocol):
 class Alone:
     """A host with one guest that has not executed anything yet. Raises LabError when the host cannot take it."""
 
-    def __init__(self, host: HostRow, guest: GuestRow, image: LoadedImage, tier: Tier) -> None:
+    def __init__(self, host: HostRow, guest: GuestRow, image: LoadedImage, tier: Tier, costs: Costs) -> None:
         self.output: Callable[[int, bytes], None] = _unheard
-        self.world = World.build([host], [guest], lambda _name: image, self._print, tier)
+        self.world = World.build([host], [guest], lambda _name: image, self._print, tier, costs)
         self.history = History(self.world)
 
     def _print(self, guest: int, data: bytes) -> None:
@@ -115,10 +116,11 @@ class Debugger:
 
     @classmethod
     def alone(
-        cls, host: HostRow, guest: GuestRow, image: LoadedImage, show: Callable[[bytes], None], tier: Tier = Tier.JIT
+        cls, host: HostRow, guest: GuestRow, image: LoadedImage, show: Callable[[bytes], None], tier: Tier = Tier.JIT,
+        costs: Costs = DEFAULT_COSTS,
     ) -> Debugger:
         """A debugger with a world of its own; `show` gets what the guest prints, each byte once."""
-        subject = Alone(host, guest, image, tier)
+        subject = Alone(host, guest, image, tier, costs)
         made = cls(subject, guest.id, show)
         subject.output = made._print
         return made

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from engine import commands
+from engine.hypervisor.costs import Costs
 from engine.hypervisor.stacks import Configuration
 
 
@@ -27,6 +28,7 @@ class HostRow(Struct, frozen=True):
     stack: commands.StackId
     technique: commands.TechniqueId | None = None
     switches: commands.Switches = ()
+    host_load: Annotated[int, Meta(ge=0, le=90)] = 0
 
     @property
     def configuration(self) -> Configuration:
@@ -102,6 +104,29 @@ class HostRestack(Struct, tag="host.restack", tag_field="edit", frozen=True):
     switches: commands.Switches = ()
 
 
+class HostConvert(Struct, tag="host.convert", tag_field="edit", frozen=True):
+    """The host of this row, with its guests: carried over, or switched off."""
+
+    row: HostRow
+    carry: bool
+
+
+class HostReplace(Struct, tag="host.replace", tag_field="edit", frozen=True):
+    """Put the host of this row, as `World.export_host` gave it with its guests, in the place of the one there is."""
+
+    row: HostRow
+    state: dict[str, Any]
+
+
+class HostOccupy(Struct, tag="host.occupy", tag_field="edit", frozen=True):
+    host: int
+    percent: Annotated[int, Meta(ge=0, le=90)]
+
+
+class CostsChange(Struct, tag="costs.change", tag_field="edit", frozen=True):
+    costs: Costs
+
+
 class GuestAdd(Struct, tag="guest.add", tag_field="edit", frozen=True):
     """`state` None: start it from its image; otherwise it goes on where it was."""
 
@@ -135,8 +160,9 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer |
-LabRelabel )  # fmt: skip
+    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | CostsChange
+    | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | LabRelabel
+)  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.
 COSMETIC = (HostChange, GuestRelabel, LabRelabel)
@@ -161,6 +187,7 @@ class Document(Struct):
     speed: commands.Speed = "10"
     unit: commands.Unit = "trap"
     running: bool = False
+    costs: Costs = Costs()
 
     def host_of(self, host: int) -> HostRow:
         row = self.hosts.get(host)

@@ -20,14 +20,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, get_args
 
 from engine import guests, snapshot
-from engine.commands import LabError
+from engine.commands import LabError, ProfileId
 from engine.debugger import Debugger
 from engine.document import GuestRow, HostRow, ImageRow
 from engine.door import Door
 from engine.gdb import Stub
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.stacks import BARE_METAL, EVERY_TECHNIQUE, STACKS, SWITCHES, Configuration
 from engine.images import Images, builtin_rows, digest
 from engine.isa.assembler import AssemblyError, assemble
@@ -161,6 +162,9 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     )
     run.add_argument(
         "--switch", choices=tuple(SWITCHES), action="append", help="something its hardware has or lacks; repeatable"
+    )
+    run.add_argument(
+        "--costs", choices=get_args(ProfileId), help=f"what switches cost in cycles (default: {DEFAULT_COSTS.profile})"
     )
     run.add_argument(
         "--harts", type=_count(1, 4), metavar="N", help="harts, or virtual CPUs (1 to 4; default 1)"
@@ -655,6 +659,10 @@ def _plan(arguments: argparse.Namespace) -> tuple[About, _Chosen, HostRow]:
     return About(guest, chosen.row, on.stack, on.technique, on.switches), chosen, host
 
 
+def _costs(arguments: argparse.Namespace) -> Costs:
+    return DEFAULT_COSTS if arguments.costs is None else Costs(arguments.costs)
+
+
 def _configuration(arguments: argparse.Namespace) -> Configuration:
     """What --on, --technique and --switch ask for. Raises LabError."""
     stack, technique = arguments.on, arguments.technique
@@ -673,7 +681,10 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
     from engine.hypervisor.host import Host
 
     about, chosen, row = _plan(arguments)
-    host = Host(HOST, row.harts, row.memory_mib, row.configuration, trace, show, tier=Tier(arguments.tier))
+    host = Host(
+        HOST, row.harts, row.memory_mib, row.configuration, trace, show,
+        tier=Tier(arguments.tier), costs=_costs(arguments),
+    )  # fmt: skip
     guest = about.guest
     host.add_guest(GUEST, chosen.image, guest.vcpus, guest.memory_mib, guest.arguments)
     return about, chosen.files, host
@@ -681,7 +692,10 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
 
 def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
     """As `_begin`, from a snapshot."""
-    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "harts", "memory", "append", "gdb")
+    decided = (
+        "image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "costs", "harts", "memory", "append",
+        "gdb",
+    )  # fmt: skip
     for name in decided:
         if getattr(arguments, name) is not None:
             given = "an image" if name == "image" else f"--{name}"
@@ -692,7 +706,7 @@ def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
 
 
 def _snapshot(about: About, files: Mapping[str, Content] | None, host: Host, trace: Trace) -> bytes:
-    machine = Machine(len(host.harts), host.memory_mib, GUEST, host.save(), trace.save_guest(GUEST))
+    machine = Machine(len(host.harts), host.memory_mib, GUEST, host.save(), trace.save_guest(GUEST), host.routes.costs)
     kept = {"trace": Trace().save_guest(GUEST), "console": Scrollback().save()}
     state = {"machine": host.export_guest(GUEST), "kept": kept}
     image = None if files is None else {name: bytes(content) for name, content in files.items()}
@@ -705,7 +719,7 @@ def _run_with_gdb(arguments: argparse.Namespace, script: _Script) -> int:
             option = name.replace("_", "-")
             raise _MisuseError(f"gdb goes back and forth in time: --gdb cannot be used with --{option}")
     about, chosen, host = _plan(arguments)
-    debugger = Debugger.alone(host, about.guest, chosen.image, _print, Tier(arguments.tier))
+    debugger = Debugger.alone(host, about.guest, chosen.image, _print, Tier(arguments.tier), _costs(arguments))
     status = _Door(debugger, script).serve(arguments.gdb, arguments.image or arguments.kernel)
     if arguments.stats:
         sys.stderr.writelines(_statistics(debugger.host, debugger.world.trace))

@@ -30,6 +30,7 @@ from engine import checkpoint, queries, snapshot
 from engine.commands import (
     AnyCommand,
     ConsoleInput,
+    CostsSet,
     FitsQuery,
     GuestClone,
     GuestCreate,
@@ -39,6 +40,7 @@ from engine.commands import (
     GuestRename,
     GuestSet,
     HostCreate,
+    HostLoad,
     HostRemove,
     HostStack,
     HostUpdate,
@@ -63,6 +65,7 @@ from engine.commands import (
 from engine.debugger import poke
 from engine.document import (
     COSMETIC,
+    CostsChange,
     Document,
     Edit,
     GuestAdd,
@@ -73,7 +76,9 @@ from engine.document import (
     GuestTransfer,
     HostAdd,
     HostChange,
+    HostConvert,
     HostDrop,
+    HostOccupy,
     HostRestack,
     HostRow,
     ImageRow,
@@ -83,8 +88,9 @@ from engine.document import (
     plain,
 )
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
+from engine.hypervisor.costs import Costs
 from engine.hypervisor.guest import IDLE, RUNNING
-from engine.hypervisor.stacks import BARE_METAL, Configuration, migrated
+from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration, migrated
 from engine.images import Images, digest
 from engine.library import Library
 from engine.machine.tiers import Tier
@@ -216,17 +222,46 @@ class Lab:
 
     def _host_stack(self, command: HostStack) -> dict[str, Any]:
         row = self._document.host_of(command.host)
+        chosen = Configuration.of(command.stack, command.technique, command.switches)
         count = len(self._document.guests_on(row.id))
-        if count:
+        if row.configuration == chosen:
+            return {}
+        if not count:
+            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
+        elif command.guests is not None:
+            self._convert(command, row, chosen)
+        else:
             raise LabError(
                 "host-has-guests",
                 f"{row.name} still has guests; move or remove them before changing its stack.",
                 host=row.name,
                 count=count,
             )
-        chosen = Configuration.of(command.stack, command.technique, command.switches)
-        if row.configuration != chosen:
-            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
+        return {}
+
+    def _convert(self, command: HostStack, row: HostRow, chosen: Configuration) -> None:
+        carry = command.guests == "carry"
+        if carry and (row.technique is None) != (chosen.technique is None):
+            raise LabError(
+                "convert-other-kind",
+                "Guests come along only from one hypervisor to another. Switch them off instead.",
+                host=row.name,
+            )
+        after = msgspec.structs.replace(
+            row, stack=chosen.stack, technique=chosen.technique, switches=chosen.switches
+        )
+        self._edit(command, HostConvert(after, carry))
+
+    def _host_load(self, command: HostLoad) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        if STACKS[row.stack].hypervisor_type != 2:
+            raise LabError(
+                "host-without-system",
+                f"{row.name} has no operating system of its own below its hypervisor, so it runs nothing besides.",
+                host=row.name,
+            )
+        if row.host_load != command.percent:
+            self._edit(command, HostOccupy(row.id, command.percent))
         return {}
 
     def _host_remove(self, command: HostRemove) -> dict[str, Any]:
@@ -292,6 +327,12 @@ class Lab:
     def _guest_remove(self, command: GuestRemove) -> dict[str, Any]:
         self._document.guest_of(command.guest)
         self._edit(command, GuestDrop(command.guest))
+        return {}
+
+    def _costs_set(self, command: CostsSet) -> dict[str, Any]:
+        costs = Costs(command.profile, command.overrides)
+        if costs != self._document.costs:
+            self._edit(command, CostsChange(costs))
         return {}
 
     def _lab_rename(self, command: LabRename) -> dict[str, Any]:
@@ -570,6 +611,7 @@ class Lab:
             "speed": document.speed,
             "unit": document.unit,
             "running": document.running,
+            "costs": msgspec.to_builtins(document.costs),
             "undo": self._undo[-1].tag if self._undo else None,
             "redo": self._redo[-1].tag if self._redo else None,
         }
@@ -679,8 +721,9 @@ class Lab:
     def _blank_world(self, output: Callable[[int, bytes], None] = _unheard) -> World:
         document = self._document
         return World.build(
-            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output, self.limits.tier
-        )
+            [*document.hosts.values()], [*document.guests.values()], self._images.loaded, output, self.limits.tier,
+            document.costs,
+        )  # fmt: skip
 
     # -- state -------------------------------------------------------------------------------------
     def save(self) -> bytes:
@@ -787,6 +830,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostCreate: Lab._host_create,
     HostUpdate: Lab._host_update,
     HostStack: Lab._host_stack,
+    HostLoad: Lab._host_load,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
     GuestClone: Lab._guest_clone,
@@ -794,6 +838,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     GuestMove: Lab._guest_move,
     GuestRemove: Lab._guest_remove,
     LabRename: Lab._lab_rename,
+    CostsSet: Lab._costs_set,
     ImageAdd: Lab._image_add,
     ImageAssemble: Lab._image_assemble,
     SnapshotTake: Lab._snapshot_take,
@@ -809,6 +854,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
-    LabRename, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
+    HostCreate, HostUpdate, HostStack, HostLoad, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
+    LabRename, CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from engine.commands import (
     LabQuery,
     LockstepQuery,
     MemoryQuery,
+    ProfileId,
     RegistersQuery,
     StretchQuery,
     SymbolsQuery,
@@ -30,7 +31,7 @@ from engine.commands import (
 )
 from engine.document import Document, GuestRow
 from engine.history import History, Progress, sampled
-from engine.hypervisor.costs import COSTS, crossings
+from engine.hypervisor.costs import table
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import SILENT_SENSITIVE
@@ -124,12 +125,13 @@ def answer(
             return _timeline(lens, query)
         case LockstepQuery():
             return _lockstep(lens, query)
-        case CostsQuery():
+        case CostsQuery(profile):
+            costs = lens.document.costs
             return {
-                "rows": [
-                    {"path": [*map(int, row.path)], "cycles": row.cycles, "source": row.source}
-                    for row in COSTS
-                ]
+                "profile": costs.profile,
+                "profiles": list(get_args(ProfileId)),
+                "overrides": costs.overrides,
+                "rows": table(profile or costs.profile),
             }
     raise LabError("unknown-query", f"A lab knows no query {type(query).__name__}.")
 
@@ -218,8 +220,11 @@ def _detail(lens: Lens, query: TraceDetailQuery) -> dict[str, Any]:
         "after": after,
         "changed": [] if before is None or after is None else _changed(before, after),
         "crossings": [
-            {"from": int(row.path[0]), "to": int(row.path[-1]), "cycles": row.cycles, "source": row.source}
-            for row in crossings(path)
+            {
+                "from": int(leg.begin), "to": int(leg.end), "cycles": leg.cycles, "source": leg.row.source,
+                "note": "overridden" if leg.overridden else leg.row.note, "verified": leg.row.verified,
+            }
+            for leg in lens.world.hosts[row.host].routes.legs(path)
         ],
     }
 

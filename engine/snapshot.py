@@ -37,6 +37,7 @@ from engine.bits import MASK64
 from engine.checkpoint import NONSENSE, pack, pooled, resolved, unpack
 from engine.commands import LabError, StackId, Switches, TechniqueId
 from engine.document import GuestRow, HostRow, ImageRow
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import Configuration, migrated
 from engine.images import Images
@@ -102,6 +103,7 @@ class Machine(Struct, frozen=True):
     guest: int
     state: dict[str, Any]
     trace: dict[str, Any]
+    costs: Costs = DEFAULT_COSTS
 
 
 class _Content(Struct, array_like=True, frozen=True):
@@ -127,7 +129,7 @@ def is_snapshot(content: bytes) -> bool:
 # -- writing -----------------------------------------------------------------------------------------
 def write(snapshot: Snapshot) -> bytes:
     """The file of a snapshot. Raises LabError "snapshot-too-large" for one that could not be read again."""
-    machine = snapshot.machine and msgspec.structs.asdict(snapshot.machine)
+    machine = snapshot.machine and msgspec.to_builtins(snapshot.machine, builtin_types=(bytes,))
     tree, plain = pooled({"state": snapshot.state, "image": snapshot.image, "machine": machine})
     _check_size(snapshot.about, plain)
     compressor = zstandard.ZstdCompressor(level=_LEVEL)
@@ -408,7 +410,9 @@ def resume(
         raise damaged("machine", f"its guest is number {machine.guest} and not {guest}")
 
     def loaded(records: Trace, output: Callable[[int, bytes], None]) -> Host:
-        host = Host(1, machine.harts, machine.memory_mib, about.configuration, records, output, tier=tier)
+        host = Host(
+            1, machine.harts, machine.memory_mib, about.configuration, records, output, tier=tier, costs=machine.costs
+        )
         host.add_guest(guest, image, row.vcpus, row.memory_mib, row.arguments)
         _same_shape(machine.state, host.save(), "machine")
         host.load(machine.state)

@@ -38,6 +38,7 @@ from typing import Any
 from engine.commands import LabError
 from engine.devices.switch import Switch
 from engine.document import GuestRow, HostRow
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
 from engine.machine.hart import NEVER
@@ -113,6 +114,7 @@ class World:
         images: Callable[[str], LoadedImage],
         output: Callable[[int, bytes], None],
         tier: Tier = Tier.JIT,
+        costs: Costs = DEFAULT_COSTS,
     ) -> None:
         self.trace = Trace()
         self.switch = Switch()
@@ -123,6 +125,7 @@ class World:
         self._images = images
         self._output = output
         self._tier = tier
+        self._costs = costs
         self._turn = 0
         self._epoch_end = 0
         self._cut = 0  # while a host runs: where the epoch has to end now
@@ -135,9 +138,10 @@ class World:
         images: Callable[[str], LoadedImage],
         output: Callable[[int, bytes], None],
         tier: Tier = Tier.JIT,
+        costs: Costs = DEFAULT_COSTS,
     ) -> World:
         """A world in which every guest is about to start from its image."""
-        self = cls(images, output, tier)
+        self = cls(images, output, tier, costs)
         for host in sorted(hosts, key=lambda row: row.id):
             self.add_host(host)
         for guest in sorted(guests, key=lambda row: row.id):
@@ -148,17 +152,42 @@ class World:
     def add_host(self, row: HostRow) -> None:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
-            row.id, row.harts, row.memory_mib, row.configuration, self.trace, self._console, self._transmit, self._tier
-        )
+            row.id, row.harts, row.memory_mib, row.configuration, self.trace, self._console, self._transmit, self._tier,
+            self._costs, row.host_load,
+        )  # fmt: skip
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
 
     def replace_host(self, row: HostRow) -> None:
-        """Another machine in the place of a host without guests."""
+        """Another machine, without guests, in the place of a host."""
         now = self.time
         del self.hosts[row.id]
         self.add_host(row)
         self.hosts[row.id].advance(now)
+
+    def set_costs(self, costs: Costs) -> None:
+        """What switches cost from now on."""
+        self._costs = costs
+        for host in self.hosts.values():
+            host.set_costs(costs)
+
+    def convert_host(self, row: HostRow, guests: list[GuestRow], carry: bool) -> None:
+        """Another machine in the place of a host, with the same guests: as they are, or switched off. Raises LabError
+        when it cannot take one; then nothing has changed."""
+        before = self.hosts[row.id]
+        self.replace_host(row)
+        after = self.hosts[row.id]
+        try:
+            for guest in guests:
+                image = self._images(guest.image)
+                if carry:
+                    after.import_guest(guest.id, image, before.export_guest(guest.id))
+                else:
+                    after.add_guest(guest.id, image, guest.vcpus, guest.memory_mib, guest.arguments)
+                    after.power(guest.id, "off")
+        except LabError:
+            self.hosts[row.id] = before
+            raise
 
     def remove_host(self, host: int) -> None:
         for guest in [guest for guest, home in self.homes.items() if home == host]:

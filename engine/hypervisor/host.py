@@ -5,6 +5,11 @@ hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while other
 hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the
 steps are divided into calls: a call ends right after a step, and clocks of resting harts move only on the way to the
 next one.
+
+Where a hypervisor runs on a host's operating system (type 2), that system has processes of its own. They get
+`load_percent` of each hart, in the beginning of each LOAD_PERIOD_NS, which guests then do not have: a vCPU that is on
+the hart is preempted, with a record, and the hart's translations are gone when it comes back. While no guest wants a
+hart, nothing of this takes place.
 """
 
 from __future__ import annotations
@@ -15,9 +20,10 @@ from typing import Any
 
 from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
+from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
-from engine.hypervisor.stacks import SILENT_SENSITIVE, Configuration
+from engine.hypervisor.stacks import SILENT_SENSITIVE, STACKS, Configuration, Exit
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -36,6 +42,10 @@ SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
+#: A host's own processes get their share of every such period.
+LOAD_PERIOD_NS = 1_000_000
+#: Who runs next when a vCPU makes room for a process of the host, as a record has it.
+OF_THE_HOST = 0
 _UNLIMITED = 1 << 62
 
 
@@ -45,7 +55,8 @@ def _no_cable(_guest: int, _frame: bytes) -> None:
 
 class Host:
     """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
-    `position_offset` is added to the positions in records."""
+    `position_offset` is added to the positions in records. `load_percent`: what the host's own processes take of each
+    hart."""
 
     def __init__(
         self,
@@ -57,10 +68,14 @@ class Host:
         console: Callable[[int, bytes], None],
         transmit: Callable[[int, bytes], None] = _no_cable,
         tier: Tier = Tier.JIT,
+        costs: Costs = DEFAULT_COSTS,
+        load_percent: int = 0,
     ) -> None:
         self.id = host_id
         self.configuration = configuration
         self.technique = None if configuration.technique is None else TECHNIQUES[configuration.technique]
+        self.routes = Routes(configuration, costs)
+        self.load_percent = load_percent
         self.memory_mib = memory_mib
         self.trace = trace
         self.console = console
@@ -194,6 +209,17 @@ class Host:
         assert isinstance(guest, BareMetalGuest | VmGuest)
         return guest
 
+    def set_costs(self, costs: Costs) -> None:
+        """What switches cost from now on."""
+        self.routes = Routes(self.configuration, costs)
+        for hart in self.harts:
+            self._set_route(hart)
+
+    def _set_route(self, hart: Hart) -> None:
+        """Tell native code where the exits of the vCPU that is loaded go."""
+        if self.technique is not None and self.loaded[hart.number] is not None:
+            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, self.technique.kernel_level)
+
     def set_devices(self, devices: Devices) -> None:
         """A bare-metal system's board is the host's own."""
         self.bus.devices = devices
@@ -260,6 +286,8 @@ class Host:
             end_of_turn = min(self._quantum_end, until) if len(self.harts) > 1 else until
             if hart.clock >= end_of_turn:
                 self._turn += 1
+            elif self._host_process(hart):
+                continue
             elif self._dispatch(hart):
                 self._advance_hart(hart, left, end_of_turn)
             elif self.busy_from >= until:
@@ -402,7 +430,31 @@ class Host:
             except OutOfFramesError:
                 self._fail_for_memory(vcpu)
                 return self._dispatch(hart)
+            self._set_route(hart)
         self.retime(hart)
+        return True
+
+    # -- the host's own processes --------------------------------------------------------------------
+    @property
+    def _host_share_ns(self) -> int:
+        """How much of each period the host's processes take on each hart; 0 where there is no host system."""
+        if STACKS[self.configuration.stack].hypervisor_type != 2:
+            return 0
+        return LOAD_PERIOD_NS * self.load_percent // 100
+
+    def _host_process(self, hart: Hart) -> bool:
+        """The share of the host's processes in a period comes first: one step, if a guest has to wait for it. What a
+        guest left of it (an exit that lasted into it) is all that they get. False: it is over, or nobody waits."""
+        left = self._host_share_ns - hart.clock % LOAD_PERIOD_NS
+        if left <= 0 or not self._can_run(hart):
+            return False
+        if self.loaded[hart.number] is not None:
+            self._unload(hart)
+        hart.flush()
+        hart.steps += 1
+        hart.unretired += 1
+        hart.extra += left - 1
+        self.busy_ns += left
         return True
 
     def _fail_for_memory(self, vcpu: VCpu) -> None:
@@ -444,6 +496,8 @@ class Host:
             hart.next_event = self._timer_of(vcpu)
             if len(self._queue) > 1:
                 hart.next_event = min(hart.next_event, self._slice_end[hart.number])
+            if self._host_share_ns:
+                hart.next_event = min(hart.next_event, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
         hart.limit = 0
 
     def _bare_timer(self, hart: Hart) -> None:
@@ -459,6 +513,11 @@ class Host:
             return
         vcpu = self.loaded[hart.number]
         assert vcpu is not None
+        if hart.clock % LOAD_PERIOD_NS < self._host_share_ns:
+            self._technique(vcpu).timer(vcpu, OF_THE_HOST)
+            self._unload(hart)
+            hart.leave = True
+            return
         waiting = self._next_runnable(hart) if hart.clock >= self._slice_end[hart.number] else None
         if waiting is not None:
             self._technique(vcpu).timer(vcpu, self._vm_of(waiting).id)
@@ -467,7 +526,8 @@ class Host:
         elif hart.clock >= self._timer_of(vcpu):
             self._technique(vcpu).timer(vcpu, None)
         else:
-            self._slice_end[hart.number] = hart.clock + SLICE_NS
+            if hart.clock >= self._slice_end[hart.number]:
+                self._slice_end[hart.number] = hart.clock + SLICE_NS
             self.retime(hart)
 
     def _timer_of(self, vcpu: VCpu) -> int:
@@ -592,6 +652,7 @@ class Host:
                 guest.technique.enter(vcpu, hart)
                 hart.next_event, hart.reservation, hart.mip = next_event, reservation, pending
                 vcpu.virtual.arrived = arrived
+                self._set_route(hart)
         self._slice_end = list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]

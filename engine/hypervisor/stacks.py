@@ -1,5 +1,14 @@
-"""Host stacks: who the hypervisor is and how it is layered. A host's configuration names one, with a technique and
-switches.
+"""Host stacks: who the hypervisor is, how it is layered, and which stations each class of exit passes there.
+
+    bare-metal   the guest has the machine to itself
+    xen          type 1; a driver domain owns the devices: event channel -> its kernel -> its device model, and back
+    kvm          type 1; the hypervisor is a module of the host's kernel, devices are a process's, or the kernel's own
+    vmware       type 2; a VMM beside the host's kernel: for devices and the host's interrupts it switches worlds
+    parallels    type 2; the VMM is a process: all but memory and timers goes through the host kernel's framework to it
+    cloud        a thin type 1; devices are cards of their own, which a guest reaches without an exit
+
+Who is on the way is data here; what it costs is in costs. A type 2 host has processes of its own, see host. A host's
+configuration names a stack, a technique and switches.
 
 Invariants: `Configuration.of` is the only way to a valid one; its technique is None exactly on bare metal, its switches
 are sorted and each means something there. A technique that exists is a row of `vm_guest.TECHNIQUES`, a switch a row of
@@ -8,37 +17,90 @@ SWITCHES.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Self, get_args
 
 from msgspec import Struct
 
 from engine.commands import LabError, StackId, SwitchId, TechniqueId
+from engine.trace.record import Action, Level, Path
 
 BARE_METAL: StackId = "bare-metal"
 EVERY_TECHNIQUE: tuple[TechniqueId, ...] = get_args(TechniqueId)
 
 
+class Exit(enum.IntEnum):
+    """Classes of exits, by what has to be done about them."""
+
+    PRIVILEGED = 0  # an instruction to emulate, or a trap to hand back to the guest
+    FILL = 1  # memory to map
+    HYPERCALL = 2
+    TIMER = 3  # the host's timer: a time slice, the guest's own timer, an interrupt to deliver
+    DEVICE = 4  # a register of a device
+    KERNEL_DEVICE = 5  # of a device that a host kernel can serve: interrupt controllers, timers, virtio
+
+
+_CLASSES: Mapping[Action, Exit] = {
+    Action.SHADOW_FILL: Exit.FILL, Action.SECOND_STAGE_FILL: Exit.FILL, Action.DIRTY: Exit.FILL,
+    Action.COPY_ON_WRITE: Exit.FILL, Action.SBI_CALL: Exit.HYPERCALL, Action.TIMER: Exit.TIMER,
+    Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER,
+}  # fmt: skip
+
+
+def exit_class(action: Action) -> Exit:
+    """Of an exit that no device took part in, from what was done."""
+    return _CLASSES.get(action, Exit.PRIVILEGED)
+
+
+def in_kernel(device: str) -> bool:
+    """Is this a device that `in-kernel-devices` moves into the host's kernel? (As KVM's irqchip, and vhost.)"""
+    return device in ("clint", "plic") or device.startswith("virtio-")
+
+
+def switches_worlds(path: Path) -> bool:
+    """Does it lead from a VMM into a host's kernel that runs in an address space and a world of its own?"""
+    return (Level.HYPERVISOR, Level.HOST_KERNEL) in pairwise(path)
+
+
+_H, _K, _D, _DOMAIN = Level.HYPERVISOR, Level.HOST_KERNEL, Level.DEVICE_MODEL, Level.DRIVER_DOMAIN
+
+
 @dataclass(frozen=True)
 class Stack:
     """`hypervisor_type`: 1 on the hardware itself, 2 on a host's operating system, None: no hypervisor. `techniques`
-    that it can use; the first is what it uses unless somebody chooses."""
+    that it can use; the first is what it uses unless somebody chooses. An exit passes the stations of `routes`, or
+    `handler` if its class is not there. `hosted`: a guest's exits enter a host's kernel."""
 
     hypervisor_type: int | None
     techniques: tuple[TechniqueId, ...]
+    handler: Path = ()
+    routes: Mapping[Exit, Path] = field(default_factory=dict)
+    hosted: bool = False
 
 
 def _preferring(technique: TechniqueId) -> tuple[TechniqueId, ...]:
     return (technique, *(other for other in EVERY_TECHNIQUE if other != technique))
 
 
+def _devices(*route: Level) -> dict[Exit, Path]:
+    return {Exit.DEVICE: route, Exit.KERNEL_DEVICE: route}
+
+
 STACKS: dict[StackId, Stack] = {
     BARE_METAL: Stack(None, ()),
-    "xen": Stack(1, _preferring("hardware-assist")),
-    "kvm": Stack(1, _preferring("hardware-assist")),
-    "vmware": Stack(2, _preferring("trap-and-emulate")),
-    "parallels": Stack(2, _preferring("hardware-assist")),
-    "cloud": Stack(1, ("hardware-assist",)),  # devices passed through need an IOMMU of that age
+    "xen": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _DOMAIN, _D, _DOMAIN, _H)),
+    "kvm": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _D, _H), hosted=True),
+    "vmware": Stack(
+        2, _preferring("trap-and-emulate"), (_H,), _devices(_H, _K, _D, _K, _H) | {Exit.TIMER: (_H, _K, _H)}
+    ),
+    "parallels": Stack(
+        2, _preferring("hardware-assist"), (_K, Level.VMM, _K), {Exit.FILL: (_K,), Exit.TIMER: (_K,)}, hosted=True
+    ),
+    # Devices passed through need an IOMMU, which came after hardware assist.
+    "cloud": Stack(1, ("hardware-assist",), (_H,), _devices(Level.HARDWARE)),
 }
 HYPERVISORS: tuple[StackId, ...] = tuple(name for name in STACKS if name != BARE_METAL)
 
@@ -59,8 +121,11 @@ SILENT_SENSITIVE: SwitchId = "silent-sensitive"
 SHADOW_PAGING: SwitchId = "shadow-paging"
 NO_VMID: SwitchId = "no-vmid"
 NO_DIRECT_INTERRUPTS: SwitchId = "no-direct-interrupts"
+#: Devices of `in_kernel` are the kernel module's.
+IN_KERNEL_DEVICES: SwitchId = "in-kernel-devices"
 
 SWITCHES: dict[SwitchId, Switch] = {
+    IN_KERNEL_DEVICES: Switch(stacks=("kvm",)),
     SILENT_SENSITIVE: Switch(stacks=tuple(STACKS)),
     SHADOW_PAGING: Switch(techniques=("hardware-assist",)),
     NO_VMID: Switch(techniques=("hardware-assist",)),
@@ -139,6 +204,13 @@ class Configuration(Struct, frozen=True):
                 text=head,
             )
         return cls.of(stack, technique, tuple(switches))
+
+    def route(self, kind: Exit) -> Path:
+        """The stations that an exit of this class passes between leaving the guest and going on."""
+        stack = STACKS[self.stack]
+        if kind == Exit.KERNEL_DEVICE and IN_KERNEL_DEVICES in self.switches:
+            return stack.handler
+        return stack.routes.get(kind, stack.handler)
 
     def __str__(self) -> str:
         technique = f"/{self.technique}" if self.technique else ""

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.commands import Problem
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.interpret import carry_reservation, execute, meaning, stored_register
 from engine.hypervisor.shadow import ShadowTables, permissions
 from engine.hypervisor.technique import Outcome
@@ -69,7 +68,6 @@ class TrapAndEmulate:
         guest, virtual = self.guest, vcpu.virtual
         virtual.spaces_at = ctypes.addressof(self.shadow.spaces)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
-        hart.exit_cycles = exit_path(Level.USER, False, Level.USER)[1]
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.commands import TechniqueId
-from engine.hypervisor.costs import exit_path
 from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
@@ -17,7 +17,7 @@ from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
-from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, Action, Cause, Disposition, Level
+from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, PATHS, Action, Cause, Disposition, Level
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
@@ -105,10 +105,11 @@ class VmGuest(Guest):
         """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
         crossed."""
         kind, disposition, action, a, b, device = outcome
+        what = self._device_exit(a) if device else exit_class(action)
         hart = vcpu.hart
         assert hart is not None
         if self.ended:
-            to = None
+            to, what = None, Exit.PRIVILEGED
             if self.ended_as == FAILED:
                 assert self.failure is not None
                 disposition, action, a, b = (
@@ -121,12 +122,18 @@ class VmGuest(Guest):
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
         else:
             to = vcpu.level
-        path, cost = exit_path(origin, device, to)
+        path, cost = self.host.routes.path(what, origin, to)
+        route = PATHS[path]
         if not switched:
             cost = 0
+        elif switches_worlds(route):
+            hart.flush()
         time = hart.clock
         hart.extra += cost
-        self.exits += 1
+        if route[1] == Level.HARDWARE:
+            disposition = Disposition.HARDWARE
+        else:
+            self.exits += 1
         instructions = vcpu.instructions
         executed, vcpu.reported = instructions - vcpu.reported, instructions
         self.host.record(
@@ -138,7 +145,7 @@ class VmGuest(Guest):
             disposition,
             action,
             origin,
-            Level.HYPERVISOR if to is None else to,
+            route[-1],
             time,
             pc,
             value,
@@ -148,6 +155,10 @@ class VmGuest(Guest):
             a,
             b,
         )
+
+    def _device_exit(self, address: int) -> Exit:
+        """The class of an access to a device's register."""
+        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(address).name) else Exit.DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int

@@ -43,8 +43,9 @@ class HartState(ctypes.Structure):
     instruction between them (see engine.machine.native.traps).
     last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
     virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
-    exit_cycles: what its exits cost (see engine.machine.native.exits). instructions_base, spaces_at: of that virtual
-    hart, what the vCPU's instructions are ahead of the host hart's `retired`, and the table of shadow spaces.
+    exit_route: the paths of its exits and what they cost (see engine.hypervisor.costs.Routes.packed).
+    instructions_base, spaces_at: of that virtual hart, what the vCPU's instructions are ahead of the host hart's
+    `retired`, and the table of shadow spaces.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
@@ -93,7 +94,7 @@ class HartState(ctypes.Structure):
         ("last_step", _WORD),
         ("horizon", _WORD),
         ("virtual_at", _WORD),
-        ("exit_cycles", _WORD),
+        ("exit_route", _WORD),
         ("instructions_base", _WORD),
         ("spaces_at", _WORD),
         ("time_started", _WORD),
@@ -153,7 +154,7 @@ class HartState(ctypes.Structure):
     last_step: int
     horizon: int
     virtual_at: int
-    exit_cycles: int
+    exit_route: int
     instructions_base: int
     spaces_at: int
     time_started: int

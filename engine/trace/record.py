@@ -66,6 +66,8 @@ class Level(enum.IntEnum):
     HOST_KERNEL = 5
     FIRMWARE = 6
     HARDWARE = 7
+    DRIVER_DOMAIN = 8  # the kernel of the domain that owns the devices
+    VMM = 9  # a virtual machine monitor that is a process of the host, with its device models
 
 
 GROUPS = {
@@ -77,6 +79,8 @@ GROUPS = {
     Level.HOST_KERNEL: "kernel",
     Level.FIRMWARE: "hardware",
     Level.HARDWARE: "hardware",
+    Level.DRIVER_DOMAIN: "kernel",
+    Level.VMM: "user",
 }
 
 
@@ -108,7 +112,7 @@ class Action(enum.IntEnum):
     SBI_CALL = 12  # a: extension id, b: function id
     PAGE_TABLE_WRITE = 13  # a: guest physical address, b: value
     TIMER = 14  # a: 1; the guest masks the timer that is due, so it waits
-    PREEMPT = 15  # a: the guest that runs next; the time slice was over
+    PREEMPT = 15  # a: the guest that runs next; 0: a process of the host; the time slice was over
     KILL = 16  # a: index into FAILURES
     SHUTDOWN = 17  # a: the guest's exit status
     ADDRESS_SPACE = 18  # satp written. a: new satp, b: 1 when its shadow tables were still there
@@ -118,8 +122,36 @@ class Action(enum.IntEnum):
     COPY_ON_WRITE = 22  # first write to a page shared with a clone: a: guest physical address, b: host physical
 
 
-#: Paths by id. A record stores the index. Every path begins at the level that trapped.
-PATHS: tuple[tuple[Level, ...], ...] = (
+Path = tuple[Level, ...]
+
+#: What lies between the level that trapped and where execution resumes, where somebody below a guest takes part.
+ROUTES: tuple[Path, ...] = (
+    (Level.HYPERVISOR,),
+    (Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR),
+    (Level.HYPERVISOR, Level.DRIVER_DOMAIN, Level.DEVICE_MODEL, Level.DRIVER_DOMAIN, Level.HYPERVISOR),
+    (Level.HYPERVISOR, Level.HOST_KERNEL, Level.HYPERVISOR),
+    (Level.HYPERVISOR, Level.HOST_KERNEL, Level.DEVICE_MODEL, Level.HOST_KERNEL, Level.HYPERVISOR),
+    (Level.HOST_KERNEL,),
+    (Level.HOST_KERNEL, Level.VMM, Level.HOST_KERNEL),
+    (Level.HARDWARE,),
+)
+
+
+def outward(route: Path) -> Path:
+    """As far as whoever handles it: all there is of a path from which the guest does not come back."""
+    return route[: len(route) // 2 + 1]
+
+
+def _of_routes() -> list[Path]:
+    ends = [(Level.USER, Level.USER)]
+    for kernel in (Level.KERNEL_DEPRIVILEGED, Level.KERNEL):
+        ends += [(kernel, kernel), (kernel, Level.USER), (Level.USER, kernel)]
+    there = [(origin, *route, to) for route in ROUTES for origin, to in ends]
+    return there + [(origin, *outward(route)) for route in ROUTES for origin, _ in ends]
+
+
+#: The first paths, whose ids are in saved records.
+_FIRST_PATHS: tuple[Path, ...] = (
     (Level.USER, Level.HARDWARE, Level.KERNEL),
     (Level.KERNEL, Level.HARDWARE, Level.KERNEL),
     (Level.KERNEL, Level.FIRMWARE, Level.KERNEL),
@@ -150,6 +182,8 @@ PATHS: tuple[tuple[Level, ...], ...] = (
     (Level.KERNEL, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.KERNEL),
     (Level.KERNEL, Level.HYPERVISOR),
 )
+#: Paths by id. A record stores the index. Every path begins at the level that trapped.
+PATHS: tuple[Path, ...] = tuple(dict.fromkeys([*_FIRST_PATHS, *_of_routes()]))
 PATH_IDS = {path: index for index, path in enumerate(PATHS)}
 
 #: Why a guest was ended by the engine; the page's catalogue has a sentence for each key.

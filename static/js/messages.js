@@ -86,6 +86,8 @@ export const MESSAGES = {
   'command.host.create': ['add a host', '호스트 추가'],
   'command.host.update': ['change a host', '호스트 변경'],
   'command.host.stack': ['change a host’s stack', '호스트 스택 변경'],
+  'command.host.load': ['change what a host’s own processes take', '호스트 자체 프로세스의 몫 변경'],
+  'command.costs.set': ['change the cost table', '비용 표 변경'],
   'command.host.remove': ['remove a host', '호스트 제거'],
   'command.guest.create': ['create a guest', '게스트 생성'],
   'command.guest.rename': ['rename a guest', '게스트 이름 변경'],

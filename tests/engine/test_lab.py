@@ -95,11 +95,11 @@ def test_documents_and_pictures_can_be_sent() -> None:
 
 @pytest.mark.parametrize("kind", get_args(AnyCommand), ids=lambda kind: kind.__struct_config__.tag)
 def test_every_command_is_known_to_the_lab(kind: type[AnyCommand]) -> None:
-    lab = lab_of(["run=demo"], [])
+    lab = lab_of(["run=demo"], [], configuration="vmware")
     lab.apply(LabRename("undone"))
     lab.apply(LabUndo())
     values = {"host": 3, "guest": 2, "image": "hello", "stack": "bare-metal", "name": "n", "action": "off"}
-    values |= {"place": "privilege", "number": 1, "value": 0}
+    values |= {"place": "privilege", "number": 1, "value": 0, "percent": 5, "profile": "dall-x86-2016"}
     values |= {"content": b"\x13\0\0\0", "source": "nop\n", "data": b"x", "speed": "max", "position": 0}
     required = [field.name for field in msgspec.structs.fields(kind) if field.required]
     assert isinstance(lab.apply(kind(**{name: values[name] for name in required})), dict)

@@ -26,7 +26,7 @@ from engine.machine.native.lowering import UNSIGNED, Code, Scope, Value, stateme
 from engine.machine.native.procedures import DONE, REFUSED, RESULT, Procedures, Refused
 from engine.machine.native.traps import MASK32, RECORD_BYTES, follow_streak, write_record
 from engine.machine.privileged import MACHINE, USER
-from engine.trace.record import PATH_IDS, Action, Cause, Disposition, Kind, Level
+from engine.trace.record import Action, Cause, Disposition, Kind, Level
 
 #: What `space` says of a hart whose loads and fetches need two spaces (MPRV).
 SPLIT = 4
@@ -34,19 +34,16 @@ SATP, SRET = CSR_NUMBERS["satp"], 0x10200073
 PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, LEAVE = (
     field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "leave")
 )
-RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_CYCLES = (
+RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_ROUTE = (
     field(name)
     for name in ("record_at", "record_count", "record_limit", "record_ids", "position_base", "time_started",
-                 "exit_cycles")
+                 "exit_route")
 )  # fmt: skip
+#: Where the path ids begin in `exit_route`.
+PATHS_SHIFT = 32
 FLOATS = Status.FS | Status.SD
 #: A row of the table of spaces: root, `space`, host satp. Its first word is the number of rows.
 SPACE_WORDS, SPACE_BYTES = 3, 24
-USER_TO_USER, USER_TO_KERNEL, KERNEL_TO_USER, KERNEL_TO_KERNEL = (
-    PATH_IDS[(origin, Level.HYPERVISOR, to)]
-    for origin in (Level.USER, Level.KERNEL_DEPRIVILEGED)
-    for to in (Level.USER, Level.KERNEL_DEPRIVILEGED)
-)
 
 
 # -- which shadow space holds ------------------------------------------------------------------------
@@ -191,11 +188,9 @@ def _resume(
     translates differently now."""
     steps = h.peek(host + STEPS, 8)
     extra = h.peek(host + EXTRA, 8)
-    if origin == USER:
-        path = USER_TO_USER if h.privilege == USER else USER_TO_KERNEL
-    else:
-        path = KERNEL_TO_USER if h.privilege == USER else KERNEL_TO_KERNEL
-    cost = h.peek(host + EXIT_CYCLES, 8)
+    route = h.peek(host + EXIT_ROUTE, 8)
+    cost = route & MASK32
+    path = route >> (PATHS_SHIFT + (0 if origin == USER else 16) + (0 if h.privilege == USER else 8)) & 0xFF
     count = h.peek(host + RECORD_COUNT, 8)
     executed = h.retired - h.reported
     h.reported = h.retired
