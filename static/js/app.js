@@ -72,6 +72,7 @@ export class ProblemError extends Error {
  * @property {(selection: Selection) => void} rename
  * @property {(selection: Selection) => void} remove
  * @property {(guest: number) => void} move
+ * @property {(host: number, wanted: import('./chrome/restack.js').Wanted) => Promise<boolean>} restack  asks if it has guests
  * @property {(part: 'palette' | 'inspector' | 'dock' | 'objects') => void} toggle
  * @property {(language: Language) => void} setLanguage
  * @property {(theme: 'dark' | 'light' | 'system') => void} setTheme

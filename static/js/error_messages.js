@@ -38,6 +38,7 @@ export const ERROR_MESSAGES = {
   'error.no-such-image': ['This image is not in the lab any more.', '이 이미지는 더 이상 실험실에 없습니다.'],
   'error.host-has-guests': ['The host still has guests. Move or remove them before changing its stack.', '호스트에 게스트가 있습니다. 스택을 바꾸기 전에 옮기거나 제거하세요.'],
   'error.host-without-system': ['{host} has no operating system of its own below its hypervisor, so it runs nothing besides.', '{host:은} 하이퍼바이저 아래에 자신의 운영체제가 없으므로 다른 프로세스가 없습니다.'],
+  'error.convert-other-kind': ['Guests come along only from one hypervisor to another. Switch them off instead.', '게스트는 하이퍼바이저에서 다른 하이퍼바이저로만 함께 갈 수 있습니다. 대신 끄세요.'],
   'error.technique-not-on-stack': ['The stack {stack} does not virtualize by {technique}.', '스택 {stack:은} {technique} 기법을 쓰지 않습니다.'],
   'error.no-such-switch': ['No host has a switch {switch}.', '호스트에는 {switch:이라는} 스위치가 없습니다.'],
   'error.switch-without-effect': ['The switch {switch} means nothing on this stack with this technique.', '이 스택과 기법에서는 {switch} 스위치가 아무 뜻도 없습니다.'],

@@ -7,6 +7,7 @@ import { Inspector } from './chrome/inspector.js';
 import { Objects } from './chrome/objects.js';
 import { Overlay } from './chrome/overlay.js';
 import { Palette } from './chrome/palette.js';
+import { restack } from './chrome/restack.js';
 import { Splitters } from './chrome/splitters.js';
 import { Stage } from './chrome/stage.js';
 import { systemsDialog } from './chrome/systems.js';
@@ -76,6 +77,7 @@ const parts = {
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),
   remove: (selection) => remove(app, selection),
+  restack: (host, wanted) => restack(app, host, wanted),
   move: (guest) => {
     byId('canvas').focus();
     carry.begin({ kind: 'guest', id: guest }, 'keyboard');

@@ -9,6 +9,7 @@ import { GUEST_STATES } from '../protocol.js';
 import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
 import { shownState } from '../marks.js';
 import { layersOf, stackText, techniqueText } from '../stacks.js';
+import { stackControls } from './restack.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -113,7 +114,7 @@ export class Inspector {
       h('div.buttons', null, ...buttons),
       section(app, 'host-figures', app.t('inspector.figures'), h('dl.figures', null, harts.element, busy.element, memory.element, time.element)),
       section(app, 'host-guests', app.t('figure.guests'), list.children.length ? list : h('p.empty', null, app.t('inspector.no-guests'))),
-      section(app, 'host-stack', app.t('inspector.stack'), h('p.text', null, app.t(`stack.${host.stack}.explained`)),
+      section(app, 'host-stack', app.t('inspector.stack'), stackControls(app, host), h('p.text', null, app.t(`stack.${host.stack}.explained`)),
         host.technique ? h('p.text', null, app.t(`technique.${host.technique}.explained`)) : ''),
     );
     this.update = () => {

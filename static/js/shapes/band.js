@@ -3,11 +3,11 @@
  * about it. The kernel of a trap-and-emulate guest has a dashed edge: it runs in U mode without knowing it.
  */
 import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
-import { layersOf } from '../stacks.js';
+import { bandKey, layersOf } from '../stacks.js';
 
 /** @type {Record<string, string>} */
 const GROUPS = {
-  user: 'user', kernel: 'kernel', hypervisor: 'hypervisor', device_model: 'user', host_kernel: 'kernel', firmware: 'hardware', hardware: 'hardware',
+  user: 'user', kernel: 'kernel', hypervisor: 'hypervisor', device_model: 'user', host_kernel: 'kernel', driver_domain: 'kernel', vmm: 'user', firmware: 'hardware', hardware: 'hardware',
 };
 
 /** @typedef {import('../render/brush.js').Brush} Brush */
@@ -18,7 +18,7 @@ function titleKey(app, box) {
   const stack = layersOf(app.store.host(box.host));
   if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
   if (box.station === 'user') return { deprivileged: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
-  return `band.${box.station}`;
+  return bandKey(app.store.host(box.host)?.stack ?? '', box.station);
 }
 
 /** @type {import('./index.js').Shape} */
