@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from engine.devices.virtio.block import Disk
-from engine.hypervisor.stacks import STACKS, SWITCHES
+from engine.hypervisor.stacks import GENERATIONS, STACKS, SWITCHES
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
 from engine.machine import sbi
@@ -47,7 +47,8 @@ def vocabulary() -> dict[str, Any]:
     registers: [32 names of x0..x31]; csrs: {"384": "satp"}; devices: [[name, base, size]] of the board;
     sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}. Keys are decimal numbers.
     stacks: {id: {"type": 1, 2 or None, "techniques": [id]}}, the first technique being its usual one;
-    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something.
+    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something. generations: [[id]], the switches
+    of each generation of hardware assist.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -66,5 +67,6 @@ def vocabulary() -> dict[str, Any]:
             name: {"stacks": list(switch.stacks), "techniques": list(switch.techniques)}
             for name, switch in SWITCHES.items()
         },
+        "generations": [list(generation) for generation in GENERATIONS],
         "devices": [[device.name, device.base, device.size] for device in board.devices.all],
     }

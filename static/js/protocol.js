@@ -29,7 +29,7 @@ export const PROTOCOL = 1;
  *            failures: string[], causes: Record<string, string>, csrs?: Record<string, string>, registers?: string[],
  *            devices?: [name: string, base: number, size: number][],
  *            stacks: Record<string, {type: number | null, techniques: string[]}>,
- *            switches: Record<string, {stacks: string[], techniques: string[]}>,
+ *            switches: Record<string, {stacks: string[], techniques: string[]}>, generations: string[][],
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *
  * @typedef {[guest: number, address: string, port: number, state: number]} GdbRow  state: index into GDB_STATES

@@ -10,6 +10,7 @@ import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
 import { shownState } from '../marks.js';
 import { layersOf, stackText, techniqueText } from '../stacks.js';
 import { stackControls } from './restack.js';
+import { lockstepPart } from './lockstep.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -158,6 +159,7 @@ export class Inspector {
       h('div.buttons', null, ...buttons),
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
+      host?.switches.includes('silent-sensitive') ? section(app, 'guest-silent', app.t('silent.title'), lockstepPart(app, id)) : '',
       section(app, 'guest-where', app.t('inspector.where'), where.element),
       section(app, 'guest-causes', app.t('inspector.causes'), causes.element),
       guest.arguments ? section(app, 'guest-arguments', app.t('inspector.arguments'), h('p.text', null, h('code', null, guest.arguments))) : '',
