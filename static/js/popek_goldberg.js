@@ -23,13 +23,13 @@ let failed = false;
 const chosen = { machine: /** @type {'plain' | 'silent'} */ ('plain'), kind: 'all', text: '' };
 
 /** @param {Verdict} verdict @returns {readonly (typeof CLASSES[number])[]} */
-export function classesOf(verdict) {
+function classesOf(verdict) {
   const classes = /** @type {const} */ (['privileged', 'control', 'behaviour', 'violates']).filter((name) => verdict[name]);
   return classes.length > 0 ? classes : ['innocuous'];
 }
 
 /** The machine's instructions. @param {Classification} all @param {'plain' | 'silent'} machine */
-export function ofMachine(all, machine) {
+function ofMachine(all, machine) {
   if (machine === 'plain') return all.plain;
   const changed = new Map(all.silent.map((verdict) => [verdict.name, verdict]));
   return all.plain.map((verdict) => changed.get(verdict.name) ?? verdict);

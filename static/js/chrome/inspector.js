@@ -47,7 +47,8 @@ export class Inspector {
   refresh() {
     const { selection, store } = this.app;
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
-    const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [];
+    const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
+    const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
     const key = JSON.stringify([selection, thing, guests, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)

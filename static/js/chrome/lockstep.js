@@ -31,6 +31,9 @@ export function lockstepPart(app, guest) {
   return h('div.silent', null, h('p.text', null, app.t('silent.about')), h('div.buttons', null, find, h('a.button', { href: '/popek-goldberg', target: '_blank', rel: 'noopener' }, app.t('silent.popek'))), result);
 }
 
+/** @param {string} label @param {Word} value */
+const held = (label, value) => h('dd', null, h('span', null, label), h('code', null, hex(value)));
+
 /** @param {App} app @param {Answer} answer */
 function shown(app, { instructions, ended, difference }) {
   const count = app.n(instructions);
@@ -41,7 +44,7 @@ function shown(app, { instructions, ended, difference }) {
     h('p.silent-instruction', null, h('code', null, instruction), x86 && h('span', null, ` ${app.t('silent.mirrors', { x86 })}`)),
     h('p.dim', null, h('code', null, `${symbol ?? hex(pc)}`), source && ` · ${source.file}:${source.line}`),
     source && h('pre.silent-source', null, source.text.trim()),
-    h('table.silent-values', null, h('thead', null, h('tr', null, ...['silent.register', 'silent.there', 'silent.here'].map((key) => h('th', { scope: 'col' }, app.t(key))))),
-      h('tbody', null, ...values.map(([name, there, here]) => h('tr', null, h('td', null, h('code', null, name)), ...[there, here].map((value) => h('td', null, h('code', null, hex(value)))))))),
+    h('dl.silent-values', null, ...values.flatMap(([name, there, here]) => [
+      h('dt', null, h('code', null, name)), held(app.t('silent.there'), there), held(app.t('silent.here'), here)])),
   ].filter((part) => part !== null);
 }
