@@ -63,7 +63,8 @@ class ImageRow(Struct, frozen=True):
     """`id`: a builtin's name, "sha256:" and the digest of the content, or a snapshot's identity. `source`: what
     an assembled image was made from. `arguments` are a guest's boot arguments when nobody gives any. `title`:
     what an image of the server's library is (kind "linux"), in its maker's words. `snapshot`: of a snapshot,
-    which is started like an image.
+    which is started like an image. `paravirtual`: its kernel is made for hypercalls. `original`: of a builtin, the
+    one that it is a changed form of.
     """
 
     id: commands.ImageId
@@ -77,6 +78,8 @@ class ImageRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)] = ""
     title: Annotated[str, Meta(max_length=80)] | None = None
     snapshot: SnapshotRow | None = None
+    paravirtual: bool = False
+    original: commands.ImageId | None = None
 
 
 class HostAdd(Struct, tag="host.add", tag_field="edit", frozen=True):

@@ -283,8 +283,9 @@ class Lab:
         else:
             memory = command.memory_mib or image.default_memory_mib
             arguments = command.arguments if command.arguments is not None else image.arguments
-            machine_mode = self._images.loaded(image.id).start_mode == "M"
-            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
+            loaded = self._images.loaded(image.id)
+            machine = self._world.hosts[host.id]
+            self._refuse(machine.fits(command.vcpus, memory, loaded.start_mode == "M", loaded.paravirtual))
             row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
             self._edit(command, GuestAdd(row))
         self._next_id = row.id + 1
@@ -295,8 +296,7 @@ class Lab:
         self._check_guest_room()
         host = self._document.host_of(command.host or original.host)
         if host.id == original.host:
-            machine_mode = self._world.guest(original.id).machine_mode
-            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, machine_mode))
+            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, False, None))
         else:
             self._refuse(self._move_problem(original, host.id))
         name = self._document.free_name(command.name, "vm")
@@ -395,8 +395,8 @@ class Lab:
                 f"The snapshot is of a guest under {before}; {host.name} has {here}.",
                 {"host": host.name, "from": before, "to": here},
             )
-        # Its technique has run it before, so it needs no mode that is not there.
-        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False)
+        # Its technique has run it before.
+        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False, paravirtual=None)
 
     def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
         row = self._image_row(query.image)
@@ -566,8 +566,9 @@ class Lab:
             if image is not None and image.snapshot is not None:
                 problem = self._snapshot_problem(image.snapshot, need, host)
             else:
-                machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
-                problem = machine.fits(1, need, machine_mode)
+                loaded = None if image is None else self._images.loaded(image.id)
+                machine_mode = loaded is not None and loaded.start_mode == "M"
+                problem = machine.fits(1, need, machine_mode, None if loaded is None else loaded.paravirtual)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -592,8 +593,8 @@ class Lab:
                 f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
                 {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
             )
-        machine_mode = self._world.guest(row.id).machine_mode
-        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, machine_mode)
+        guest = self._world.guest(row.id)
+        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, guest.machine_mode, guest.image.paravirtual)
 
     # -- what clients hear -------------------------------------------------------------------------
     def document(self) -> dict[str, Any]:

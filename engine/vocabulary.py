@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from engine.devices.virtio.block import Disk
+from engine.hypervisor.hypercalls import Event, Number
 from engine.hypervisor.stacks import GENERATIONS, STACKS, SWITCHES
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
@@ -45,7 +46,8 @@ def vocabulary() -> dict[str, Any]:
     """`record.schema()` and, beside it:
 
     registers: [32 names of x0..x31]; csrs: {"384": "satp"}; devices: [[name, base, size]] of the board;
-    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}. Keys are decimal numbers.
+    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}; hypercalls: {"4": "pin"}; events, by
+    their bits: {"0": "timer"}. Keys are decimal numbers.
     stacks: {id: {"type": 1, 2 or None, "techniques": [id]}}, the first technique being its usual one;
     switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something. generations: [[id]], the switches
     of each generation of hardware assist.
@@ -68,5 +70,7 @@ def vocabulary() -> dict[str, Any]:
             for name, switch in SWITCHES.items()
         },
         "generations": [list(generation) for generation in GENERATIONS],
+        "hypercalls": {str(number.value): number.name.lower() for number in Number},
+        "events": {str(event.value): event.name.lower() for event in Event},
         "devices": [[device.name, device.base, device.size] for device in board.devices.all],
     }

@@ -23,7 +23,7 @@ from typing import Any
 from flask import Flask
 from flask_socketio import SocketIO
 
-from webapp import assets, routes, sockets, transport
+from webapp import assets, compare_routes, routes, sockets, transport
 from webapp.config import FORM_BYTES, Config
 from webapp.labs import Labs
 from webapp.popek_goldberg import Classification
@@ -103,5 +103,6 @@ def create_app(config: Config) -> Flask:
     app.extensions["ringside"] = labs
     app.extensions["popek-goldberg"] = Classification()
     app.register_blueprint(routes.pages)
+    app.register_blueprint(compare_routes.comparisons)
     app.wsgi_app = HostGuard(app.wsgi_app, config)  # type: ignore[method-assign]
     return app

@@ -38,6 +38,7 @@ say is in `fault_gpa` and `fault_instruction`.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ from engine.hypervisor.interpret import carry_reservation, execute, meaning, sto
 from engine.hypervisor.second_stage import SecondStage
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.stacks import NO_DIRECT_INTERRUPTS, NO_VMID, SHADOW_PAGING
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import (
     GUEST_EXCEPTIONS,
@@ -101,7 +102,9 @@ class HardwareAssist:
         self.injected = SUPERVISOR_INTERRUPTS & ~(_TIMER if self.direct else 0)
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
+        if paravirtual:
+            return refuse_paravirtual()
         if not machine_mode:
             return None
         return Problem(
@@ -137,6 +140,7 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
+        hart.guest_ram_at = ctypes.addressof(guest.vm.ram) if self.tagged and not memory.faults else 0
         self._hand_over(vcpu)
         hart.update_timers()
         hart.refresh()
@@ -158,7 +162,7 @@ class HardwareAssist:
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
-        hart.virtual = hart.hgatp = hart.vsatp = 0
+        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = 0
         hart.mie = hart.mip = hart.lines = 0
         self.guest.host.record_in_python(hart)
         hart.refresh()
@@ -470,7 +474,7 @@ class TwoStages:
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
             page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            before = ram.map.get(page)
+            before = ram.map.frame(page)
             frame = ram.own(page) if stores else ram.frame(page)
             self.stage.map(page, frame, ram.writable(page))
             host = self.guest.host_address(frame) | target & 0xFFF
@@ -527,8 +531,7 @@ class Shadowed:
 
     def __init__(self, guest: VmGuest) -> None:
         self.guest = guest
-        ram = guest.vm.ram
-        self.shadow = _BothModes(guest.host.frames, ram.frame, ram.writable)
+        self.shadow = _BothModes(guest.host.frames, guest.vm.ram)
 
     def hgatp(self) -> int:
         return 0
@@ -566,7 +569,7 @@ class Shadowed:
         if access == Access.STORE and page in self.shadow.table_pages:
             return target
         was_mapped = self.shadow.mapped(key, address)
-        before = ram.map.get(page)
+        before = ram.map.frame(page)
         if access == Access.STORE:
             ram.own(page)
         frame = self.shadow.fill(key, address, page, allowed, walk.trail, user)

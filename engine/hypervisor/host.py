@@ -18,6 +18,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from engine.commands import LabError, Problem
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
@@ -114,8 +116,12 @@ class Host:
         promised = sum(guest.memory_mib for guest in self.guests.values())
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
-    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool) -> Problem | None:
-        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can."""
+    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
+        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can.
+
+        paravirtual: is its kernel made for hypercalls? None: whatever it is, the technique runs it already. The bare
+        machine takes any kernel, as machines do.
+        """
         if self.technique is None:
             if self.guests:
                 return Problem(
@@ -131,7 +137,7 @@ class Host:
         free = self.memory_mib - self.memory_used_mib
         if memory_mib > free:
             return _too_little_memory(memory_mib, free)
-        return self.technique.refuses(machine_mode)
+        return None if paravirtual is None else self.technique.refuses(machine_mode, paravirtual)
 
     def add_guest(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
@@ -148,7 +154,7 @@ class Host:
     def _new(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
     ) -> BareMetalGuest | VmGuest:
-        problem = self.fits(vcpus, memory_mib, machine_mode)
+        problem = self.fits(vcpus, memory_mib, machine_mode, image.paravirtual)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
@@ -218,7 +224,9 @@ class Host:
     def _set_route(self, hart: Hart) -> None:
         """Tell native code where the exits of the vCPU that is loaded go."""
         if self.technique is not None and self.loaded[hart.number] is not None:
-            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, self.technique.kernel_level)
+            level = self.technique.kernel_level
+            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, level)
+            hart.fill_route = self.routes.packed(Exit.FILL, level)
 
     def set_devices(self, devices: Devices) -> None:
         """A bare-metal system's board is the host's own."""
@@ -320,8 +328,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
-        if hart.virtual_at:
-            self.guests[guest].exits += hart.record_count
+        taken = np.frombuffer(data, RECORD)["disposition"] != Disposition.HARDWARE
+        self.guests[guest].exits += int(np.count_nonzero(taken))
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:
@@ -480,6 +488,11 @@ class Host:
             vcpu = self.loaded[hart.number]
             if vcpu is not None and vcpu.vm is guest.vm:
                 self._unload(hart)
+
+    def end_slice(self, hart: Hart) -> None:
+        """The vCPU on this hart gives the rest of its time slice up."""
+        self._slice_end[hart.number] = hart.clock
+        self.retime(hart)
 
     # -- events --------------------------------------------------------------------------------------
     def retime(self, hart: Hart) -> None:

@@ -43,9 +43,10 @@ class HartState(ctypes.Structure):
     instruction between them (see engine.machine.native.traps).
     last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
     virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
-    exit_route: the paths of its exits and what they cost (see engine.hypervisor.costs.Routes.packed).
-    instructions_base, spaces_at: of that virtual hart, what the vCPU's instructions are ahead of the host hart's
-    `retired`, and the table of shadow spaces.
+    exit_route, fill_route: the paths of its exits, and of those that map memory, and what they cost (see
+    engine.hypervisor.costs.Routes.packed). instructions_base, shadow_at: of that virtual hart, what the vCPU's
+    instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
+    guest_ram_at: of a hart that carries a guest under hardware assist, the guest's RamState; else 0.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
@@ -95,8 +96,10 @@ class HartState(ctypes.Structure):
         ("horizon", _WORD),
         ("virtual_at", _WORD),
         ("exit_route", _WORD),
+        ("fill_route", _WORD),
         ("instructions_base", _WORD),
-        ("spaces_at", _WORD),
+        ("shadow_at", _WORD),
+        ("guest_ram_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -155,8 +158,10 @@ class HartState(ctypes.Structure):
     horizon: int
     virtual_at: int
     exit_route: int
+    fill_route: int
     instructions_base: int
-    spaces_at: int
+    shadow_at: int
+    guest_ram_at: int
     time_started: int
     time_offset: int
     trap_cause: int

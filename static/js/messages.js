@@ -38,6 +38,8 @@ export const MESSAGES = {
   'do.host-create': ['Add a host', '호스트 추가'],
   'do.system': ['Add a system…', '운영체제 추가…'],
   'do.upload': ['Upload a file…', '파일 올리기…'],
+  'do.compare': ['Compare…', '비교…'],
+  'do.compare.hint': ['Measure the same workload under several ways to virtualize', '같은 작업을 여러 가상화 방식으로 측정'],
   'do.assemble': ['Write assembly…', '어셈블리 작성…'],
   'do.power-on': ['Start', '시작'],
   'do.power-off': ['Power off', '전원 끄기'],
@@ -52,6 +54,16 @@ export const MESSAGES = {
   'do.gdb': ['Attach gdb…', 'gdb 연결…'],
   'do.gdb.hint': ['Open a port on the server’s machine on which gdb takes this guest over', 'gdb가 이 게스트를 넘겨받을 포트를 서버에서 엽니다'],
   'do.gdb-close': ['Close gdb’s port', 'gdb 포트 닫기'],
+  'do.difference': ['Compare the sources…', '소스 비교…'],
+  'do.difference.hint': ['Show this kernel’s source beside that of the kernel it was made from', '이 커널의 소스를 원래 커널의 소스와 나란히 봅니다'],
+  'inspector.price': ['The price in the source', '소스에서 치른 값'],
+  'inspector.price.text': ['This kernel is {original} with what touches the machine written anew: hypercalls instead of privileged instructions.', '이 커널은 {original}에서 기계에 닿는 부분만 새로 쓴 것입니다. 특권 명령어 대신 하이퍼콜을 씁니다.'],
+  'difference.title': ['{changed} beside {original}', '{original:과} {changed}'],
+  'difference.summary': ['{shared} lines of the kernel are compiled for both as they are. In the files below, {removed} lines of the original gave way to {added} new ones, and {kept} stayed.', '커널의 {shared}줄은 양쪽 모두 그대로 컴파일됩니다. 아래 파일에서는 원래의 {removed}줄이 새로운 {added}줄로 바뀌었고 {kept}줄은 그대로입니다.'],
+  'difference.files': ['Files that differ', '서로 다른 파일'],
+  'difference.none': ['no such file', '해당 파일 없음'],
+  'difference.removed': ['removed', '삭제됨'],
+  'difference.added': ['added', '추가됨'],
   'gdb.title': ['Debug {name} with gdb', 'gdb로 {name} 디버깅'],
   'gdb.how': ['Run this in a terminal. While gdb holds {name}, the lab’s time is in its hands: it stops, steps, runs and goes back. Detaching gives it back.', '터미널에서 다음을 실행하세요. gdb가 {name:을} 잡고 있는 동안 실험실의 시간은 gdb가 다룹니다: 멈추고, 한 단계씩 가고, 실행하고, 되돌아갑니다. 분리(detach)하면 돌려받습니다.'],
   'gdb.where': ['The port is open on {address} of the server’s machine only, for one gdb at a time, until you close it.', '포트는 서버 컴퓨터의 {address}에서만, 한 번에 gdb 하나에게, 닫을 때까지 열려 있습니다.'],
@@ -200,6 +212,12 @@ export const MESSAGES = {
   'technique.hardware-assist.explained': [
     'The hart has modes for guests (VS, VU), registers for them, and walks two page tables in a row. System calls, page faults and timers of the guest stay inside it; only new memory, devices, SBI calls and idling reach the hypervisor.',
     '하트에 게스트 전용 모드(VS, VU)와 레지스터가 있고, 페이지 테이블 두 개를 이어서 걷습니다. 게스트의 시스템 콜, 페이지 폴트, 타이머는 게스트 안에서 끝나고, 새 메모리, 장치, SBI 호출, 유휴만 하이퍼바이저에 도착합니다.'],
+  'technique.paravirtual': ['Paravirtualization', '반가상화'],
+  'technique.paravirtual.detail': ['hypercalls', '하이퍼콜'],
+  'technique.paravirtual.letter': ['P', 'P'],
+  'technique.paravirtual.explained': [
+    'The guest’s kernel knows that it is a guest: where it would execute a privileged instruction it asks the hypervisor instead, many things in one call. Its page tables are checked when they are written and used as they are. Only kernels that were changed for it run here.',
+    '게스트 커널은 자신이 게스트임을 압니다. 특권 명령어를 실행할 자리에서 하이퍼바이저에게 부탁하고, 여러 부탁을 호출 하나에 모읍니다. 페이지 테이블은 쓸 때 검사한 뒤 그대로 사용합니다. 이에 맞게 고친 커널만 실행할 수 있습니다.'],
 
   // bands
   'band.user': ['U · user', 'U · 사용자'],
@@ -214,6 +232,8 @@ export const MESSAGES = {
   'band.kernel.tip': ['The kernel, in the supervisor mode it was written for.', '본래의 슈퍼바이저 모드에서 실행되는 커널.'],
   'band.kernel_deprivileged': ['U · deprivileged kernel', 'U · 권한이 낮춰진 커널'],
   'band.kernel_deprivileged.tip': ['The guest’s kernel believes it is in S mode; it runs in U mode, so its privileged instructions trap.', '게스트 커널은 S 모드라고 믿지만 U 모드에서 실행되므로, 특권 명령어가 트랩을 일으킵니다.'],
+  'band.kernel_paravirtual': ['U · paravirtual kernel', 'U · 반가상화 커널'],
+  'band.kernel_paravirtual.tip': ['The guest’s kernel runs in U mode and knows it: it asks the hypervisor by hypercalls.', '게스트 커널은 U 모드에서 실행되며 그 사실을 압니다. 하이퍼콜로 하이퍼바이저에게 부탁합니다.'],
   'band.hypervisor': ['HS · hypervisor', 'HS · 하이퍼바이저'],
   'band.hypervisor.tip': ['Handles every exit: emulates the instruction, fills its page tables, or hands the trap back to the guest.', '모든 exit를 처리합니다. 명령어를 에뮬레이트하거나, 자신의 페이지 테이블을 채우거나, 트랩을 게스트에게 돌려줍니다.'],
   'band.device_model': ['device model', '장치 모델'],
@@ -308,6 +328,8 @@ export const MESSAGES = {
   'failure.no-trap-handler': ['A trap happened, but stvec points where nothing can be fetched.', '트랩이 일어났지만 stvec가 가리키는 곳에서 명령어를 가져올 수 없습니다.'],
   'failure.no-trap-handler.do': ['Set stvec to a mapped handler before the first trap.', '첫 트랩 전에 stvec를 매핑된 핸들러로 설정하세요.'],
   'failure.bad-image': ['Its image could not be loaded.', '이미지를 불러올 수 없습니다.'],
+  'failure.page-tables-broken': ['Something other than its kernel wrote to its page tables.', '커널이 아닌 무언가가 페이지 테이블에 썼습니다.'],
+  'failure.page-tables-broken.do': ['Look for a ring or a debugger that was given a page of them, and restart it.', '그 페이지를 받은 링이나 디버거가 있는지 살펴보고 다시 시작하세요.'],
   'failure.out-of-memory': ['The host has no memory left for it.', '호스트에 남은 메모리가 없습니다.'],
   'failure.out-of-memory.do': ['Move it to another host, or remove a guest from this one.', '다른 호스트로 옮기거나 이 호스트의 게스트를 제거하세요.'],
 
@@ -485,6 +507,7 @@ export const MESSAGES = {
   'notice.guest-failed': ['{name} was ended. {reason}', '{name:이} 강제로 종료되었습니다. {reason}'],
   'notice.worker-restarted': ['The engine was restarted; the lab is back from its last state.', '엔진이 다시 시작되었고, 실험실은 마지막 상태로 돌아왔습니다.'],
   'notice.lab-quarantined': ['This lab ended its engine three times in a row and was opened paused.', '이 실험실이 엔진을 세 번 연속 중단시켜, 일시정지 상태로 열렸습니다.'],
+  'notice.compare-not-kept': ['A comparison could not be written to the server’s disk.', '비교 결과를 서버 디스크에 기록하지 못했습니다.'],
   'notice.server-stopping': ['The server is stopping. The lab is kept.', '서버가 멈추고 있습니다. 실험실은 보존됩니다.'],
 
   // dialogs
@@ -553,4 +576,5 @@ export const MESSAGES = {
   // guests that come with Ringside
   'guest.hello.title': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
   'guest.ringos.title': ['a small teaching kernel', '작은 교육용 커널'],
+  'guest.ringos-pv.title': ['the same kernel, changed for a hypervisor', '하이퍼바이저에 맞게 고친 같은 커널'],
 };

@@ -5,8 +5,11 @@
  */
 
 /** `bands`: from the guests down to the hardware. @typedef {{id: string, bands: string[]}} Stack */
-/** `guest`: how a guest runs, `deprivileged` (its kernel in U mode), in the hart's `virtual` modes, or `native`. */
-/** @typedef {{id: string, guest: 'deprivileged' | 'virtual'}} Technique */
+/**
+ * `guest`: how a guest runs, `deprivileged` (its kernel in U mode without knowing it), `paravirtual` (and it knows), in the
+ * hart's `virtual` modes, or `native`.
+ */
+/** @typedef {{id: string, guest: 'deprivileged' | 'paravirtual' | 'virtual'}} Technique */
 /** @typedef {{stack: string, technique: string | null}} Configured what a host's row says of it */
 /** @typedef {{t: (key: string, params?: Record<string, string>) => string}} Speaker the app */
 
@@ -24,11 +27,12 @@ export const STACKS = [
 export const TECHNIQUES = [
   { id: 'trap-and-emulate', guest: 'deprivileged' },
   { id: 'hardware-assist', guest: 'virtual' },
+  { id: 'paravirtual', guest: 'paravirtual' },
 ];
 
 /**
  * How a host's guests run and its bands. @param {Configured | undefined} host
- * @returns {{guest: 'deprivileged' | 'virtual' | 'native', bands: string[]}} a stack this page does not know is drawn as
+ * @returns {{guest: 'deprivileged' | 'paravirtual' | 'virtual' | 'native', bands: string[]}} a stack this page does not know is drawn as
  *   hardware only
  */
 export function layersOf(host) {

@@ -2,7 +2,7 @@
  * Giving a host another stack, technique or switches: by dropping one on it, or with the controls in the inspector. A host with
  * guests is asked about first: they come along, going on where they were, or they are switched off.
  */
-import { h } from '../dom.js';
+import { h, setText } from '../dom.js';
 import { STACKS, TECHNIQUES, stackText } from '../stacks.js';
 import { dialog } from './dialogs.js';
 
@@ -16,9 +16,23 @@ export async function restack(app, host, wanted) {
   const guests = app.store.guestsOf(host).length === 0 ? null : await ask(app, row, wanted);
   if (guests === undefined) return false;
   const done = (await app.attempt({ type: 'host.stack', host, ...wanted, guests })) !== undefined;
-  const now = app.store.host(host);
-  if (done && now) app.announce(app.t('announce.stack-changed', { host: now.name, name: stackText(app, now) }));
+  const technique = wanted.technique ?? app.store.schema.stacks[wanted.stack]?.techniques[0] ?? null;
+  if (done) app.announce(app.t('announce.stack-changed', { host: row.name, name: stackText(app, { stack: wanted.stack, technique }) }));
+  if (done && row.stack !== wanted.stack) await shown(app, host, wanted.stack);
   return done;
+}
+
+/** Its bands are others now: show all of it. @param {App} app @param {number} host @param {string} stack */
+async function shown(app, host, stack) {
+  if (app.store.host(host)?.stack !== stack) {
+    await new Promise((resolve) => {
+      const stop = app.store.on('document', () => {
+        stop();
+        resolve(undefined);
+      });
+    });
+  }
+  app.page.fit();
 }
 
 /**
@@ -44,8 +58,8 @@ function ask(app, host, wanted) {
 }
 
 /**
- * The controls for a host's stack, technique, switches and own load. @param {App} app @param {import('../protocol.js').Host} host
- * @returns {HTMLElement}
+ * The controls for a host's stack, technique, switches and own load; `update` shows a load that somebody else has changed.
+ * @param {App} app @param {import('../protocol.js').Host} host
  */
 export function stackControls(app, host) {
   const { stacks, switches, generations } = app.store.schema;
@@ -58,14 +72,15 @@ export function stackControls(app, host) {
    */
   const picker = (action, label, options, value, chosen, detail) => {
     const select = h('select', {
-      dataset: { action }, onchange: async () => { if (!(await chosen(select.value))) select.value = value; },
+      dataset: { action }, 'aria-label': label, onchange: async () => { if (!(await chosen(select.value))) select.value = value; },
     }, ...options.map(([key, text]) => h('option', { value: key, selected: key === value }, text)));
     return h('label.control', { title: detail }, h('span', null, label), select);
   };
   const possible = stacks[host.stack]?.techniques ?? [];
   const fitting = Object.entries(switches).filter(([, { stacks: on, techniques: by }]) => on.includes(host.stack)
     && (host.technique === null || by.includes(host.technique)));
-  return h('div.controls', null,
+  const load = stacks[host.stack]?.type === 2 ? loadControl(app, host) : null;
+  const element = h('div.controls', null,
     picker('host-stack', app.t('control.stack'), STACKS.map(({ id }) => [id, app.t(`stack.${id}`)]), host.stack,
       (stack) => restack(app, host.id, { stack })),
     host.technique === null ? null : picker('host-technique', app.t('control.technique'),
@@ -86,19 +101,29 @@ export function stackControls(app, host) {
       });
       return h('label.control.check', { title: app.t(`switch.${id}.detail`) }, box, h('span', null, app.t(`switch.${id}`)));
     }),
-    stacks[host.stack]?.type === 2 ? loadControl(app, host) : null);
+    load?.element);
+  return { element, update: () => load?.update() };
 }
 
 /** @param {App} app @param {import('../protocol.js').Host} host */
 function loadControl(app, host) {
-  const shown = h('output', null, app.t('control.load.value', { percent: host.host_load }));
+  const shown = h('output');
+  const now = () => app.store.host(host.id)?.host_load ?? 0;
+  const show = () => setText(shown, app.t('control.load.value', { percent: slider.value }));
   const slider = h('input', {
     type: 'range', min: 0, max: 90, step: 10, value: host.host_load, dataset: { action: 'host-load' }, 'aria-label': app.t('control.load'),
-    oninput: () => { shown.textContent = app.t('control.load.value', { percent: slider.value }); },
+    oninput: show,
     onchange: async () => {
-      const percent = Number(slider.value);
-      if ((await app.attempt({ type: 'host.load', host: host.id, percent })) === undefined) slider.value = String(host.host_load);
+      if ((await app.attempt({ type: 'host.load', host: host.id, percent: Number(slider.value) })) === undefined) slider.value = String(now());
     },
   });
-  return h('label.control', { title: app.t('control.load.detail') }, h('span', null, app.t('control.load')), slider, shown);
+  show();
+  return {
+    element: h('label.control', { title: app.t('control.load.detail') }, h('span', null, app.t('control.load')), slider, shown),
+    update() {
+      if (document.activeElement === slider) return;
+      slider.value = String(now());
+      show();
+    },
+  };
 }

@@ -175,12 +175,12 @@ export function mountMemory(root, app) {
     const guest = app.guest === null ? undefined : app.store.guest(app.guest);
     const host = guest && app.store.host(guest.host);
     const layers = layersOf(host).guest;
-    const kind = layers === 'native' ? 'native' : layers === 'virtual' && !host?.switches.includes('shadow-paging') ? 'second' : 'shadow';
+    const kind = layers === 'virtual' ? host?.switches.includes('shadow-paging') ? 'shadow' : 'second' : layers === 'deprivileged' ? 'shadow' : layers;
     const order = walkOrder(now.guest.length, now.second.map((stage) => stage.length));
     const references = (/** @type {number} */ count) => h('span.walk-count', {}, app.t('memory.walk.references', { count }));
     setAttribute(walk, 'aria-label', app.t('memory.walk', { address: hex(now.gva) }));
     walk.replaceChildren(
-      costs(now, kind),
+      costs(now, kind === 'paravirtual' ? 'native' : kind),
       h('section', {}, addressBox(app.t('memory.walk.gva'), now.gva, 'user'),
         h('dl.walk-parts', {}, ...parts.vpn.flatMap((part, index) => [h('dt', {}, `VPN[${2 - index}]`), h('dd', {}, `${part}`)]),
           h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3)))),
@@ -190,7 +190,7 @@ export function mountMemory(root, app) {
         now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`))),
       h('section', {}, addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor'),
         ...kind === 'second' ? secondStage(now, order, references) : [
-          h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
+          h('h3', {}, app.t(kind === 'paravirtual' ? 'memory.walk.direct' : 'memory.walk.shadow'), ' ', references(now.references.shadow)),
           now.shadow.length > 0 ? stepList(now.shadow, (index) => index + 1)
             : h('p.dim', {}, app.t(kind === 'native' ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))]),
     );

@@ -496,7 +496,7 @@ def _check_confinement(guest: VmGuest) -> None:
                 assert frames[page] == (entry >> 10) - (RAM_BASE >> 12)
     else:
         shadow = technique.memory.shadow
-        guarded = {frames[page] for page in shadow.table_pages if page in frames}
+        guarded = {frames[page] for page in frames if page in shadow.table_pages}
         for key, root in shadow.roots.items():
             for _, entry in descend(root, 2, 0, 1, set(shadow.tables[key])):
                 frame = (entry >> 10) - (RAM_BASE >> 12)

@@ -10,7 +10,7 @@ from engine.hypervisor.stacks import Configuration
 from engine.machine.loader import inspect
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
-from tests.support.machine import ASSISTED, BARE, VM, WORK, Machine, program
+from tests.support.machine import ASSISTED, BARE, PARAVIRTUAL, VM, WORK, Machine, program
 
 SILENT = "+silent-sensitive"
 
@@ -106,6 +106,17 @@ def test_trap_and_emulate_breaks_where_the_others_work() -> None:
         machine.run()
         assert machine.output == plain.output
         assert machine.guest.exit_status == 3
+
+
+def test_a_kernel_that_asks_instead_works() -> None:
+    """Paravirtualization needs no instruction to trap."""
+    plain, silent = (
+        Machine(load_image("ringos-pv"), PARAVIRTUAL + switch, arguments=WORK) for switch in ("", SILENT)
+    )
+    for machine in (plain, silent):
+        machine.run()
+    assert silent.output == plain.output
+    assert silent.guest.exit_status == 3
 
 
 @pytest.mark.parametrize("stack", [VM, ASSISTED, BARE])

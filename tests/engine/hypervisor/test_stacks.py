@@ -158,12 +158,14 @@ def test_guests_come_along_to_another_stack_and_back() -> None:
     instructions = [lab.world.guest(guest).instructions for guest in guests_of(lab)]
     for configuration in ("vmware/hardware-assist", "parallels/trap-and-emulate", "xen"):
         wanted = Configuration.parse(configuration)
+        lab.drain()
         lab.apply(HostStack(1, wanted.stack, wanted.technique, guests="carry"))
         assert lab.document()["hosts"][0]["stack"] == wanted.stack
         assert [lab.world.guest(guest).instructions for guest in guests_of(lab)] == instructions
         run_to(lab, lab.position + 100_000)
         now = [lab.world.guest(guest).instructions for guest in guests_of(lab)]
         assert now[0] > instructions[0]
+        lab.drain()
         instructions = now
     run_to(lab, lab.position + 200_000)
     status = lab.keyframe()["status"][str(guests_of(lab)[1])]
