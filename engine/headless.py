@@ -36,9 +36,9 @@ from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
 from engine.library import Library
-from engine.machine.hart import NEVER
 from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_disk, with_firmware, with_initrd
 from engine.machine.native import objects
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.chrome import ChromeSink

@@ -41,8 +41,8 @@ from engine.document import GuestRow, HostRow
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
-from engine.machine.hart import NEVER
 from engine.machine.loader import LoadedImage
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 

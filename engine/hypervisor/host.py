@@ -30,9 +30,10 @@ from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
 from engine.machine.bus import Bus, Devices
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier, native_tier
 from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
@@ -498,19 +499,22 @@ class Host:
     def retime(self, hart: Hart) -> None:
         """Set the clock at which the hart must stop for its timer or for the end of its slice."""
         if self.bare_metal:
-            guest = next(iter(self.guests.values()), None)
+            system = next(iter(self.guests.values()), None)
             hart.next_event = (
-                NEVER if guest is None else _clock_at(guest.board.deadline(hart.number) + guest.started)
+                NEVER if system is None else _clock_at(system.board.deadline(hart.number) + system.started)
             )
         else:
             vcpu = self.loaded[hart.number]
             if vcpu is None:
                 return
-            hart.next_event = self._timer_of(vcpu)
+            guest = self._vm_of(vcpu)
+            others = _clock_at(guest.board.machine_deadline(vcpu.number) + guest.started)
             if len(self._queue) > 1:
-                hart.next_event = min(hart.next_event, self._slice_end[hart.number])
+                others = min(others, self._slice_end[hart.number])
             if self._host_share_ns:
-                hart.next_event = min(hart.next_event, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
+                others = min(others, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
+            supervisor = _clock_at(guest.board.supervisor_deadline(vcpu.number) + guest.started)
+            hart.other_event, hart.next_event = others, min(others, supervisor)
         hart.limit = 0
 
     def _bare_timer(self, hart: Hart) -> None:

@@ -100,7 +100,7 @@ class ShadowTables(ShadowState):
 
     def _number(self, key: SpaceKey) -> None:
         """Give a space its number, and tell native code of it."""
-        number = next(number for number in range(1, MAX_SPACES + 1) if number not in self._keys)
+        number = min(set(range(1, MAX_SPACES + 1)) - self._keys.keys())
         self._numbers[key], self._keys[number] = number, key
         satp, privilege, bits = key
         space = exits.SPLIT if privilege < 0 else privilege | bits
@@ -325,7 +325,9 @@ class ShadowTables(ShadowState):
         for page, leaves in state["leaves"]:
             for key, at in leaves:
                 self.leaves.add(page, (self._numbers[_key(key)], at))
-        self.filled, self.dropped, self.remembered = state["counts"]
+        self.filled, self.dropped, remembered = state["counts"]
+        # What was saved has at least as many; what comes from elsewhere may say anything.
+        self.remembered = max(remembered, self.leaves.count, -(-self.table_pages.count // mmu.LEVELS))
 
     def _by_page(
         self, chains: Chains, what: Callable[[int], tuple[int, ...]]

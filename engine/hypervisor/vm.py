@@ -22,13 +22,13 @@ from engine.hypervisor.frames import Frames
 from engine.isa.csrs import Status
 from engine.machine.board import Board, Fitting, Owner
 from engine.machine.bus import Devices
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import NO_PAGE, PAGE_SHARED, RamState
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
 from engine.machine.privileged import USER
-from engine.machine.state import NO_RESERVATION, NO_STREAK
+from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK
 from engine.trace.record import Interrupt, Level
 
 FIRST_PAGE = RAM_BASE >> 12
@@ -59,6 +59,8 @@ class PageMap(MutableMapping[int, int]):
 
     def __setitem__(self, page: int, frame: int) -> None:
         index = page - FIRST_PAGE
+        if not 0 <= index < len(self._words):
+            raise IndexError(f"{page:#x} is no page of the guest's RAM")
         self._words[index] = self._words[index] & PAGE_SHARED | frame + 1
 
     def __delitem__(self, page: int) -> None:

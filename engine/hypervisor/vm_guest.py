@@ -13,11 +13,12 @@ from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_world
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
+from engine.machine.state import NEVER
 from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, PATHS, Action, Cause, Disposition, Level
 
 if TYPE_CHECKING:
@@ -158,12 +159,12 @@ class VmGuest(Guest):
             b,
         )
 
-    def _device_exit(self, action: Action, operand: int) -> Exit:
-        """The class of an access to a device: to its register at the address `operand`, or by a hypercall to its back
-        end."""
-        if action not in (Action.MMIO_READ, Action.MMIO_WRITE):
-            return Exit.DEVICE
-        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(operand).name) else Exit.DEVICE
+    def _device_exit(self, action: Action, address: int) -> Exit:
+        """The class of an access to a device's register, or of a call about a shared ring, which a host's kernel can
+        serve as it can virtio's."""
+        by_register = action in (Action.MMIO_READ, Action.MMIO_WRITE)
+        served = not by_register or in_kernel(self.board.devices.at(address).name)
+        return Exit.KERNEL_DEVICE if served else Exit.DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int

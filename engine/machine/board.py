@@ -32,8 +32,9 @@ from engine.machine import fdt
 from engine.machine.bus import Devices
 from engine.machine.domain import Domain
 from engine.machine.firmware import Firmware, prepare_supervisor
-from engine.machine.hart import NEVER, TICK_NS, Hart
+from engine.machine.hart import TICK_NS, Hart
 from engine.machine.loader import RAM_BASE, Content, LoadedImage, check_fits
+from engine.machine.state import NEVER
 from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
@@ -242,12 +243,18 @@ class Board:
     def deadline(self, number: int) -> int:
         """Board time (ns) at which a timer line of the hart is to rise (that may have passed); NEVER if none
         will."""
-        hart = self.harts[number]
-        machine = self.clint.deadline(number)
-        if machine is None or hart.lines >> Interrupt.MACHINE_TIMER & 1:
-            machine = NEVER
-        supervisor = hart.timer_due()
-        return min(machine * TICK_NS, self.clint.reached(supervisor) * TICK_NS, NEVER)
+        return min(self.machine_deadline(number), self.supervisor_deadline(number))
+
+    def machine_deadline(self, number: int) -> int:
+        """As `deadline`, of MTIP alone."""
+        due = self.clint.deadline(number)
+        if due is None or self.harts[number].lines >> Interrupt.MACHINE_TIMER & 1:
+            return NEVER
+        return min(due * TICK_NS, NEVER)
+
+    def supervisor_deadline(self, number: int) -> int:
+        """As `deadline`, of the hart's own comparators (Sstc)."""
+        return min(self.clint.reached(self.harts[number].timer_due()) * TICK_NS, NEVER)
 
     def _plic_changed(self, context: int, level: bool) -> None:
         number, supervisor = divmod(context, 2)

@@ -17,6 +17,8 @@ NO_RESERVATION = (1 << 64) - 1
 #: Hot operations that one stretch of native execution can report; further ones wait for their next turn.
 MAX_HOT = 8
 NO_TIME = (1 << 64) - 1
+#: A clock that is never reached.
+NEVER = 1 << 62
 #: `streak_at` before the first trap.
 NO_STREAK = (1 << 64) - 1
 _WORD, _BYTE = ctypes.c_uint64, ctypes.c_uint8
@@ -27,6 +29,8 @@ class HartState(ctypes.Structure):
 
     x_words, f_words: the integer and floating-point registers; Python reads them through `Hart.x`, `Hart.f`.
     sink: where native code puts what an instruction writes to x0.
+    next_event, other_event: the clock at which Python has to be asked what is due, and what that would be without the
+    stimecmp of a guest under trap-and-emulate, which native code may write.
     steps, extra, unretired: see engine.machine.hart. limit: `steps` at which native code must come back.
     cycle_offset, instret_offset: what mcycle and minstret differ by, modulo 2**64.
     lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? silent: are some of its
@@ -64,6 +68,7 @@ class HartState(ctypes.Structure):
         ("limit", _WORD),
         ("unretired", _WORD),
         ("next_event", _WORD),
+        ("other_event", _WORD),
         ("cycle_offset", _WORD),
         ("instret_offset", _WORD),
         ("reservation", _WORD),
@@ -122,6 +127,7 @@ class HartState(ctypes.Structure):
     limit: int
     unretired: int
     next_event: int
+    other_event: int
     cycle_offset: int
     instret_offset: int
     reservation: int

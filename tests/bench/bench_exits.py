@@ -10,6 +10,7 @@ from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.machine.loader import inspect
+from engine.machine.memory import PAGE
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 from tests.bench import Figure
@@ -90,6 +91,8 @@ def _microseconds(technique: str, source: str, steps: int, native: bool) -> floa
     host = Host(
         1, 1, 2 * MEMORY_MIB, Configuration.parse(technique), Trace(), lambda _guest, _data: None, tier=Tier.INTERPRETER
     )
+    for page in range(0, host.memory.size, PAGE):
+        host.memory.ram[page] = 0  # so that the machine's own memory is there
     host.add_guest(1, inspect(assemble(source, "bench.s").elf(), "bench.s"), 1, MEMORY_MIB, "")
     host.run(100)
     if not native:

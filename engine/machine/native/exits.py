@@ -1,13 +1,13 @@
 """VM exits taken without leaving native code: under trap-and-emulate CSR accesses, sret, fences, traps that the guest's
-own kernel handles, shadow fills and stores to page tables; under hardware assist, fills of the second stage.
+own kernel handles, the timer, shadow fills and stores to page tables; under hardware assist, fills of the second stage.
 
 Here the hart of a procedure is the *virtual* hart, which is a HartState too, so the architecture's own procedures
 and the very rows of engine.isa.table act on it; `host` is the address of the hart that carries it, where the
 registers, the clock and the record buffer are. What is done is what engine.hypervisor.trap_and_emulate and .shadow do
 in Python, which stays the definition; that is asked whenever anything is unusual: REFUSED before anything was changed
-but A and D bits, which Python's walk then finds set as it would have set them. Refused are timers, wfi, calls to the
-firmware, devices, a shadow space or table that does not exist, a frame that was given back before, and what is shared
-with a clone.
+but A and D bits, which Python's walk then finds set as it would have set them. Refused are wfi, calls to the firmware,
+devices, a shadow space or table that does not exist, a frame that was given back before, and what is shared with a
+clone.
 
 A virtual hart has no clock of its own: while an exit is taken, its `steps`, `extra` and `unretired` are such that its
 clock is the board's and what it retired is the vCPU's instructions; otherwise they are 0.
@@ -20,10 +20,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from engine.isa.csrs import CSR_NUMBERS, Status
+from engine.isa.csrs import CSR_NUMBERS, CSRS, EnvironmentBits, Status
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
-from engine.machine import mmu, privileged
+from engine.machine import csrfile, mmu, privileged
 from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import (
     MAX_LEAVES,
@@ -43,14 +43,15 @@ from engine.machine.native import access, layout
 from engine.machine.native.layout import field, memory_field, offset_of
 from engine.machine.native.lowering import UNSIGNED, Code, Scope, Value, statements
 from engine.machine.native.procedures import DONE, REFUSED, RESULT, Procedures, Refused
-from engine.machine.native.traps import MASK32, RECORD_BYTES, follow_streak, write_record
+from engine.machine.native.traps import MASK32, RECORD_BYTES, TICK_NS, follow_streak, write_record
 from engine.machine.privileged import MACHINE, USER
-from engine.machine.state import NO_RESERVATION
-from engine.trace.record import Action, Cause, Disposition, Kind, Level
+from engine.machine.state import NEVER, NO_RESERVATION
+from engine.trace.record import Action, Cause, Disposition, Interrupt, Kind, Level
 
 #: What `space` says of a hart whose loads and fetches need two spaces (MPRV).
 SPLIT = 4
-SATP, SRET = CSR_NUMBERS["satp"], 0x10200073
+SATP, STIMECMP, SRET = CSR_NUMBERS["satp"], CSR_NUMBERS["stimecmp"], 0x10200073
+TIMER_LINE = 1 << Interrupt.SUPERVISOR_TIMER
 PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, LEAVE = (
     field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "leave")
 )
@@ -59,8 +60,9 @@ RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_
     for name in ("record_at", "record_count", "record_limit", "record_ids", "position_base", "time_started",
                  "exit_route", "fill_route")
 )  # fmt: skip
-OPS, PAGE_PC, RESERVATION, STALE, CONTEXT = (
-    field(name) for name in ("ops", "page_pc", "reservation", "stale", "context")
+OPS, PAGE_PC, RESERVATION, STALE, CONTEXT, NEXT_EVENT, OTHER_EVENT, HORIZON = (
+    field(name)
+    for name in ("ops", "page_pc", "reservation", "stale", "context", "next_event", "other_event", "horizon")
 )
 SHADOW_RAM, SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED, WALKED, LEVEL, TRAIL = (
     offset_of(ShadowState, name)
@@ -72,7 +74,9 @@ LOW, HIGH, RECYCLED, PROMISED = (
     offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
 )
 COUNT, HEADS, TABLE_ROWS = (offset_of(ChainsState, name) for name in ("count", "heads_at", "rows_at"))
-HOST_RAM, FLAGS, DIRTY, HOST_BASE = (memory_field(name) for name in ("ram_at", "flags_at", "dirty_at", "base"))
+HOST_RAM, FLAGS, DIRTY, HOST_BASE, HOST_BYTES = (
+    memory_field(name) for name in ("ram_at", "flags_at", "dirty_at", "base", "size")
+)
 FIRST_PAGE = RAM_BASE >> 12
 FRAME = PAGE_SHARED - 1
 ROW_BYTES = 8 * ROW_WORDS
@@ -192,6 +196,9 @@ def _emulate(h: Any, host: int, word: int) -> int:
     rd = word >> 7 & 31
     way = word >> 12 & 7
     source = register if way & 4 else h.peek(host + 8 * register, 8)
+    timer = number == STIMECMP and (way & 3 == 1 or register)
+    if timer and not _keeps_time(h, host):
+        raise Refused
     result = h.emulate(word, source)
     satp = h.peek(host + HOST_SATP, 8)
     if h.privilege != privilege or h.mstatus != status or h.satp != root:
@@ -201,6 +208,8 @@ def _emulate(h: Any, host: int, word: int) -> int:
             h.mstatus = status
             h.satp = root
             raise Refused
+    if timer:
+        _retime(h, host)
     action = Action.SFENCE
     a = source
     b = 0
@@ -231,6 +240,36 @@ def _emulate(h: Any, host: int, word: int) -> int:
         h, host, satp, privilege, at, Kind.VM_EXIT, Disposition.EMULATED, action, a, b, Cause.ILLEGAL_INSTRUCTION, word,
         word,
     )  # fmt: skip
+
+
+def _keeps_time(h: Any, host: int) -> bool:
+    """Is the board's time plain enough for `_retime`, and no event due?"""
+    now = h.peek(host + STEPS, 8) + h.peek(host + EXTRA, 8)
+    if h.time_offset >= NEVER or h.peek(host + STARTED, 8) >= NEVER:
+        return False
+    due: bool = h.peek(host + OTHER_EVENT, 8) <= now
+    return not due
+
+
+def timer_changed(h: Any) -> None:
+    """As Hart.timer_changed; the rest of it is `_retime`."""
+    reached = 0
+    if h.menvcfg & EnvironmentBits.STCE:
+        h.mip = h.mip & ~TIMER_LINE
+        if h.time_ticks >= h.stimecmp:
+            reached = TIMER_LINE
+    h.lines = h.lines & ~TIMER_LINE | reached
+
+
+def _retime(h: Any, host: int) -> None:
+    """As Host.retime, when only stimecmp changed. An event that is now later is only looked for too early."""
+    event = h.peek(host + OTHER_EVENT, 8)
+    if h.menvcfg & EnvironmentBits.STCE and not h.lines & TIMER_LINE:
+        ticks = h.stimecmp - h.time_offset if h.stimecmp > h.time_offset else 0
+        if ticks < NEVER // TICK_NS:
+            event = min(event, ticks * TICK_NS + h.peek(host + STARTED, 8))
+    h.poke(host + NEXT_EVENT, 8, event)
+    h.poke(host + HORIZON, 8, min(event, h.peek(host + HORIZON, 8)))
 
 
 def _inject(h: Any, host: int, cause: int, value: int, own_cause: int, kind: int) -> int:
@@ -310,7 +349,7 @@ def read_entry(h: Any, address: int, place: int, level: int, stage: int) -> int:
     frame = page_word(h, address) & FRAME
     if not frame:
         raise Refused
-    entry: int = h.peek(h.peek(h.memory_at + HOST_RAM, 8) + (frame - 1 << 12) + (address & 0xFFF), 8)
+    entry = entry_of(h, (frame - 1 << 12) + (address & 0xFFF))
     h.poke(h.shadow_at + WALKED, 8, entry)
     h.poke(h.shadow_at + LEVEL, 8, level)
     h.poke(h.shadow_at + TRAIL + 8 * level, 8, address & ~0xFFF)
@@ -327,7 +366,9 @@ def storable(h: Any, address: int) -> int:
     word = page_word(h, address)
     frame = (word & FRAME) - 1
     memory = h.memory_at
-    if not word & FRAME or word & PAGE_SHARED or h.peek(h.peek(memory + FLAGS, 8) + frame, 1):
+    if not word & FRAME or word & PAGE_SHARED or frame >= h.peek(memory + HOST_BYTES, 8) >> 12:
+        raise Refused
+    if h.peek(h.peek(memory + FLAGS, 8) + frame, 1):
         raise Refused
     h.poke(h.peek(memory + DIRTY, 8) + frame, 1, 1)
     place: int = h.peek(memory + HOST_RAM, 8) + (frame << 12) + (address & 0xFFF)
@@ -383,14 +424,16 @@ def root_of(h: Any, space: int) -> int:
 
 
 def entry_of(h: Any, offset: int) -> int:
-    """A word of the host's RAM."""
+    """A word of the host's RAM. Refused outside, wherever a table may lead that came with a snapshot."""
+    if offset >= h.peek(h.memory_at + HOST_BYTES, 8):
+        raise Refused
     entry: int = h.peek(h.peek(h.memory_at + HOST_RAM, 8) + offset, 8)
     return entry
 
 
 def set_entry(h: Any, offset: int, entry: int) -> None:
-    """Write an entry of a table that the host's harts walk, as Memory.write does; but the pages stay known as tables,
-    which the next walk would find out anyway."""
+    """Write an entry, which was read before, of a table that the host's harts walk. As Memory.write does; but the pages
+    stay known as tables, which the next walk would find out anyway."""
     memory = h.memory_at
     if h.peek(h.peek(memory + FLAGS, 8) + (offset >> 12), 1) & TABLE and entry_of(h, offset) & mmu.V:
         access.forget_all(h)
@@ -432,13 +475,14 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
         return _store_to_table(h, host, cause, address, target)
     number = (row - h.peek(shadow + SPACES, 8)) // SPACE_BYTES + 1
     offset = leaf_offset(h, number, address)
+    present = entry_of(h, offset)
     word = page_word(h, target)
     if not offset or h.peek(shadow + REMEMBERED, 8) >= MAX_LEAVES or (stores and word & PAGE_SHARED):
         raise Refused
     frame = word & FRAME
     if not frame:
         frame = take_frame(h, h.peek(shadow + SHADOW_RAM, 8), index)
-    action = Action.DIRTY if stores and entry_of(h, offset) & mmu.V else Action.SHADOW_FILL
+    action = Action.DIRTY if stores and present & mmu.V else Action.SHADOW_FILL
     level = h.peek(shadow + LEVEL, 8)
     while level <= LAST_LEVEL:
         span = 21 + 9 * level
@@ -628,14 +672,15 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
     if not upper & mmu.V or (stores and word & PAGE_SHARED):
         raise Refused
     lower = entry_of(h, ((upper >> 10) - FIRST_PAGE << 12) + 8 * (page >> 9 & 0x1FF))
-    if not lower & mmu.V:
+    offset = ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF)
+    if not lower & mmu.V or offset >= h.peek(h.memory_at + HOST_BYTES, 8):
         raise Refused
     frame = word & FRAME
     if not frame:
         frame = take_frame(h, ram, index)
     physical = FIRST_PAGE + frame - 1
     leaf = STAGE_LEAF if word & PAGE_SHARED else STAGE_LEAF | mmu.W | mmu.D
-    set_entry(h, ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF), physical << 10 | leaf)
+    set_entry(h, offset, physical << 10 | leaf)
     level = Level.USER if h.privilege == USER else Level.KERNEL
     cost = h.fill_route & MASK32
     executed = h.retired - h.reported
@@ -695,6 +740,10 @@ class EmulatedScope(Scope):
             number, *arguments = (self.number(arg).text for arg in args)
             at = code.op(f"getelementptr ptr, ptr @csr_{how}, i64 {number}")
             function = code.op(f"load ptr, ptr {at}")
+            if how == "write":
+                timer = self.procedures.need(csrfile.access_write, (CSRS[STIMECMP],))
+                is_timer = code.op(f"icmp eq i64 {number}, {STIMECMP}")
+                function = code.op(f"select i1 {is_timer}, ptr {timer}, ptr {function}")
             there, none = code.branch(code.op(f"icmp ne ptr {function}, null"), likely=True)
             code.label(none)
             code.end(f"ret {RESULT} {_REFUSED}")

@@ -87,7 +87,9 @@ class CodePages:
         self._by_content.clear()
 
     def _grow(self) -> None:
-        chunk = mmap.mmap(-1, _PAGES_A_CHUNK * layout.CODE_PAGE_BYTES)
+        chunk = mmap.mmap(-1, _PAGES_A_CHUNK * layout.CODE_PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            chunk.madvise(mmap.MADV_HUGEPAGE)  # every byte is about to be written
         self._chunks.append(chunk)
         begin = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
         self._free += [begin + index * layout.CODE_PAGE_BYTES for index in range(_PAGES_A_CHUNK)]

@@ -7,20 +7,26 @@ other one native code does, but now and then it is made to refuse, and both stop
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import ctypes
 import random
+import struct
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine.commands import StackId
 from engine.guests import load_image
 from engine.hypervisor.host import Host
 from engine.hypervisor.second_stage import SecondStage
-from engine.hypervisor.stacks import Configuration
+from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
+from engine.isa.csrs import CSR_NUMBERS
 from engine.machine.loader import LoadedImage, inspect
 from engine.machine.tiers import Tier
 from engine.trace.record import Action
@@ -74,6 +80,19 @@ def refuse(host: Host, refusing: bool) -> None:
             hart.virtual_at = 0 if refusing else ctypes.addressof(vcpu.virtual)
 
 
+def exits_of_python(monkeypatch: pytest.MonkeyPatch) -> list[Action]:
+    """A list that gets the action of each exit that Python handles."""
+    by_python: list[Action] = []
+    exit_ = VmGuest.exit
+
+    def counting(self: VmGuest, vcpu: VCpu, outcome: Outcome, *rest: Any, **more: Any) -> None:
+        by_python.append(outcome.action)
+        exit_(self, vcpu, outcome, *rest, **more)
+
+    monkeypatch.setattr(VmGuest, "exit", counting)
+    return by_python
+
+
 def side_by_side(
     image: LoadedImage,
     arguments: str,
@@ -110,6 +129,15 @@ def side_by_side(
 def test_a_kernel_exits_alike_in_native_code_and_in_python(harts: int, tier: Tier) -> None:
     host = side_by_side(inspect(load_image("ringos"), "ringos"), WORK, tier, harts, 150_000)
     assert host.trace.total(1) > 1_000
+
+
+@pytest.mark.parametrize("stack", [name for name in STACKS if name not in (BARE_METAL, "kvm")])
+def test_on_every_stack_exits_are_alike(stack: StackId) -> None:
+    for technique in {"trap-and-emulate", "hardware-assist"} & set(STACKS[stack].techniques):
+        configuration = Configuration.parse(f"{stack}/{technique}")
+        side_by_side(inspect(load_image("ringos"), "ringos"), WORK, Tier.INTERPRETER, 1, 120_000, configuration)
+        if technique == "trap-and-emulate":
+            side_by_side(inspect(assemble(TIMERS, "timers").elf(), "t"), "", Tier.INTERPRETER, 1, 60_000, configuration)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -231,6 +259,83 @@ def test_more_spaces_than_there_can_be_and_stores_of_every_size() -> None:
     assert (host.guests[1].ended, host.guests[1].exit_status) == (True, 0)
 
 
+#: Timers of a kernel with Sstc: soon, in the past, never, and written by other ways than csrw.
+TIMERS = """
+_start:
+    la t0, tick
+    csrw stvec, t0
+    li t0, 32
+    csrw sie, t0
+    csrsi sstatus, 2
+    li s0, 0                    # ticks
+    li s1, 0
+    li s2, 7
+1:  addi s1, s1, 1
+    li t1, 1103515245
+    mul s2, s2, t1
+    addi s2, s2, 1234
+    srli t1, s2, 16
+    andi t1, t1, 255
+    csrr t0, time
+    add t2, t0, t1
+    andi t3, s1, 15
+    li t4, 7
+    beq t3, t4, 2f
+    li t4, 9
+    beq t3, t4, 3f
+    li t4, 12
+    beq t3, t4, 4f
+    csrw stimecmp, t2
+    j 5f
+2:  li t2, -1
+    csrw stimecmp, t2
+    j 5f
+3:  addi t2, t0, -5
+    csrw stimecmp, t2
+    j 5f
+4:  csrs stimecmp, t1
+5:  andi t3, s2, 63
+6:  addi t3, t3, -1
+    bgtz t3, 6b
+    csrr t4, stimecmp
+    csrr t4, sip
+    li t4, 400
+    bne s1, t4, 1b
+    li a7, 0x53525354
+    li a6, 0
+    li a0, 0
+    li a1, 0
+    ecall
+    .balign 4
+tick:
+    addi s0, s0, 1
+    csrr t5, time
+    addi t5, t5, 300
+    csrw stimecmp, t5
+    sret
+"""
+
+
+@pytest.mark.parametrize("clone_at", [None, 3_000])
+def test_timers_are_set_alike(clone_at: int | None) -> None:
+    image = inspect(assemble(TIMERS, "timers").elf(), "timers")
+    host = side_by_side(image, f"timers {clone_at}", Tier.INTERPRETER, 1, 200_000, clone_at=clone_at)
+    for guest in host.guests.values():
+        assert guest.exit_status == 0
+    actions = host.trace.records(1, limit=1 << 14)["action"].tolist()
+    assert actions.count(Action.INJECT_INTERRUPT) > 50
+
+
+def test_timer_writes_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
+    by_python = exits_of_python(monkeypatch)
+    host = vm_host(inspect(assemble(TIMERS, "timers").elf(), "timers"), Tier.INTERPRETER, "")
+    host.run(200_000)
+    records = host.trace.records(1, limit=1 << 14)
+    written = records[(records["action"] == Action.CSR_WRITE) & (records["a"] == CSR_NUMBERS["stimecmp"])]
+    assert len(written) > 400
+    assert by_python.count(Action.CSR_WRITE) < 30  # those by csrs
+
+
 def test_under_hardware_assist_fills_are_native(monkeypatch: pytest.MonkeyPatch) -> None:
     image = inspect(load_image("ringos"), "ringos")
     side_by_side(image, WORK, Tier.JIT, 2, 150_000, ASSISTED)
@@ -251,14 +356,7 @@ def test_under_hardware_assist_fills_are_native(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_native_code_takes_the_exits_that_matter_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    by_python: list[Action] = []
-    exit_ = VmGuest.exit
-
-    def counting(self: VmGuest, vcpu: VCpu, outcome: Outcome, *rest: Any, **more: Any) -> None:
-        by_python.append(outcome.action)
-        exit_(self, vcpu, outcome, *rest, **more)
-
-    monkeypatch.setattr(VmGuest, "exit", counting)
+    by_python = exits_of_python(monkeypatch)
     host = vm_host(inspect(load_image("ringos"), "ringos"), Tier.INTERPRETER, "run=work pagefault 300;work syscall 300")
     host.run(600_000)
     actions = host.trace.records(1, limit=1 << 14)["action"].tolist()
@@ -269,3 +367,38 @@ def test_native_code_takes_the_exits_that_matter_most(monkeypatch: pytest.Monkey
         assert actions.count(action) > 300
         # What is left: shadow spaces and tables that are new, and the timer.
         assert by_python.count(action) < (50 if action == Action.SHADOW_FILL else 10), action.name
+
+
+@pytest.mark.parametrize("stack", [VM, ASSISTED])
+def test_a_state_that_leads_outside_of_ram_harms_nobody(stack: Configuration) -> None:
+    """As a snapshot from anywhere may have it: native code must stay in the host's RAM whatever tables and maps say."""
+    rng = random.Random(str(stack))
+    image = inspect(load_image("ringos"), "ringos")
+    host = vm_host(image, Tier.INTERPRETER, WORK, stack=stack)
+    host.run(40_000)
+    saved = host.save()
+    ran = 0
+    for _ in range(25):
+        bad = copy.deepcopy(saved)
+        guest = bad["guests"][1]
+        for _ in range(rng.randrange(1, 12)):
+            rng.choice(guest["map"])[1] = wild_frame(rng)
+        technique = guest["technique"]
+        if "roots" in technique and rng.random() < 0.3:
+            rng.choice(technique["roots"])[1] = wild_frame(rng)
+        for page in rng.sample(sorted(bad["memory"]), 6):
+            words = np.frombuffer(bad["memory"][page], np.uint64).copy()
+            entries = np.flatnonzero(words & np.uint64(1))
+            for index in entries[: rng.randrange(40)]:
+                words[index] = wild_frame(rng) << 10 & (1 << 64) - 1 | rng.choice((1, 0xC7, 0xCF, 0xDF))
+            bad["memory"][page] = words.tobytes()
+        again = vm_host(image, Tier.INTERPRETER, WORK, stack=stack)
+        # Python says what is wrong, or the guest sees nonsense.
+        with contextlib.suppress(ValueError, IndexError, KeyError, OverflowError, TypeError, struct.error):
+            again.load(bad)
+            ran += again.run(20_000)
+    assert ran > 20_000
+
+
+def wild_frame(rng: random.Random) -> int:
+    return rng.choice((rng.getrandbits(14), rng.getrandbits(20), rng.getrandbits(52), (1 << 63) - 2, 1 << 44))
