@@ -163,6 +163,7 @@ export const MESSAGES = {
 
   // stacks
   'stack.with-technique': ['{stack} · {technique}', '{stack} · {technique}'],
+  'stack.with-switches': ['{text} · {n} {n|switch|switches}', '{text} · 스위치 {n}개'],
   'stack.xen': ['Xen-like', 'Xen 방식'],
   'stack.xen.detail': ['type 1 · driver domain', '타입 1 · 드라이버 도메인'],
   'stack.xen.letter': ['X', 'X'],
