@@ -39,7 +39,7 @@ from engine.commands import AnyCommand, AnyQuery, LabError, Problem
 from engine.compare import Difference, Together
 from engine.library import Manifest
 from webapp import library
-from webapp.comparing import Comparing, Kept, Progress, decode
+from webapp.comparing import Comparing, Outline, Progress, decode, outline
 from webapp.comparisons import Comparison
 from webapp.config import Config
 from webapp.fetching import Fetch, Fetcher
@@ -277,18 +277,23 @@ class Labs:
         self.row(lab)
         return self._comparing.together(lab, asked)
 
-    def comparisons(self, lab: str) -> list[Kept]:
+    def comparisons(self, lab: str) -> list[Outline]:
         """Those of a lab: kept ones, oldest first, then those under way. Raises LabError "lab-not-found"."""
         self.row(lab)
-        kept = [Kept(row.id, row.created, decode(row.content)) for row in self._store.comparisons(lab)]
-        return kept + [Kept(one.id, None, one.comparison) for one in self._comparing.under_way(lab)]
+        kept = {row.id: outline(row) for row in self._store.comparisons(lab)}
+        under_way = {one.id: one.outline for one in self._comparing.under_way(lab)}
+        return [*kept.values(), *(one for one in under_way.values() if one.id not in kept)]
 
-    def comparison(self, lab: str, comparison: str) -> Kept:
-        """Raises LabError "compare-gone"."""
-        found = next((one for one in self.comparisons(lab) if one.id == comparison), None)
-        if found is None:
-            raise LabError("compare-gone", "This comparison is not in the lab any more.")
-        return found
+    def comparison(self, lab: str, comparison: str) -> tuple[Outline, Comparison]:
+        """One of a lab, as far as it is. Raises LabError "compare-gone"."""
+        self.row(lab)
+        for row in self._store.comparisons(lab):
+            if row.id == comparison:
+                return outline(row), decode(row.content)
+        for one in self._comparing.under_way(lab):
+            if one.id == comparison:
+                return one.outline, one.comparison
+        raise LabError("compare-gone", "This comparison is not in the lab any more.")
 
     def drop_comparison(self, lab: str, comparison: str) -> None:
         """Cancel a comparison, or delete it."""
@@ -306,9 +311,11 @@ class Labs:
                 self._kept(lambda: self._store.keep_comparison(lab, comparison, content))
             except Exception:
                 log.exception("a comparison of lab %s could not be kept", lab)
+                self._comparing.kept(comparison)
                 self._compared(lab, msgspec.structs.replace(progress, state="gone"))
                 self.audience.notice(lab, NoticeEvent("error", "compare-not-kept"))
             else:
+                self._comparing.kept(comparison)
                 self._compared(lab, progress)
 
         gevent.spawn(keep)

@@ -39,6 +39,7 @@ say is in `fault_gpa` and `fault_instruction`.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ from engine.hypervisor.interpret import carry_reservation, execute, meaning, sto
 from engine.hypervisor.second_stage import SecondStage
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.stacks import NO_DIRECT_INTERRUPTS, NO_VMID, SHADOW_PAGING
-from engine.hypervisor.technique import Outcome, refuse_paravirtual
+from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import (
     GUEST_EXCEPTIONS,
@@ -96,6 +97,7 @@ class HardwareAssist:
     def of(cls, guest: VmGuest) -> HardwareAssist:
         switches = guest.host.configuration.switches
         memory = Shadowed(guest) if SHADOW_PAGING in switches else TwoStages(guest)
+        guest.vm.ram.protected = memory.protect
         return cls(guest, memory, NO_DIRECT_INTERRUPTS not in switches, NO_VMID not in switches)
 
     def __post_init__(self) -> None:
@@ -474,11 +476,10 @@ class TwoStages:
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
             page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            before = ram.map.frame(page)
-            frame = ram.own(page) if stores else ram.frame(page)
+            frame, action = claim(ram, page, stores)
             self.stage.map(page, frame, ram.writable(page))
             host = self.guest.host_address(frame) | target & 0xFFF
-            action = Action.SECOND_STAGE_FILL if before in (None, frame) else Action.COPY_ON_WRITE
+            action = Action.SECOND_STAGE_FILL if action is None else action
             return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
         if hart.fault_instruction or access == Access.FETCH:
             # A page table, or code, where the guest has no memory.
@@ -503,6 +504,9 @@ class TwoStages:
     def remapped(self, page: int) -> None:
         ram = self.guest.vm.ram
         self.stage.remap(page, ram.frame(page), ram.writable(page))
+
+    def protect(self, pages: Sequence[int]) -> None:
+        self.stage.protect(pages)
 
     def close(self) -> None:
         self.stage.close()
@@ -569,12 +573,10 @@ class Shadowed:
         if access == Access.STORE and page in self.shadow.table_pages:
             return target
         was_mapped = self.shadow.mapped(key, address)
-        before = ram.map.frame(page)
-        if access == Access.STORE:
-            ram.own(page)
+        _, action = claim(ram, page, access == Access.STORE)
         frame = self.shadow.fill(key, address, page, allowed, walk.trail, user)
-        action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
-        action = action if before in (None, frame) else Action.COPY_ON_WRITE
+        if action is None:
+            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
 
@@ -594,6 +596,9 @@ class Shadowed:
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)
+
+    def protect(self, pages: Sequence[int]) -> None:
+        self.shadow.protect(pages)
 
     def close(self) -> None:
         self.shadow.close()

@@ -15,7 +15,7 @@ hart, nothing of this takes place.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,7 @@ class Host:
         self.harts = [Hart(number, self.bus, _no_clock, extension, silent) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
+        self.staged: dict[int, VmGuest] = {}  # guests that come here or have just left: memory and no right to run
         self.loaded: list[VCpu | None] = [None] * harts
         self.position_offset = 0
         self.busy_ns = 0
@@ -114,7 +115,7 @@ class Host:
     @property
     def memory_used_mib(self) -> int:
         """Memory that guests may use, and what the hypervisor keeps."""
-        promised = sum(guest.memory_mib for guest in self.guests.values())
+        promised = sum(guest.memory_mib for guest in (*self.guests.values(), *self.staged.values()))
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
     def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
@@ -210,6 +211,49 @@ class Host:
         assert isinstance(clone, VmGuest)
         self._admit(clone)
         clone.become_clone(original)
+
+    # -- migration (engine.hypervisor.migration) -----------------------------------------------------
+    def stage(
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
+    ) -> VmGuest:
+        """Room for a VM that will come. Raises LabError if it does not fit."""
+        guest = self._new(guest_id, image, vcpus, memory_mib, arguments, machine_mode)
+        assert isinstance(guest, VmGuest)
+        self.staged[guest_id] = guest
+        return guest
+
+    def unstage(self, guest_id: int) -> None:
+        """Give back what `stage` or `send_off` kept."""
+        self.staged.pop(guest_id).close()
+
+    def send_off(self, guest_id: int) -> None:
+        """A paused VM has no right to run here any more; its memory stays."""
+        guest = self._concrete(guest_id)
+        assert isinstance(guest, VmGuest)
+        del self.guests[guest_id]
+        self._queue = [entry for entry in self._queue if entry[0] != guest_id]
+        self.staged[guest_id] = guest
+
+    def welcome(self, guest_id: int, state: dict[str, Any]) -> None:
+        """A staged VM goes on here with what `VmGuest.portable` gave. On the hindmost hart's clock, so that no hart
+        shows it a time that it has seen before."""
+        guest = self.staged.pop(guest_id)
+        self.active = min(self.harts, key=lambda hart: hart.clock)
+        self._admit(guest)
+        guest.take_over(state | {"pages": {}})
+
+    def arrange(self, here: Iterable[int], staged: Iterable[int], make: Callable[[int], VmGuest]) -> None:
+        """Have exactly these guests, in this order, before their state is loaded; `make` gives one that is new."""
+        wanted = (list(here), list(staged))
+        if wanted == (list(self.guests), list(self.staged)):
+            return
+        for place in (self.guests, self.staged):
+            for guest_id in [guest_id for guest_id in place if guest_id not in wanted[place is self.staged]]:
+                guest = place.pop(guest_id)
+                assert isinstance(guest, VmGuest)
+                guest.close()
+        self.guests = {guest_id: self.guests.get(guest_id) or make(guest_id) for guest_id in wanted[0]}
+        self.staged = {guest_id: self.staged.get(guest_id) or make(guest_id) for guest_id in wanted[1]}
 
     def _concrete(self, guest_id: int) -> BareMetalGuest | VmGuest:
         guest = self.guests[guest_id]
@@ -392,7 +436,7 @@ class Host:
         if self.bare_metal:
             return any(not guest.ended for guest in self.guests.values()) and self._awake(hart)
         vcpu = self.loaded[hart.number]
-        if vcpu is not None and not self._vm_of(vcpu).ended and vcpu.runnable:
+        if vcpu is not None and not self._vm_of(vcpu).halted and vcpu.runnable:
             return True
         return self._next_runnable(hart) is not None
 
@@ -408,7 +452,7 @@ class Host:
                 guest = self.guests[guest_id]
                 assert isinstance(guest, VmGuest)
                 vcpu = guest.vcpus[number]
-                if guest.ended or vcpu.hart is not None:
+                if guest.halted or vcpu.hart is not None:
                     continue
                 if vcpu.deadline() + guest.started <= hart.clock:
                     guest.board.update_timer(number)
@@ -424,7 +468,7 @@ class Host:
             self._bare_timer(hart)
             return self._can_run(hart)
         vcpu = self.loaded[hart.number]
-        if vcpu is not None and (self._vm_of(vcpu).ended or not vcpu.runnable):
+        if vcpu is not None and (self._vm_of(vcpu).halted or not vcpu.runnable):
             self._unload(hart)
             vcpu = None
         if vcpu is None:
@@ -574,7 +618,7 @@ class Host:
             (
                 vcpu.deadline() + guest.started
                 for guest in self.guests.values()
-                if isinstance(guest, VmGuest) and not guest.ended
+                if isinstance(guest, VmGuest) and not guest.halted
                 for vcpu in guest.vcpus
                 if (vcpu.hart is None or not vcpu.runnable) and guest.board.timer_wakes(vcpu.number)
             ),
@@ -638,6 +682,7 @@ class Host:
             "harts": [hart.save() for hart in self.harts],
             "frames": self.frames.save(),
             "guests": {guest.id: guest.save() for guest in self.guests.values()},
+            "staged": {guest.id: guest.save() for guest in self.staged.values()},
             "loaded": [None if vcpu is None else [self._vm_of(vcpu).id, vcpu.number] for vcpu in self.loaded],
             "queue": [list(entry) for entry in self._queue],
             "slice_end": list(self._slice_end),
@@ -658,6 +703,8 @@ class Host:
         self.loaded = [None] * len(self.harts)
         for guest_id, saved in state["guests"].items():
             self._concrete(guest_id).load(saved)
+        for guest_id, saved in state.get("staged", {}).items():
+            self.staged[guest_id].load(saved)
         self._queue = [(guest_id, number) for guest_id, number in state["queue"]]
         for hart, entry in zip(self.harts, state["loaded"], strict=True):
             if entry is not None:

@@ -207,6 +207,12 @@ export const MESSAGES = {
   'technique.trap-and-emulate.explained': [
     'Guest kernels run in U mode without knowing it: each privileged instruction traps, and the hypervisor does to the vCPU what the instruction asked for. Guest page tables are shadowed.',
     '게스트 커널은 자신도 모르게 U 모드에서 실행되며, 특권 명령어마다 트랩이 일어나 하이퍼바이저가 그 명령어가 요청한 일을 vCPU에 대신해 줍니다. 게스트의 페이지 테이블은 섀도 페이지 테이블로 따라갑니다.'],
+  'technique.binary-translation': ['Binary translation', '바이너리 변환'],
+  'technique.binary-translation.detail': ['a cache of translated code', '변환된 코드의 캐시'],
+  'technique.binary-translation.letter': ['B', 'B'],
+  'technique.binary-translation.explained': [
+    'Guest kernels are never run in place: the hypervisor translates their code block by block into code that may run in U mode. Most privileged instructions become a few ordinary ones; the others call the hypervisor. It works even where privileged instructions do not trap. Programs run directly, on shadow page tables.',
+    '게스트 커널은 제자리에서 실행되지 않습니다. 하이퍼바이저가 그 코드를 블록 단위로 변환해 U 모드에서 실행할 수 있는 코드로 바꿉니다. 특권 명령어는 대부분 보통 명령어 몇 개가 되고, 나머지는 하이퍼바이저를 호출합니다. 특권 명령어가 트랩을 일으키지 않는 기계에서도 동작합니다. 프로그램은 섀도 페이지 테이블 위에서 바로 실행됩니다.'],
   'technique.hardware-assist': ['Hardware assist', '하드웨어 지원'],
   'technique.hardware-assist.detail': ['two-stage paging', '2단계 페이징'],
   'technique.hardware-assist.letter': ['H', 'H'],
@@ -231,6 +237,8 @@ export const MESSAGES = {
   'band.kernel_virtual.tip': ['The guest’s kernel, in a supervisor mode of its own with its own registers and page tables.', '자기만의 레지스터와 페이지 테이블을 갖춘 슈퍼바이저 모드에서 실행되는 게스트 커널.'],
   'band.kernel': ['S · kernel', 'S · 커널'],
   'band.kernel.tip': ['The kernel, in the supervisor mode it was written for.', '본래의 슈퍼바이저 모드에서 실행되는 커널.'],
+  'band.kernel_translated': ['U · translated kernel', 'U · 변환된 커널'],
+  'band.kernel_translated.tip': ['The guest’s kernel believes it is in S mode. What runs, in U mode, is its translation, which calls the hypervisor where it must.', '게스트 커널은 S 모드라고 믿지만, 실제로 U 모드에서 실행되는 것은 그 변환이며 필요한 곳에서만 하이퍼바이저를 호출합니다.'],
   'band.kernel_deprivileged': ['U · deprivileged kernel', 'U · 권한이 낮춰진 커널'],
   'band.kernel_deprivileged.tip': ['The guest’s kernel believes it is in S mode; it runs in U mode, so its privileged instructions trap.', '게스트 커널은 S 모드라고 믿지만 U 모드에서 실행되므로, 특권 명령어가 트랩을 일으킵니다.'],
   'band.kernel_paravirtual': ['U · paravirtual kernel', 'U · 반가상화 커널'],

@@ -22,7 +22,7 @@ export async function restack(app, host, wanted) {
   return done;
 }
 
-/** Its bands are others now: show all of it. @param {App} app @param {number} host @param {string} stack */
+/** Its bands are others now: show them. @param {App} app @param {number} host @param {string} stack */
 async function shown(app, host, stack) {
   if (app.store.host(host)?.stack !== stack) {
     await new Promise((resolve) => {
@@ -32,7 +32,7 @@ async function shown(app, host, stack) {
       });
     });
   }
-  app.page.fit();
+  app.page.showLevel('stack');
 }
 
 /**

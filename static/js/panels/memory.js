@@ -175,7 +175,7 @@ export function mountMemory(root, app) {
     const guest = app.guest === null ? undefined : app.store.guest(app.guest);
     const host = guest && app.store.host(guest.host);
     const layers = layersOf(host).guest;
-    const kind = layers === 'virtual' ? host?.switches.includes('shadow-paging') ? 'shadow' : 'second' : layers === 'deprivileged' ? 'shadow' : layers;
+    const kind = layers === 'virtual' ? host?.switches.includes('shadow-paging') ? 'shadow' : 'second' : layers === 'deprivileged' || layers === 'translated' ? 'shadow' : layers;
     const order = walkOrder(now.guest.length, now.second.map((stage) => stage.length));
     const references = (/** @type {number} */ count) => h('span.walk-count', {}, app.t('memory.walk.references', { count }));
     setAttribute(walk, 'aria-label', app.t('memory.walk', { address: hex(now.gva) }));

@@ -25,6 +25,7 @@ from tests.support.labs import console, guests_of, host_create, lab_of, run_to, 
 
 TECHNIQUES = (
     "trap-and-emulate",
+    "binary-translation",
     "hardware-assist",
     "hardware-assist+shadow-paging+no-vmid+no-direct-interrupts",
 )
@@ -164,7 +165,8 @@ def test_the_last_one_left_writes_without_a_copy(technique: str) -> None:
     assert host.frames.used - held < 20  # page tables only
     records = host.trace.records(2, limit=4096)
     assert Action.COPY_ON_WRITE not in records["action"].tolist()
-    fill = Action.SHADOW_FILL if "emulate" in technique or "shadow" in technique else Action.SECOND_STAGE_FILL
+    staged = "hardware-assist" in technique and "shadow" not in technique
+    fill = Action.SECOND_STAGE_FILL if staged else Action.SHADOW_FILL
     assert fill in records["action"].tolist()
     _accounts(host)
 
