@@ -20,6 +20,7 @@ ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 #: See engine.hypervisor.stacks for what goes together.
 StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
 TechniqueId = Literal["trap-and-emulate", "hardware-assist"]
+SchedulerId = Literal["credit", "fair-share"]
 SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
 #: Crossings from one level to another whose cost is modelled, and tables of costs; see engine.hypervisor.costs.
 CrossingId = Literal[

@@ -89,6 +89,10 @@ class Guest:
     def wake(self, hart: int) -> None:
         """Interrupt lines changed; the host looks at them before the hart's next instruction."""
 
+    def stolen(self, hart: int) -> int | None:  # noqa: ARG002
+        """ns that a hart could have run and did not, because the host ran something else; None: nothing else runs."""
+        return None
+
     def fail(self, key: str, message: str, **params: str | int) -> None:
         """The engine ends the guest."""
         assert key in FAILURES

@@ -56,6 +56,8 @@ class VmGuest(Guest):
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
         self.started = self.host.active.clock
+        for vcpu in self.vm.vcpus:
+            vcpu.arrive(self.started)
         self.board.load_image(self.image, self.arguments)
         self._connect()
         self.begin()
@@ -84,6 +86,17 @@ class VmGuest(Guest):
         self.technique.wake(vcpu)
         if vcpu.hart is not None:
             self.host.retime(vcpu.hart)
+        elif self.host.guests.get(self.id) is self and not self.ended:
+            self.host.woken(vcpu)
+
+    # -- stolen time ---------------------------------------------------------------------------------
+    def stolen(self, hart: int) -> int:
+        return self.vm.vcpus[hart].stolen
+
+    def tell_stolen(self, vcpu: VCpu) -> None:
+        """A vCPU gets a hart: its guest can read how long it waited, if it asked to. Raises OutOfFramesError."""
+        if self.board.firmware is not None:
+            self.board.firmware.tell_stolen(vcpu.number)
 
     # -- exits ---------------------------------------------------------------------------------------
     def loaded(self, hart: Hart) -> VCpu:
@@ -258,10 +271,16 @@ class VmGuest(Guest):
     def _portable(self) -> dict[str, Any]:
         """All but the memory."""
         return super().save() | {
-            "vcpus": self._saved_vcpus(),
+            "vcpus": [self._departing(vcpu) for vcpu in self.vm.vcpus],
             "elapsed": self.host.active.clock - self.started,
             **self._shape(),
         }
+
+    def _departing(self, vcpu: VCpu) -> dict[str, Any]:
+        """A vCPU without its host: what it waits at this moment is stolen already."""
+        self.technique.catch_up(vcpu)
+        waits = 0 if vcpu.asleep or vcpu.hart is not None else max(0, self.host.active.clock - vcpu.since)
+        return vcpu.save() | {"times": [vcpu.ran, vcpu.stolen + waits]}
 
     def become_clone(self, original: VmGuest) -> None:
         """Go on from where another VM of this host is now, on its memory, as long as neither stores there."""
@@ -274,6 +293,7 @@ class VmGuest(Guest):
         self.started = self.host.active.clock - state["elapsed"]
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
+            vcpu.arrive(self.host.active.clock)
         for page, content in state["pages"].items():
             self.vm.ram.write(page << 12, content)
         self._connect()
