@@ -19,7 +19,7 @@ Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 -
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 #: See engine.hypervisor.stacks for what goes together.
 StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
-TechniqueId = Literal["trap-and-emulate", "hardware-assist"]
+TechniqueId = Literal["trap-and-emulate", "hardware-assist", "paravirtual"]
 SchedulerId = Literal["credit", "fair-share"]
 SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
 #: Crossings from one level to another whose cost is modelled, and tables of costs; see engine.hypervisor.costs.
@@ -62,12 +62,14 @@ class HostUpdate(Command, tag="host.update", frozen=True):
 
 
 class HostStack(Command, tag="host.stack", frozen=True):
-    """Give a host another stack, technique (None: the stack's own) and switches. It must have no guests."""
+    """Give a host another stack, technique (None: the stack's own) and switches. Its guests come along, each going on
+    where it was, or are switched off, as `guests` says; None: there must be none."""
 
     host: Identifier
     stack: StackId
     technique: TechniqueId | None = None
     switches: Switches = ()
+    guests: Literal["carry", "stop"] | None = None
 
 
 class HostLoad(Command, tag="host.load", frozen=True):

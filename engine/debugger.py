@@ -415,7 +415,7 @@ def poke(world: World, change: GuestSet) -> bool:
         "f": change.number < 32,
         "csr": csr is not None and not csr.read_only,
         "privilege": change.value in (USER, SUPERVISOR, MACHINE) and not (
-            isinstance(guest, VmGuest) and guest.technique.refuses(change.value == MACHINE)
+            isinstance(guest, VmGuest) and guest.technique.refuses(change.value == MACHINE, guest.image.paravirtual)
         ),
     }
     if not possible[change.place]:

@@ -63,7 +63,8 @@ class ImageRow(Struct, frozen=True):
     """`id`: a builtin's name, "sha256:" and the digest of the content, or a snapshot's identity. `source`: what
     an assembled image was made from. `arguments` are a guest's boot arguments when nobody gives any. `title`:
     what an image of the server's library is (kind "linux"), in its maker's words. `snapshot`: of a snapshot,
-    which is started like an image.
+    which is started like an image. `paravirtual`: its kernel is made for hypercalls. `original`: of a builtin, the
+    one that it is a changed form of.
     """
 
     id: commands.ImageId
@@ -77,6 +78,8 @@ class ImageRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)] = ""
     title: Annotated[str, Meta(max_length=80)] | None = None
     snapshot: SnapshotRow | None = None
+    paravirtual: bool = False
+    original: commands.ImageId | None = None
 
 
 class HostAdd(Struct, tag="host.add", tag_field="edit", frozen=True):
@@ -102,6 +105,20 @@ class HostRestack(Struct, tag="host.restack", tag_field="edit", frozen=True):
     stack: commands.StackId
     technique: commands.TechniqueId | None = None
     switches: commands.Switches = ()
+
+
+class HostConvert(Struct, tag="host.convert", tag_field="edit", frozen=True):
+    """The host of this row, with its guests: carried over, or switched off."""
+
+    row: HostRow
+    carry: bool
+
+
+class HostReplace(Struct, tag="host.replace", tag_field="edit", frozen=True):
+    """Put the host of this row, as `World.export_host` gave it with its guests, in the place of the one there is."""
+
+    row: HostRow
+    state: dict[str, Any]
 
 
 class HostOccupy(Struct, tag="host.occupy", tag_field="edit", frozen=True):
@@ -146,7 +163,7 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | HostOccupy | CostsChange
+    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | CostsChange
     | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | LabRelabel
 )  # fmt: skip
 

@@ -36,9 +36,9 @@ from engine.isa.decoder import length_of
 from engine.isa.disassembler import disassemble
 from engine.isa.program import Program, instructions
 from engine.library import Library
-from engine.machine.hart import NEVER
 from engine.machine.loader import Content, LoadedImage, check_fits, inspect, with_disk, with_firmware, with_initrd
 from engine.machine.native import objects
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.chrome import ChromeSink
@@ -692,7 +692,10 @@ def _begin(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
 
 def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, bytes], None]) -> _Begun:
     """As `_begin`, from a snapshot."""
-    decided = ("image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "costs", "harts", "memory", "append", "gdb")
+    decided = (
+        "image", "kernel", "initrd", "disk", "firmware", "on", "technique", "switch", "costs", "harts", "memory", "append",
+        "gdb",
+    )  # fmt: skip
     for name in decided:
         if getattr(arguments, name) is not None:
             given = "an image" if name == "image" else f"--{name}"

@@ -33,17 +33,19 @@ def builtin_rows() -> dict[str, ImageRow]:
         source = (
             guests.source_text(guest.name, guest.main_source) if guest.main_source.endswith(".s") else None
         )
-        kind = inspect(content, guest.name).kind
+        image = inspect(content, guest.name)
         rows[guest.name] = ImageRow(
             guest.name,
             guest.name,
             True,
             len(content),
             guest.memory_mib,
-            kind,
+            image.kind,
             guest.title_key,
             source,
             guest.arguments,
+            paravirtual=image.paravirtual,
+            original=guest.original,
         )
     return rows
 
@@ -116,7 +118,9 @@ class Images:
         identity = digest(content)
         self.contents[identity] = content
         self._loaded[identity] = image
-        return ImageRow(identity, name, False, len(content), memory, kind, None, source)
+        return ImageRow(
+            identity, name, False, len(content), memory, kind, None, source, paravirtual=image.paravirtual
+        )
 
 
 def digest(content: bytes) -> str:

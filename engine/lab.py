@@ -76,6 +76,7 @@ from engine.document import (
     GuestTransfer,
     HostAdd,
     HostChange,
+    HostConvert,
     HostDrop,
     HostOccupy,
     HostRestack,
@@ -221,18 +222,35 @@ class Lab:
 
     def _host_stack(self, command: HostStack) -> dict[str, Any]:
         row = self._document.host_of(command.host)
+        chosen = Configuration.of(command.stack, command.technique, command.switches)
         count = len(self._document.guests_on(row.id))
-        if count:
+        if row.configuration == chosen:
+            return {}
+        if not count:
+            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
+        elif command.guests is not None:
+            self._convert(command, row, chosen)
+        else:
             raise LabError(
                 "host-has-guests",
                 f"{row.name} still has guests; move or remove them before changing its stack.",
                 host=row.name,
                 count=count,
             )
-        chosen = Configuration.of(command.stack, command.technique, command.switches)
-        if row.configuration != chosen:
-            self._edit(command, HostRestack(row.id, chosen.stack, chosen.technique, chosen.switches))
         return {}
+
+    def _convert(self, command: HostStack, row: HostRow, chosen: Configuration) -> None:
+        carry = command.guests == "carry"
+        if carry and (row.technique is None) != (chosen.technique is None):
+            raise LabError(
+                "convert-other-kind",
+                "Guests come along only from one hypervisor to another. Switch them off instead.",
+                host=row.name,
+            )
+        after = msgspec.structs.replace(
+            row, stack=chosen.stack, technique=chosen.technique, switches=chosen.switches
+        )
+        self._edit(command, HostConvert(after, carry))
 
     def _host_load(self, command: HostLoad) -> dict[str, Any]:
         row = self._document.host_of(command.host)
@@ -265,8 +283,9 @@ class Lab:
         else:
             memory = command.memory_mib or image.default_memory_mib
             arguments = command.arguments if command.arguments is not None else image.arguments
-            machine_mode = self._images.loaded(image.id).start_mode == "M"
-            self._refuse(self._world.hosts[host.id].fits(command.vcpus, memory, machine_mode))
+            loaded = self._images.loaded(image.id)
+            machine = self._world.hosts[host.id]
+            self._refuse(machine.fits(command.vcpus, memory, loaded.start_mode == "M", loaded.paravirtual))
             row = GuestRow(self._new_id(), name, host.id, image.id, command.vcpus, memory, arguments)
             self._edit(command, GuestAdd(row))
         self._next_id = row.id + 1
@@ -277,8 +296,7 @@ class Lab:
         self._check_guest_room()
         host = self._document.host_of(command.host or original.host)
         if host.id == original.host:
-            machine_mode = self._world.guest(original.id).machine_mode
-            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, machine_mode))
+            self._refuse(self._world.hosts[host.id].fits(original.vcpus, original.memory_mib, False, None))
         else:
             self._refuse(self._move_problem(original, host.id))
         name = self._document.free_name(command.name, "vm")
@@ -377,8 +395,8 @@ class Lab:
                 f"The snapshot is of a guest under {before}; {host.name} has {here}.",
                 {"host": host.name, "from": before, "to": here},
             )
-        # Its technique has run it before, so it needs no mode that is not there.
-        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False)
+        # Its technique has run it before.
+        return self._world.hosts[host.id].fits(of.vcpus, memory_mib, machine_mode=False, paravirtual=None)
 
     def _snapshot_file(self, query: SnapshotQuery) -> dict[str, Any]:
         row = self._image_row(query.image)
@@ -548,8 +566,9 @@ class Lab:
             if image is not None and image.snapshot is not None:
                 problem = self._snapshot_problem(image.snapshot, need, host)
             else:
-                machine_mode = image is not None and self._images.loaded(image.id).start_mode == "M"
-                problem = machine.fits(1, need, machine_mode)
+                loaded = None if image is None else self._images.loaded(image.id)
+                machine_mode = loaded is not None and loaded.start_mode == "M"
+                problem = machine.fits(1, need, machine_mode, None if loaded is None else loaded.paravirtual)
             if len(self._document.guests) >= self.limits.guests:
                 limit = self.limits.guests
                 problem = Problem("lab-limit-guests", f"A lab can have {limit} guests.", {"limit": limit})
@@ -574,8 +593,8 @@ class Lab:
                 f"{row.name} runs on the stack {source.stack}; {target.name} has {target.stack}.",
                 {"guest": row.name, "host": target.name, "from": source.stack, "to": target.stack},
             )
-        machine_mode = self._world.guest(row.id).machine_mode
-        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, machine_mode)
+        guest = self._world.guest(row.id)
+        return self._world.hosts[host].fits(row.vcpus, row.memory_mib, guest.machine_mode, guest.image.paravirtual)
 
     # -- what clients hear -------------------------------------------------------------------------
     def document(self) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class Report:
             time, busy_ns, share = before.get(host.id, (host.time, host.busy_ns, 0))
             passed = host.time - time
             if passed > 0:
-                share = min(1000, (host.busy_ns - busy_ns) * 1000 // passed)
+                worked = max(0, host.busy_ns - busy_ns)  # another machine in its place begins at 0
+                share = min(1000, worked * 1000 // passed)
             elif not document.running or host.idle:
                 share = 0  # else its turn has not come since the last drain, and it is as busy as it was
             self._hosts[host.id] = (host.time, host.busy_ns, share)

@@ -43,11 +43,11 @@ from engine.hypervisor.stacks import Configuration, migrated
 from engine.images import Images
 from engine.isa.csrs import CSRS
 from engine.machine import csrfile
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage, inspect, with_firmware, with_initrd
 from engine.machine.memory import PAGE
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
-from engine.machine.state import HartState
+from engine.machine.state import NEVER, HartState
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 from engine.world import World, anew
@@ -375,11 +375,11 @@ def _try(snapshot: Snapshot, image: LoadedImage) -> None:
     model.add_guest(msgspec.structs.replace(row, id=_FRESH_GUEST))
     state = anew(snapshot.state)
     _same_shape(state, anew(model.export_guest(_FRESH_GUEST)), "state")
+    _check_pages(snapshot)
     trial = world()
     trial.import_guest(row, state)
     for vcpu in range(row.vcpus):
         _check_hart(trial.guest(row.id).hart(vcpu))
-    _check_pages(snapshot)
     if _lasting(trial.export_guest(row.id)) != _lasting(state):
         raise damaged("state", "it does not come back as it was given")
     _go(trial, row.id)

@@ -19,8 +19,10 @@ from engine.document import (
     GuestTransfer,
     HostAdd,
     HostChange,
+    HostConvert,
     HostDrop,
     HostOccupy,
+    HostReplace,
     HostRestack,
     LabRelabel,
 )
@@ -56,6 +58,16 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
                 before, stack=stack, technique=technique, switches=switches
             )
             world.replace_host(row)
+        case HostConvert(row, carry):
+            inverse = HostReplace(document.hosts[row.id], world.export_host(row.id))
+            world.convert_host(row, document.guests_on(row.id), carry)
+            document.hosts[row.id] = row
+        case HostReplace(row, state):
+            inverse = HostReplace(document.hosts[row.id], world.export_host(row.id))
+            guests = document.guests_on(row.id)
+            world.remove_host(row.id)
+            world.import_host(row, guests, state)
+            document.hosts[row.id] = row
         case HostOccupy(host, percent):
             before = document.hosts[host]
             inverse = HostOccupy(host, before.host_load)

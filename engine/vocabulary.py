@@ -11,6 +11,8 @@ from functools import cache
 from typing import Any
 
 from engine.devices.virtio.block import Disk
+from engine.hypervisor.hypercalls import Event, Number
+from engine.hypervisor.stacks import STACKS, SWITCHES
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
 from engine.machine import sbi
@@ -44,7 +46,10 @@ def vocabulary() -> dict[str, Any]:
     """`record.schema()` and, beside it:
 
     registers: [32 names of x0..x31]; csrs: {"384": "satp"}; devices: [[name, base, size]] of the board;
-    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}. Keys are decimal numbers.
+    sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}; hypercalls: {"4": "pin"}; events, by
+    their bits: {"0": "timer"}. Keys are decimal numbers.
+    stacks: {id: {"type": 1, 2 or None, "techniques": [id]}}, the first technique being its usual one;
+    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -56,5 +61,14 @@ def vocabulary() -> dict[str, Any]:
         "registers": list(REGISTERS),
         "csrs": {str(number): row.name for number, row in CSRS.items()},
         "sbi": calls,
+        "stacks": {
+            name: {"type": stack.hypervisor_type, "techniques": list(stack.techniques)} for name, stack in STACKS.items()
+        },
+        "switches": {
+            name: {"stacks": list(switch.stacks), "techniques": list(switch.techniques)}
+            for name, switch in SWITCHES.items()
+        },
+        "hypercalls": {str(number.value): number.name.lower() for number in Number},
+        "events": {str(event.value): event.name.lower() for event in Event},
         "devices": [[device.name, device.base, device.size] for device in board.devices.all],
     }

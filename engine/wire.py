@@ -3,11 +3,11 @@
     web process (ROUTER, bound) ── one MessagePack map per message ── worker (DEALER, connected)
 
 Invariants: both directions are ordered; every `Do`, `Ask` and `Show` is answered exactly once, by `Done`,
-`Answer`, `Picture` or `Refused` with the same `request`; a worker opens none of the store's files but the
-library's, which never change (engine.library), so a checkpoint travels as bytes. `revision` counts the
-commands that a lab accepted since it was made, and `tick` numbers the ticks of a lab across all the workers
-that ever held it. Payloads that a browser will see are encoded once, in the worker, and travel on as they
-are (`msgspec.Raw`). DESIGN.md "Processes".
+`Answer`, `Picture` or `Refused` with the same `request`, and every `Compare` by a `Compared`; a worker opens
+none of the store's files but the library's, which never change (engine.library), so a checkpoint travels as
+bytes. `revision` counts the commands that a lab accepted since it was made, and `tick` numbers the ticks of a
+lab across all the workers that ever held it. Payloads that a browser will see are encoded once, in the worker,
+and travel on as they are (`msgspec.Raw`). DESIGN.md "Processes".
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from engine.commands import Problem
+from engine.compare import Difference, Measure, Task, Together
 
 
 class Entry(Struct, frozen=True, array_like=True):
@@ -85,6 +86,19 @@ class Show(ToWorker, tag="show", frozen=True):
 
     lab: str
     request: int
+
+
+class Compare(ToWorker, tag="compare", frozen=True):
+    """Carry out one run of a comparison, which has nothing to do with any lab; answered by `Compared`."""
+
+    number: int
+    work: Task | Together
+
+
+class CompareNoMore(ToWorker, tag="compare-no-more", frozen=True):
+    """Give up a run; it is answered all the same."""
+
+    number: int
 
 
 class Refresh(ToWorker, tag="refresh", frozen=True):
@@ -202,11 +216,19 @@ class Broken(FromWorker, tag="broken", frozen=True):
     reference: str
 
 
+class Compared(FromWorker, tag="compared", frozen=True):
+    """What came of a run, or why nothing did."""
+
+    number: int
+    result: Measure | Difference | None
+    problem: Problem | None = None
+
+
 class Bye(FromWorker, tag="bye", frozen=True):
     """Everything is saved; the worker ends."""
 
 
-AnyToWorker = Open | Close | Do | Ask | Show | Refresh | Stop
+AnyToWorker = Open | Close | Do | Ask | Show | Compare | CompareNoMore | Refresh | Stop
 AnyFromWorker = (
     Hello
     | Beat
@@ -222,6 +244,7 @@ AnyFromWorker = (
     | Progress
     | Checkpoint
     | Broken
+    | Compared
     | Bye
 )
 

@@ -5,7 +5,8 @@
 One thread, one loop: take the messages that are there, give every lab that is due one slice of about
 `SLICE_SECONDS`, send what happened. A command that takes long (a step to a trap that is far away, a seek,
 loading) runs as a job in a greenlet that hands control back whenever the engine reports progress, so other
-labs go on and `lab.pause` can end it.
+labs go on and `lab.pause` can end it. The runs of comparisons (engine.compare) are jobs of the same kind that belong
+to no lab.
 
 Invariants
 - A lab is touched by nobody while one of its jobs is under way: what arrives for it waits in
@@ -70,6 +71,7 @@ from engine.commands import (
     TraceDetailQuery,
     TraceQuery,
 )
+from engine.compare import Task, difference, measure
 from engine.debugger import Debugger
 from engine.door import Door
 from engine.gdb import Stub
@@ -266,6 +268,7 @@ class Worker:
         self._mark = mark
         self._library = library or Library()
         self._seats: dict[str, Seat] = {}
+        self._runs: dict[int, Job] = {}  # of comparisons
         self.stopped = False
 
     # -- messages ------------------------------------------------------------------------------------
@@ -279,6 +282,11 @@ class Worker:
                 self._open(message)
             case wire.Refresh():
                 self._refresh_library()
+            case wire.Compare():
+                self._runs[message.number] = Job(lambda job: self._compare(message, job))
+            case wire.CompareNoMore():
+                if message.number in self._runs:
+                    self._runs[message.number].cancelled = True
             case wire.Stop():
                 self._stop()
             case wire.Do() | wire.Ask() | wire.Show() | wire.Close():
@@ -600,6 +608,23 @@ class Worker:
         self.send(wire.Bye())
         self.stopped = True
 
+    # -- comparisons ---------------------------------------------------------------------------------
+    def _compare(self, message: wire.Compare, job: Job) -> None:
+        """One run; a defect of ours costs this run and nothing else."""
+        try:
+            work = message.work
+            if isinstance(work, Task):
+                answer = wire.Compared(message.number, measure(work, job.progress, self._clock))
+            else:
+                answer = wire.Compared(message.number, difference(work, job.progress))
+        except LabError as error:
+            answer = wire.Compared(message.number, None, error.problem)
+        except GreenletExit:
+            raise
+        except Exception:  # noqa: BLE001 - the boundary between one run and all else
+            answer = wire.Compared(message.number, None, internal(report("a comparison")))
+        self.send(answer)
+
     # -- work ----------------------------------------------------------------------------------------
     def _start(self, seat: Seat, work: Callable[[Job], None], *, cancellable: bool = False) -> None:
         seat.job = Job(work)
@@ -669,11 +694,16 @@ class Worker:
             self._mark(0)
 
     def turn(self) -> float:
-        """Give every lab that is due one piece of work. Returns the seconds for which nothing is due (0: go
-        on at once).
+        """Give every run, and every lab that is due, one piece of work. Returns the seconds for which nothing is
+        due (0: go on at once).
         """
         now = self._clock()
         sleep = LONGEST_SLEEP_SECONDS
+        for number, run in list(self._runs.items()):
+            sleep = 0.0
+            run.switch()
+            if run.dead:
+                del self._runs[number]
         for seat in list(self._seats.values()):
             self._guarded(seat, lambda seat=seat: self._work(seat))  # type: ignore[misc]
             if seat.job is not None:

@@ -41,8 +41,8 @@ from engine.document import GuestRow, HostRow
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
-from engine.machine.hart import NEVER
 from engine.machine.loader import LoadedImage
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
 from engine.trace.rings import Trace
 
@@ -159,7 +159,7 @@ class World:
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
 
     def replace_host(self, row: HostRow) -> None:
-        """Another machine in the place of a host without guests."""
+        """Another machine, without guests, in the place of a host."""
         now = self.time
         del self.hosts[row.id]
         self.add_host(row)
@@ -170,6 +170,24 @@ class World:
         self._costs = costs
         for host in self.hosts.values():
             host.set_costs(costs)
+
+    def convert_host(self, row: HostRow, guests: list[GuestRow], carry: bool) -> None:
+        """Another machine in the place of a host, with the same guests: as they are, or switched off. Raises LabError
+        when it cannot take one; then nothing has changed."""
+        before = self.hosts[row.id]
+        self.replace_host(row)
+        after = self.hosts[row.id]
+        try:
+            for guest in guests:
+                image = self._images(guest.image)
+                if carry:
+                    after.import_guest(guest.id, image, before.export_guest(guest.id))
+                else:
+                    after.add_guest(guest.id, image, guest.vcpus, guest.memory_mib, guest.arguments)
+                    after.power(guest.id, "off")
+        except LabError:
+            self.hosts[row.id] = before
+            raise
 
     def remove_host(self, host: int) -> None:
         for guest in [guest for guest, home in self.homes.items() if home == host]:

@@ -23,7 +23,7 @@ from typing import Any
 from flask import Flask
 from flask_socketio import SocketIO
 
-from webapp import assets, routes, sockets, transport
+from webapp import assets, compare_routes, routes, sockets, transport
 from webapp.config import FORM_BYTES, Config
 from webapp.labs import Labs
 from webapp.store import Store
@@ -101,5 +101,6 @@ def create_app(config: Config) -> Flask:
     labs.audience = sockets.register(socketio, labs, config)
     app.extensions["ringside"] = labs
     app.register_blueprint(routes.pages)
+    app.register_blueprint(compare_routes.comparisons)
     app.wsgi_app = HostGuard(app.wsgi_app, config)  # type: ignore[method-assign]
     return app

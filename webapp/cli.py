@@ -1,5 +1,5 @@
 """The command `ringside`: `serve`, what the engine does without a page (`run`, `asm`, `disasm`, from
-engine.headless), and `images`.
+engine.headless), `compare` and `images`.
 
 Invariant: a mistake of the person at the terminal ends in one sentence on standard error and status 2
 (usage) or 1, never in a traceback.
@@ -20,7 +20,7 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; the process's exit status."""
     from engine import headless
-    from webapp import images_command
+    from webapp import compare_command, images_command
     from webapp.config import data_folder
     from webapp.library import library_folder
 
@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     headless.add_commands(commands, library_folder(data))
+    compare_command.add_commands(commands)
     images_command.add_commands(commands, data)
     options = parser.parse_args(arguments)
     status: int = options.func(options)

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import gevent
+import msgspec
 from gevent.event import AsyncResult, Event
 from gevent.queue import Queue
 from gevent.threadpool import ThreadPool
@@ -35,8 +36,11 @@ from msgspec import Raw
 
 from engine import wire
 from engine.commands import AnyCommand, AnyQuery, LabError, Problem
+from engine.compare import Difference, Together
 from engine.library import Manifest
 from webapp import library
+from webapp.comparing import Comparing, Kept, Progress, decode
+from webapp.comparisons import Comparison
 from webapp.config import Config
 from webapp.fetching import Fetch, Fetcher
 from webapp.library import NewImage, library_folder
@@ -65,6 +69,7 @@ class Audience(Protocol):
     def notice(self, lab: str, notice: NoticeEvent) -> None: ...
     def watched(self, lab: str) -> bool: ...
     def fetch(self, state: Fetch) -> None: ...
+    def comparison(self, lab: str, progress: Progress) -> None: ...
 
 
 class State(enum.Enum):
@@ -141,6 +146,7 @@ class Labs:
         self._library_seen = 0
         self.fetcher = Fetcher(config.data, self._fetched, self.look_at_library)
         self._pool = Pool(config.workers, self, self._library)
+        self._comparing = Comparing(self._pool, self._compared, self._keep_comparison)
         self._requests = itertools.count(1)
         self._slots = itertools.count(1)
         self._disk = ThreadPool(1)
@@ -259,6 +265,53 @@ class Labs:
         while True:
             self.look_at_library()
             gevent.sleep(LIBRARY_SECONDS)
+
+    # -- comparisons -----------------------------------------------------------------------------------
+    def compare(self, lab: str, asked: Comparison) -> str:
+        """Begin a comparison, of which a lab's pages are told; its id. Raises LabError."""
+        self.row(lab)
+        return self._comparing.start(lab, asked, len(self._store.comparisons(lab)))
+
+    def lock_step(self, lab: str, asked: Together) -> Difference:
+        """Step two configurations together. Raises LabError."""
+        self.row(lab)
+        return self._comparing.together(lab, asked)
+
+    def comparisons(self, lab: str) -> list[Kept]:
+        """Those of a lab: kept ones, oldest first, then those under way. Raises LabError "lab-not-found"."""
+        self.row(lab)
+        kept = [Kept(row.id, row.created, decode(row.content)) for row in self._store.comparisons(lab)]
+        return kept + [Kept(one.id, None, one.comparison) for one in self._comparing.under_way(lab)]
+
+    def comparison(self, lab: str, comparison: str) -> Kept:
+        """Raises LabError "compare-gone"."""
+        found = next((one for one in self.comparisons(lab) if one.id == comparison), None)
+        if found is None:
+            raise LabError("compare-gone", "This comparison is not in the lab any more.")
+        return found
+
+    def drop_comparison(self, lab: str, comparison: str) -> None:
+        """Cancel a comparison, or delete it."""
+        self.row(lab)
+        if not self._comparing.cancel(lab, comparison):
+            self._kept(lambda: self._store.drop_comparison(lab, comparison))
+            self._compared(lab, Progress(comparison, 0, 0, "gone"))
+
+    def _compared(self, lab: str, progress: Progress) -> None:
+        self.audience.comparison(lab, progress)
+
+    def _keep_comparison(self, lab: str, comparison: str, content: bytes, progress: Progress) -> None:
+        def keep() -> None:
+            try:
+                self._kept(lambda: self._store.keep_comparison(lab, comparison, content))
+            except Exception:
+                log.exception("a comparison of lab %s could not be kept", lab)
+                self._compared(lab, msgspec.structs.replace(progress, state="gone"))
+                self.audience.notice(lab, NoticeEvent("error", "compare-not-kept"))
+            else:
+                self._compared(lab, progress)
+
+        gevent.spawn(keep)
 
     # -- opening and closing ---------------------------------------------------------------------------
     def _make(self, lab: str, origin: str, name: str) -> None:
@@ -391,7 +444,13 @@ class Labs:
         self._show(lab, viewer)
 
     # -- what workers say ------------------------------------------------------------------------------
+    def arrived(self) -> None:
+        self._comparing.hand_out()
+
     def heard(self, worker: WorkerProcess, message: wire.FromWorker) -> None:
+        if isinstance(message, wire.Compared):
+            self._comparing.heard(message)
+            return
         lab = self._labs[message.lab]  # type: ignore[attr-defined]
         if lab.worker is not worker or (
             lab.discarding and not isinstance(message, wire.Closed | wire.Broken)
@@ -435,6 +494,7 @@ class Labs:
                 self._again(lab, Problem("internal", sentence, {**reference}))
 
     def died(self, worker: WorkerProcess, culprit: str | None) -> None:
+        self._comparing.died(worker)
         for name in list(worker.labs.values()):
             lab = self._labs[name]
             if name == culprit:

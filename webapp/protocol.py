@@ -1,7 +1,8 @@
 """Every message between page and server over the socket, as msgspec structs; version 1.
 
     page -> server   join, command, query (answered by Socket.IO's acknowledgement), ack (not answered)
-    server -> page   tick, document, keyframe, notice, presence, progress, fetch (webapp.fetching)
+    server -> page   tick, document, keyframe, notice, presence, progress, fetch (webapp.fetching),
+                    comparison (webapp.comparing.Progress)
 
 An answer is {"ok": true, ...} or {"ok": false, "error": Problem}. A message that does not fit its struct
 changes nothing and is answered with what was wrong and where. Commands and queries themselves are defined

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import numpy as np
 from flask import Blueprint, Response, current_app, redirect, render_template, request, session, url_for
-from werkzeug.exceptions import BadRequest, HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import BadRequest, HTTPException, NotFound, RequestEntityTooLarge
 from werkzeug.wrappers import Response as BaseResponse
 
 from engine.commands import ImageAdd, LabError, Problem, SnapshotQuery, StretchQuery, TraceQuery
+from engine.guests.difference import difference
 from engine.snapshot import SUFFIX
 from engine.trace import record
 from engine.trace.chrome import Names, to_chrome
@@ -39,7 +40,7 @@ pages = Blueprint("pages", __name__)
 log = logging.getLogger(__name__)
 
 
-def _labs() -> Labs:
+def labs_of_server() -> Labs:
     found: Labs = current_app.extensions["ringside"]
     return found
 
@@ -134,6 +135,7 @@ def defect(_error: Exception) -> tuple[Response | str, int]:
 _STATUS = {
     "lab-not-found": 404,
     "no-such-image": 404,
+    "compare-gone": 404,
     "server-limit-labs": 409,
     "page-too-old": 403,
     "no-file": 400,
@@ -147,10 +149,10 @@ def _failure(status: int, problem: Problem) -> tuple[Response | str, int]:
         return render_template(
             "error.html", status=status, message=problem.message, reference=problem.params.get("reference")
         ), status
-    return _json({"ok": False, "error": problem}), status
+    return json_response({"ok": False, "error": problem}), status
 
 
-def _json(content: Any) -> Response:
+def json_response(content: Any) -> Response:
     return Response(msgspec.json.encode(content), mimetype="application/json")
 
 
@@ -162,18 +164,18 @@ def home() -> str:
 
 @pages.get("/labs")
 def labs() -> str:
-    return render_template("labs.html", labs=[summary(row) for row in _labs().rows()])
+    return render_template("labs.html", labs=[summary(row) for row in labs_of_server().rows()])
 
 
 @pages.post("/labs")
 def create_lab() -> BaseResponse:
     name = lab_name(request.form.get("name", ""), "Lab")
-    return redirect(url_for("pages.lab", name=_labs().create(name)))
+    return redirect(url_for("pages.lab", name=labs_of_server().create(name)))
 
 
 @pages.get("/labs/<name>")
 def lab(name: str) -> str:
-    return render_template("lab.html", lab=_labs().row(name).id)
+    return render_template("lab.html", lab=labs_of_server().row(name).id)
 
 
 # -- for scripts -----------------------------------------------------------------------------------------
@@ -182,46 +184,55 @@ def upload_image(name: str) -> Response:
     file = request.files.get("file")
     if file is None:
         raise LabError("no-file", "Send the image as the form's field “file”.")
-    _labs().row(name)
+    labs_of_server().row(name)
     content = file.stream.read()
     if not content:
         raise LabError("image-empty", "The file is empty.")
     if len(content) > _config().max_upload_bytes:
         raise _too_large(file.filename or "file", _config().max_upload_bytes)
-    accepted = _labs().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
-    return _json({"ok": True, **msgspec.msgpack.decode(accepted.result)})
+    accepted = labs_of_server().command(name, ImageAdd(lab_name(file.filename or "", "image"), content))
+    return json_response({"ok": True, **msgspec.msgpack.decode(accepted.result)})
 
 
 @pages.get("/labs/<name>/snapshots/<image>")
 def snapshot(name: str, image: str) -> Response:
     """A snapshot that the lab keeps, as a file that this or another lab, or `ringside run`, goes on from."""
-    _labs().row(name)
+    labs_of_server().row(name)
     try:
         query = msgspec.convert({"image": image}, SnapshotQuery)
     except msgspec.ValidationError as error:
         raise BadRequest(f"This is not the id of a snapshot: {error}.") from None
-    found = msgspec.msgpack.decode(_labs().query(name, query).result)
+    found = msgspec.msgpack.decode(labs_of_server().query(name, query).result)
     response = Response(found["content"], mimetype="application/octet-stream")
     filename = re.sub(r"[^\w.\-]", "-", found["name"], flags=re.ASCII) + SUFFIX
     response.headers["Content-Disposition"] = f'attachment; filename="{filename}"'
     return response
 
 
+@pages.get("/guests/<name>/difference")
+def source_difference(name: str) -> Response:
+    """A changed kernel's source beside its original's (engine.guests.difference)."""
+    try:
+        return json_response({"ok": True, "difference": difference(name)._asdict()})
+    except KeyError:
+        raise NotFound(f"No guest {name} is a changed form of another.") from None
+
+
 @pages.get("/images/debian")
 def fetch_state() -> Response:
     """How far the fetching of Debian is (webapp.fetching.Fetch)."""
-    return _json({"ok": True, "fetch": _labs().fetcher.state})
+    return json_response({"ok": True, "fetch": labs_of_server().fetcher.state})
 
 
 @pages.post("/images/debian")
 def start_fetch() -> Response:
-    _labs().fetcher.start()
+    labs_of_server().fetcher.start()
     return fetch_state()
 
 
 @pages.delete("/images/debian")
 def cancel_fetch() -> Response:
-    _labs().fetcher.cancel()
+    labs_of_server().fetcher.cancel()
     return fetch_state()
 
 
@@ -243,15 +254,15 @@ def add_image() -> Response:
         arguments=form.get("arguments", ""),
         memory_mib=form.get("memory_mib", LINUX_MEMORY_MIB, type=int),
     )
-    manifest = _labs().add_image(image)
-    return _json({"ok": True, "name": manifest.name, "image": manifest.identity})
+    manifest = labs_of_server().add_image(image)
+    return json_response({"ok": True, "name": manifest.name, "image": manifest.identity})
 
 
 @pages.get("/labs/<name>/export")
 def export(name: str) -> Response:
-    row = _labs().row(name)
+    row = labs_of_server().row(name)
     response = Response(
-        json.dumps(_document(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
+        json.dumps(document_of(row), ensure_ascii=False, indent=2) + "\n", mimetype="application/json"
     )
     response.headers["Content-Disposition"] = f'attachment; filename="ringside-{row.id}.json"'
     return response
@@ -266,14 +277,14 @@ def trace(name: str) -> Response:
     guest, shape = given["guest"], request.args.get("format", "lines")
     if shape not in ("lines", "chrome"):
         raise BadRequest("“format” is lines or chrome.")
-    row = _labs().row(name)
+    row = labs_of_server().row(name)
     if given["from"] is not None or given["to"] is not None:
         records = _stretch(name, {"begin": given["from"] or 0, "end": given["to"] or 2**63 - 1, "guest": guest})
     else:
-        guests = [guest] if guest is not None else [item["id"] for item in _document(row)["guests"]]
-        records = b"".join(_all_records(_labs(), name, number) for number in guests)
+        guests = [guest] if guest is not None else [item["id"] for item in document_of(row)["guests"]]
+        records = b"".join(_all_records(labs_of_server(), name, number) for number in guests)
     if shape == "chrome":
-        document = _document(row)
+        document = document_of(row)
         called = [{item["id"]: item["name"] for item in document[kind]} for kind in ("hosts", "guests")]
         response = Response("".join(to_chrome(records, Names(*called))), mimetype="application/json")
         suffix = "json"
@@ -297,7 +308,7 @@ def _stretch(lab: str, query: dict[str, Any]) -> bytes:
         asked = msgspec.convert(query, StretchQuery)
     except msgspec.ValidationError as error:
         raise BadRequest(f"There is no such stretch: {error}.") from None
-    records: bytes = msgspec.msgpack.decode(_labs().query(lab, asked).result)["records"]
+    records: bytes = msgspec.msgpack.decode(labs_of_server().query(lab, asked).result)["records"]
     return records
 
 
@@ -317,7 +328,7 @@ def _all_records(labs: Labs, lab: str, guest: int) -> bytes:
         before = int(np.frombuffer(chunk, record.RECORD, 1)["sequence"][0])
 
 
-def _document(row: LabRow) -> dict[str, Any]:
+def document_of(row: LabRow) -> dict[str, Any]:
     document: dict[str, Any] = (
         msgspec.msgpack.decode(row.document) if row.document else {"hosts": [], "guests": []}
     )
@@ -326,7 +337,7 @@ def _document(row: LabRow) -> dict[str, Any]:
 
 def summary(row: LabRow) -> dict[str, Any]:
     """A lab for the list of labs: {"id", "name", "hosts", "guests"} (numbers)."""
-    document = _document(row)
+    document = document_of(row)
     return {
         "id": row.id,
         "name": row.name,
@@ -350,5 +361,5 @@ def _too_large(name: str, most_bytes: int) -> LabError:
 @pages.get("/healthz")
 def health() -> tuple[Response, int]:
     """{"ok", "workers"}: how many engine processes are ready; 503 while none is."""
-    workers = _labs().workers
-    return _json({"ok": bool(workers), "workers": len(workers)}), 200 if workers else 503
+    workers = labs_of_server().workers
+    return json_response({"ok": bool(workers), "workers": len(workers)}), 200 if workers else 503

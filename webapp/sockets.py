@@ -35,6 +35,7 @@ from msgspec import Raw
 from engine import wire
 from engine.commands import LabError, Problem
 from webapp import protocol, transport
+from webapp.comparing import Progress
 from webapp.config import Config
 from webapp.fetching import Fetch
 from webapp.labs import Labs, problem_error
@@ -124,6 +125,9 @@ class Rooms:
 
     def fetch(self, state: Fetch) -> None:
         self._socketio.emit("fetch", state)
+
+    def comparison(self, lab: str, progress: Progress) -> None:
+        self._socketio.emit("comparison", progress, to=_all(lab))
 
     def watched(self, lab: str) -> bool:
         return bool(self._members.get(lab))

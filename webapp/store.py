@@ -1,6 +1,6 @@
 """What outlives the server: labs, their documents, the log of accepted commands, and checkpoints.
 
-    ringside.sqlite   labs, log, checkpoints (which blob, after which revision, at which position)
+    ringside.sqlite   labs, log, checkpoints (which blob, after which revision, at which position), comparisons
     blobs/ab/abcd...  checkpoints by their SHA-256, written to a temporary name, synced, then renamed
     lock              held by the one server that uses the folder
 
@@ -37,7 +37,7 @@ from sqlalchemy.exc import DatabaseError
 
 from engine.wire import Entry
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x52494E47  # "RING", SQLite's application_id
 KEPT_CHECKPOINTS = 2
 
@@ -75,6 +75,16 @@ _checkpoints = sql.Table(
 )
 
 
+_comparisons = sql.Table(
+    "comparisons",
+    _metadata,
+    sql.Column("id", sql.String(40), primary_key=True),
+    sql.Column("lab", sql.ForeignKey("labs.id", ondelete="CASCADE"), nullable=False, index=True),
+    sql.Column("created", sql.Integer, nullable=False),  # seconds since 1970, UTC
+    sql.Column("content", sql.LargeBinary, nullable=False),  # MessagePack, webapp.comparisons.Comparison
+)
+
+
 class StoreError(Exception):
     """The data folder cannot be used; the message is for the person who started the server."""
 
@@ -90,6 +100,16 @@ class LabRow:
     changed: int
     revision: int
     document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """A comparison that was carried out in a lab."""
+
+    id: str
+    lab: str
+    created: int
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +167,8 @@ class Store:
                     f"The labs in {self.folder} were kept by a newer Ringside (schema {version}; "
                     f"up to {SCHEMA_VERSION}). Start that version, or choose another folder with --data."
                 )
-            if version == 0:
-                _metadata.create_all(connection)
+            if version < SCHEMA_VERSION:
+                _metadata.create_all(connection)  # each version so far has added tables and changed none
                 connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
@@ -281,6 +301,26 @@ class Store:
                 .order_by(_log.c.revision)
             ).all()
         return Saved(content, revision, [Entry(row.revision, row.position, Raw(row.command)) for row in rows])
+
+    # -- comparisons -------------------------------------------------------------------------------------
+    def keep_comparison(self, lab: str, comparison: str, content: bytes) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(
+                _comparisons.insert().values(id=comparison, lab=lab, created=int(time.time()), content=content)
+            )
+
+    def comparisons(self, lab: str) -> list[ComparisonRow]:
+        """Those of a lab, oldest first."""
+        with self._engine.connect() as connection:
+            asked = sql.select(_comparisons).where(_comparisons.c.lab == lab)
+            rows = connection.execute(asked.order_by(_comparisons.c.created, _comparisons.c.id))
+            return [ComparisonRow(*row) for row in rows]
+
+    def drop_comparison(self, lab: str, comparison: str) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(
+                _comparisons.delete().where((_comparisons.c.lab == lab) & (_comparisons.c.id == comparison))
+            )
 
     # -- blobs -----------------------------------------------------------------------------------------
     def _blob(self, digest: str) -> Path:

@@ -42,6 +42,9 @@ log = logging.getLogger(__name__)
 class Listener(Protocol):
     """Who is told what the workers say."""
 
+    def arrived(self) -> None:
+        """A worker is ready. Must not wait."""
+
     def heard(self, worker: WorkerProcess, message: wire.FromWorker) -> None:
         """A message arrived. Runs in the receiving greenlet, in order; must not wait."""
 
@@ -109,9 +112,8 @@ class Pool:
 
     def send_all(self, message: wire.ToWorker) -> None:
         """To every worker that is ready; one that is not reads everything when it starts."""
-        for worker in self._workers.values():
-            if worker.ready.is_set():
-                self.send(worker, message)
+        for worker in self.ready:
+            self.send(worker, message)
 
     def choose(self) -> WorkerProcess:
         """The worker with the fewest labs, ready to take another. Waits for one."""
@@ -126,11 +128,14 @@ class Pool:
                 gevent.sleep(0.05)
 
     @property
+    def ready(self) -> list[WorkerProcess]:
+        """The workers that can be given something."""
+        return [worker for worker in self._workers.values() if worker.alive and worker.ready.is_set()]
+
+    @property
     def processes(self) -> list[int]:
         """Process ids of the workers that are ready."""
-        return [
-            worker.process.pid for worker in self._workers.values() if worker.alive and worker.ready.is_set()
-        ]
+        return [worker.process.pid for worker in self.ready]
 
     def stop(self) -> None:
         """Ask every worker to save and end, and wait for it. Once is enough."""
@@ -187,6 +192,7 @@ class Pool:
             message = wire.decode_from_worker(content)
             if isinstance(message, wire.Hello):
                 worker.ready.set()
+                self._listener.arrived()
             elif not isinstance(message, wire.Beat | wire.Bye):
                 self._listener.heard(worker, message)
 

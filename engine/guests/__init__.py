@@ -32,7 +32,9 @@ class Guest:
 
     ``title_key`` is a key of the page's catalogue of strings; ``image`` and ``lines`` are files below this
     package; ``source_root`` is the folder that the paths in ``lines`` start from; ``main_source`` is what a
-    reader opens first; ``arguments`` become the kernel's boot arguments (``/chosen/bootargs``).
+    reader opens first; ``arguments`` become the kernel's boot arguments (``/chosen/bootargs``). Of kernels that are
+    built from one folder, ``machine`` is the folder below it that only this one has, and ``original`` the name of
+    the guest that this one is a changed form of.
     """
 
     name: str
@@ -43,24 +45,31 @@ class Guest:
     main_source: str
     memory_mib: int
     arguments: str
+    machine: str | None = None
+    original: str | None = None
 
 
-def _guest(name: str, main_source: str, *, memory_mib: int, arguments: str) -> Guest:
+def _guest(
+    name: str, main_source: str, *, memory_mib: int, machine: str | None = None, original: str | None = None
+) -> Guest:
     return Guest(
         name=name,
         title_key=f"guest.{name}.title",
         image=f"images/{name}.elf",
         lines=f"images/{name}.lines.json",
-        source_root=name,
+        source_root=original or name,
         main_source=main_source,
         memory_mib=memory_mib,
-        arguments=arguments,
+        arguments="",
+        machine=machine,
+        original=original,
     )
 
 
 _GUESTS = (
-    _guest("ringos", "main.c", memory_mib=16, arguments=""),
-    _guest("hello", "hello.s", memory_mib=4, arguments=""),
+    _guest("ringos", "main.c", memory_mib=16, machine="native"),
+    _guest("ringos-pv", "pv/machine.h", memory_mib=16, machine="pv", original="ringos"),
+    _guest("hello", "hello.s", memory_mib=4),
 )
 
 

@@ -171,7 +171,7 @@ def _compact(value: object) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
-def _build_hello(tools: Toolchain, folder: Path) -> dict[str, bytes]:
+def _build_hello(tools: Toolchain, folder: Path, _guest: Guest) -> dict[str, bytes]:
     source = ROOT / "hello"
     tools.compile(source / "hello.s", folder / "hello.o")
     tools.link([folder / "hello.o"], source / "hello.ld", folder / "debug")
@@ -184,15 +184,18 @@ def _build_hello(tools: Toolchain, folder: Path) -> dict[str, bytes]:
     }
 
 
-def _build_ringos(tools: Toolchain, folder: Path) -> dict[str, bytes]:
-    source = ROOT / "ringos"
+def _build_ringos(tools: Toolchain, folder: Path, guest: Guest) -> dict[str, bytes]:
+    """ringos above the folder that says what the machine below it is."""
+    source, image, machine = ROOT / "ringos", guest.name, guest.machine
+    assert machine is not None
     objects: dict[str, Path] = {}
-    for path in sorted([*source.glob("*.[cS]"), *source.glob("common/*.c"), *source.glob("user/*.[cS]")]):
+    folders = ("*.[cS]", "common/*.c", "user/*.[cS]", f"{machine}/*.[cS]")
+    for path in sorted(path for pattern in folders for path in source.glob(pattern)):
         name = path.relative_to(source).as_posix()
         objects[name] = folder / f"{name.replace('/', '-')}.o"
     for name, target in objects.items():
         if name != "programs.S":
-            tools.compile(source / name, target)
+            tools.compile(source / name, target, "-I", str(source / machine))
 
     shared = ["user/calls.S", "user/lib.c", "common/format.c"]
     workloads = ["user/workload.c"]
@@ -217,19 +220,19 @@ def _build_ringos(tools: Toolchain, folder: Path) -> dict[str, bytes]:
     tools.link(kernel, source / "kernel.ld", folder / "image", "-Wl,--strip-debug")
     rows = table.rows(folder / "debug")
     return {
-        "ringos.elf": (folder / "image").read_bytes(),
-        "ringos.lines.json": _compact({"files": table.files, "rows": rows, "programs": program_rows}),
-        "ringos.symbols.json": _compact(program_symbols),
+        f"{image}.elf": (folder / "image").read_bytes(),
+        f"{image}.lines.json": _compact({"files": table.files, "rows": rows, "programs": program_rows}),
+        f"{image}.symbols.json": _compact(program_symbols),
     }
 
 
-BUILDERS = {"hello": _build_hello, "ringos": _build_ringos}
+BUILDERS = {"hello": _build_hello, "ringos": _build_ringos, "ringos-pv": _build_ringos}
 
 
 def build(guest: Guest, tools: Toolchain) -> dict[str, bytes]:
     """Build one guest in a temporary folder; return its files for ``images/`` by name. Raises BuildError."""
     with tempfile.TemporaryDirectory() as folder:
-        return BUILDERS[guest.name](tools, Path(folder))
+        return BUILDERS[guest.name](tools, Path(folder), guest)
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from engine.machine.mappings import FramesState
 from engine.machine.memory import PAGE, Memory
 
 _ZERO = bytes(PAGE)
@@ -24,32 +25,36 @@ class OutOfFramesError(Exception):
     """No frame is free."""
 
 
-class Frames:
+class Frames(FramesState):
     """Frames `first`.. of a host's memory, by page number from the start of RAM. What was given back is taken
-    first."""
+    first. Native code takes frames too (engine.machine.native.exits), but none that was given back."""
 
     def __init__(self, memory: Memory, first: int) -> None:
+        super().__init__()
         self.memory = memory
         self.first = first
         self.total = memory.size // PAGE - first
-        self._low = first
-        self._high = first + self.total  # frames from `_low` up to here were never taken
+        self.low = first
+        self.high = first + self.total
         self._free: list[int] = []
-        self.promised = 0  # frames promised to guests and not yet taken
         self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
 
     @property
     def used(self) -> int:
-        return self.total - (self._high - self._low) - len(self._free)
+        return self.total - (self.high - self.low) - len(self._free)
+
+    def _set_free(self, frames: list[int]) -> None:
+        self._free = frames
+        self.recycled = len(frames)
 
     def take_promised(self) -> int:
         """A zeroed frame for a guest to whom it was promised."""
         frame = self._recycled()
         if frame is None:
-            if self._high <= self._low:
+            if self.high <= self.low:
                 raise OutOfFramesError
-            self._high = frame = self._high - 1
+            self.high = frame = self.high - 1
         self.promised -= 1
         return frame
 
@@ -59,7 +64,7 @@ class Frames:
         self._make_room(1)
         frame = self._recycled()
         if frame is None:
-            frame, self._low = self._low, self._low + 1
+            frame, self.low = self.low, self.low + 1
         return frame
 
     def take_row(self, count: int) -> int:
@@ -69,14 +74,14 @@ class Frames:
         for first in sorted(free):
             row = range(first, first + count)
             if first % count == 0 and free.issuperset(row):
-                self._free = [frame for frame in self._free if frame not in row]
+                self._set_free([frame for frame in self._free if frame not in row])
                 self.memory.write_bytes(first * PAGE, _ZERO * count)
                 return first
-        first = -(-self._low // count) * count
-        if first + count > self._high:
+        first = -(-self.low // count) * count
+        if first + count > self.high:
             raise OutOfFramesError
-        self._free += range(self._low, first)
-        self._low = first + count
+        self._set_free([*self._free, *range(self.low, first)])
+        self.low = first + count
         return first
 
     def _make_room(self, count: int) -> None:
@@ -93,6 +98,7 @@ class Frames:
         if not self._free:
             return None
         frame = self._free.pop()
+        self.recycled -= 1
         self.memory.write_bytes(frame * PAGE, _ZERO)
         return frame
 
@@ -103,6 +109,7 @@ class Frames:
             self.promised -= 1
         else:
             self._free.append(frame)
+            self.recycled += 1
 
     # -- sharing -------------------------------------------------------------------------------------
     def share(self, frame: int) -> None:
@@ -129,14 +136,15 @@ class Frames:
 
     def save(self) -> dict[str, Any]:
         return {
-            "low": self._low,
-            "high": self._high,
+            "low": self.low,
+            "high": self.high,
             "free": list(self._free),
             "promised": self.promised,
             "sharers": sorted(self._sharers.items()),
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        self._low, self._high, self._free = state["low"], state["high"], list(state["free"])
+        self.low, self.high = state["low"], state["high"]
+        self._set_free(list(state["free"]))
         self.promised = state["promised"]
         self._sharers = dict(state["sharers"])

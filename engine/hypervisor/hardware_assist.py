@@ -29,6 +29,7 @@ say is in `fault_gpa` and `fault_instruction`.
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.second_stage import SecondStage
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
 from engine.isa.decoder import decode
@@ -72,7 +73,9 @@ class HardwareAssist:
         return cls(guest, SecondStage(guest.host.frames, guest.id))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
+        if paravirtual:
+            return refuse_paravirtual()
         if not machine_mode:
             return None
         return Problem(
@@ -106,6 +109,7 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
+        hart.guest_ram_at = ctypes.addressof(guest.vm.ram)
         self._hand_over(vcpu)
         hart.update_timers()
         hart.refresh()
@@ -118,7 +122,7 @@ class HardwareAssist:
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
-        hart.virtual = hart.hgatp = hart.vsatp = 0
+        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = 0
         hart.mie = hart.mip = hart.lines = 0
         self.guest.host.record_in_python(hart)
         hart.refresh()
@@ -243,7 +247,7 @@ class HardwareAssist:
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
             page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            before = ram.map.get(page)
+            before = ram.map.frame(page)
             try:
                 frame = ram.own(page) if stores else ram.frame(page)
                 self.stage.map(page, frame, ram.writable(page))

@@ -19,6 +19,8 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from engine.commands import LabError, Problem, SchedulerId
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
@@ -31,9 +33,10 @@ from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
 from engine.machine.bus import Bus, Devices
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
+from engine.machine.state import NEVER
 from engine.machine.tiers import Tier, native_tier
 from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
@@ -120,8 +123,12 @@ class Host:
         promised = sum(guest.memory_mib for guest in self.guests.values())
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
-    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool) -> Problem | None:
-        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can."""
+    def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
+        """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can.
+
+        paravirtual: is its kernel made for hypercalls? None: whatever it is, the technique runs it already. The bare
+        machine takes any kernel, as machines do.
+        """
         if self.technique is None:
             if self.guests:
                 return Problem(
@@ -137,7 +144,7 @@ class Host:
         free = self.memory_mib - self.memory_used_mib
         if memory_mib > free:
             return _too_little_memory(memory_mib, free)
-        return self.technique.refuses(machine_mode)
+        return None if paravirtual is None else self.technique.refuses(machine_mode, paravirtual)
 
     def add_guest(
         self,
@@ -160,7 +167,7 @@ class Host:
     def _new(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
     ) -> BareMetalGuest | VmGuest:
-        problem = self.fits(vcpus, memory_mib, machine_mode)
+        problem = self.fits(vcpus, memory_mib, machine_mode, image.paravirtual)
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
@@ -253,7 +260,9 @@ class Host:
     def _set_route(self, hart: Hart) -> None:
         """Tell native code where the exits of the vCPU that is loaded go."""
         if self.technique is not None and self.loaded[hart.number] is not None:
-            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, self.technique.kernel_level)
+            level = self.technique.kernel_level
+            hart.exit_route = self.routes.packed(Exit.PRIVILEGED, level)
+            hart.fill_route = self.routes.packed(Exit.FILL, level)
 
     def set_devices(self, devices: Devices) -> None:
         """A bare-metal system's board is the host's own."""
@@ -350,8 +359,8 @@ class Host:
         data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
         self.trace.extend(guest, data)
         self._traps_left -= hart.record_count
-        if hart.virtual_at:
-            self.guests[guest].exits += hart.record_count
+        taken = np.frombuffer(data, RECORD)["disposition"] != Disposition.HARDWARE
+        self.guests[guest].exits += int(np.count_nonzero(taken))
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:
@@ -532,6 +541,10 @@ class Host:
                 guest.technique.enter(vcpu, hart)
             except OutOfFramesError:
                 self._fail_for_memory(vcpu)
+                if vcpu.hart is None:
+                    self.loaded[hart.number] = None
+                    vcpu.arrive(hart.clock)
+                    self.scheduler.slept(_key(vcpu, guest))
                 return self._dispatch(hart)
             self._set_route(hart)
             self._plan(hart, vcpu, self._waiting(hart))
@@ -585,21 +598,31 @@ class Host:
             if vcpu is not None and vcpu.vm is guest.vm:
                 self._unload(hart)
 
+    def end_slice(self, hart: Hart) -> None:
+        """The vCPU on this hart gives the rest of its time slice up, to whoever the scheduler finds worth no less."""
+        self._began[hart.number] = -NEVER
+        self._slice_end[hart.number] = hart.clock
+        self.retime(hart)
+
     # -- events --------------------------------------------------------------------------------------
     def retime(self, hart: Hart) -> None:
         """Set the clock at which the hart must stop for its timer or for the end of its slice."""
         if self.bare_metal:
-            guest = next(iter(self.guests.values()), None)
+            system = next(iter(self.guests.values()), None)
             hart.next_event = (
-                NEVER if guest is None else _clock_at(guest.board.deadline(hart.number) + guest.started)
+                NEVER if system is None else _clock_at(system.board.deadline(hart.number) + system.started)
             )
         else:
             vcpu = self.loaded[hart.number]
             if vcpu is None:
                 return
-            hart.next_event = min(self._timer_of(vcpu), self._slice_end[hart.number])
+            guest = self._vm_of(vcpu)
+            machine = _clock_at(guest.board.machine_deadline(vcpu.number) + guest.started)
+            others = min(machine, self._slice_end[hart.number])
             if self._host_share_ns:
-                hart.next_event = min(hart.next_event, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
+                others = min(others, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
+            supervisor = _clock_at(guest.board.supervisor_deadline(vcpu.number) + guest.started)
+            hart.other_event, hart.next_event = others, min(others, supervisor)
         hart.limit = 0
 
     def _bare_timer(self, hart: Hart) -> None:

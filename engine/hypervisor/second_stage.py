@@ -19,9 +19,9 @@ from engine.hypervisor.frames import Frames
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.native.exits import STAGE_LEAF
 
 ROOT_FRAMES = 4
-_LEAF = mmu.V | mmu.R | mmu.W | mmu.X | mmu.U | mmu.A | mmu.D
 _VMID_SHIFT, _VMID_MASK = 44, 0x3FFF
 
 
@@ -84,4 +84,4 @@ class SecondStage:
 
 
 def _leaf(frame: int, writable: bool) -> int:
-    return ((RAM_BASE >> 12) + frame) << 10 | (_LEAF if writable else _LEAF & ~(mmu.W | mmu.D))
+    return ((RAM_BASE >> 12) + frame) << 10 | STAGE_LEAF | (mmu.W | mmu.D if writable else 0)

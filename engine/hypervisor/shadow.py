@@ -19,63 +19,57 @@ A and D: the walk sets them in the guest's entry; a leaf is writable only once D
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import mmap
+from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
+from engine.hypervisor.chains import Chains
 from engine.hypervisor.frames import Frames
+from engine.hypervisor.vm import FIRST_PAGE, GuestRam
 from engine.isa.csrs import Status
 from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
+from engine.machine.mappings import MAX_LEAVES, MAX_SPACES, RELEASE_AFTER, SPACE_WORDS, ShadowState
 from engine.machine.memory import PAGE
-from engine.machine.mmu import Access
 from engine.machine.native import exits
-
-RELEASE_AFTER = 8
-MAX_SPACES = 64
-MAX_LEAVES = 1 << 16
-_LEAF = mmu.V | mmu.U | mmu.A | mmu.D
 
 #: (satp or 0 without paging, virtual privilege, SUM and MXR)
 SpaceKey = tuple[int, int, int]
-#: A dependency of leaves on a table page: (space, level of its entries, virtual address of its first entry)
-Use = tuple[SpaceKey, int, int]
+#: The level in a row of `table_pages`; the rest is a virtual address.
+_LEVEL = exits.LEVEL_BITS
 
 
-@dataclass
-class TablePage:
-    """A guest page known to hold page-table entries."""
-
-    uses: set[Use] = field(default_factory=set)
-    stores: int = 0  # since the last walk through it
-
-
-class ShadowTables:
-    """All shadow spaces of one VM. `frame_of(guest page) -> host page` gives the VM's memory map,
-    `writable(guest page)` whether the guest may store there without the VMM's help.
+class ShadowTables(ShadowState):
+    """All shadow spaces of one VM, on the memory map of its `ram`.
 
     Guest pages and frames are numbers: guest physical address >> 12, host frame from the start of host RAM.
+
+    Native code fills leaves and drops them by the same words (engine.machine.native.exits). In `leaves` and
+    `table_pages`, chains for each guest page, a space is the number that it has in `_numbers`.
+
+    filled, dropped: leaves made, and leaves dropped because a guest's entry changed. remembered: bounds `leaves`, which
+    also keeps leaves that were dropped, and so `table_pages`, because a fill adds one row there for each level.
     """
 
-    def __init__(
-        self, frames: Frames, frame_of: Callable[[int], int], writable: Callable[[int], bool]
-    ) -> None:
+    def __init__(self, frames: Frames, ram: GuestRam) -> None:
         self.frames = frames
         self.memory = frames.memory
-        self.frame_of = frame_of
-        self.writable = writable
+        self.ram = ram
         self.roots: dict[SpaceKey, int] = {}
         self.tables: dict[SpaceKey, list[int]] = {}  # frames of a space's lower tables
-        self.table_pages: dict[int, TablePage] = {}
-        self.leaves: dict[
-            int, set[tuple[SpaceKey, int]]
-        ] = {}  # guest page -> (space, virtual page) that map it
-        self.filled = 0
-        self.dropped = 0
-        self._remembered = 0  # bounds `leaves`, which also keeps leaves that were dropped
-        # What native code knows of `roots`: see engine.machine.native.exits.
-        self.spaces = (ctypes.c_uint64 * (1 + exits.SPACE_WORDS * MAX_SPACES))()
+        self._numbers: dict[SpaceKey, int] = {}
+        self._keys: dict[int, SpaceKey] = {}
+        self.leaves = Chains(ram.pages, MAX_LEAVES)  # (space, virtual page) that map a guest page
+        self.table_pages = Chains(ram.pages, mmu.LEVELS * MAX_LEAVES)  # see `_use`
+        stores, spaces = mmap.mmap(-1, ram.pages), mmap.mmap(-1, 8 * SPACE_WORDS * MAX_SPACES)
+        self._stores = memoryview(stores)  # into each table page since the last walk through it
+        self._spaces = memoryview(spaces).cast("Q")
+        super().__init__(
+            ctypes.addressof(ram), ctypes.addressof(ctypes.c_char.from_buffer(spaces)), ctypes.addressof(self.leaves),
+            ctypes.addressof(self.table_pages), ctypes.addressof(ctypes.c_char.from_buffer(stores)),
+        )  # fmt: skip
         frames.reclaim.append(self.drop_all)
 
     def close(self) -> None:
@@ -101,34 +95,37 @@ class ShadowTables:
                 self.drop_space(next(iter(self.roots)))
             root = self.roots[key] = self.frames.take()
             self.tables[key] = []
-            self._tell_native_code()
+            self._number(key)
         return _host_satp(root)
 
-    def _tell_native_code(self) -> None:
-        words: list[ctypes.c_uint64 | int] = [len(self.roots)]
-        for (satp, privilege, bits), root in self.roots.items():
-            words += [satp, exits.SPLIT if privilege < 0 else privilege | bits, _host_satp(root)]
-        self.spaces[: len(words)] = words
+    def _number(self, key: SpaceKey) -> None:
+        """Give a space its number, and tell native code of it."""
+        number = min(set(range(1, MAX_SPACES + 1)) - self._keys.keys())
+        self._numbers[key], self._keys[number] = number, key
+        satp, privilege, bits = key
+        space = exits.SPLIT if privilege < 0 else privilege | bits
+        self._set_row(number, satp, space, _host_satp(self.roots[key]))
+
+    def _set_row(self, number: int, *words: int) -> None:
+        for index, word in enumerate(words, SPACE_WORDS * (number - 1)):
+            self._spaces[index] = word
 
     def drop_space(self, key: SpaceKey) -> None:
         """Forget one space and give its frames back."""
         self.memory.flush()
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
             self.frames.give_back(frame)
-        self._tell_native_code()
-        for page in list(self.leaves):
-            self.leaves[page] = {leaf for leaf in self.leaves[page] if leaf[0] != key}
-        for page, table in list(self.table_pages.items()):
-            table.uses = {use for use in table.uses if use[0] != key}
-            if not table.uses:
-                del self.table_pages[page]
+        number = self._numbers.pop(key)
+        del self._keys[number]
+        self._set_row(number, 0, 0, 0)
+        self.leaves.forget_space(number)
+        self.table_pages.forget_space(number)
 
     def drop_all(self) -> None:
         """Shadow tables are a cache: the next faults fill it again."""
         for key in list(self.roots):
             self.drop_space(key)
-        self.leaves.clear()
-        self._remembered = 0
+        self.remembered = 0
 
     # -- leaves --------------------------------------------------------------------------------------
     def _entry_offset(self, key: SpaceKey, address: int, make: bool) -> int | None:
@@ -163,20 +160,20 @@ class ShadowTables:
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
         and from shared ones.
         """
-        if self._remembered >= MAX_LEAVES:
+        if self.remembered >= MAX_LEAVES:
             self.drop_all()
             self.satp(key)
-        frame = self.frame_of(guest_page)
+        frame = self.ram.frame(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
         for step in trail:
-            self._use(step.table >> 12, (key, step.level, self._first_address(address, step.level)))
-        if guest_page in self.table_pages or not self.writable(guest_page):
+            self._use(step.table >> 12, key, step.level, self._first_address(address, step.level))
+        if guest_page in self.table_pages or not self.ram.writable(guest_page):
             permissions &= ~mmu.W
-        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | _LEAF | permissions)
-        self.leaves.setdefault(guest_page, set()).add((key, address >> 12))
+        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | exits.SHADOW_LEAF | permissions)
+        self.leaves.add(guest_page, (self._numbers[key], address >> 12))
         self.filled += 1
-        self._remembered += 1
+        self.remembered += 1
         return frame
 
     @staticmethod
@@ -189,58 +186,69 @@ class ShadowTables:
         offset = self._entry_offset(key, address, make=False)
         return offset is not None and bool(self.memory.read(offset, 8) & mmu.V)
 
-    def _use(self, guest_page: int, use: Use) -> None:
-        table = self.table_pages.get(guest_page)
-        if table is None:
-            table = self.table_pages[guest_page] = TablePage()
-            for key, virtual_page in self.leaves.get(guest_page, ()):
-                offset = self._entry_offset(key, virtual_page << 12, make=False)
-                if offset is not None:
-                    self.memory.write(offset, 8, self.memory.read(offset, 8) & ~mmu.W)
-        table.uses.add(use)
-        table.stores = 0
+    def _use(self, guest_page: int, key: SpaceKey, level: int, first: int) -> None:
+        """Leaves of a space rest on a guest page with entries of `level`, the first for the virtual address `first`."""
+        if guest_page not in self.table_pages:
+            for offset in self._leaf_offsets(guest_page):
+                self.memory.write(offset, 8, self.memory.read(offset, 8) & ~mmu.W)
+        row = (self._numbers[key], first | level)
+        if row not in self.table_pages.of(guest_page):
+            self.table_pages.add(guest_page, row)
+        self._stores[guest_page - FIRST_PAGE] = 0
+
+    def _leaf_offsets(self, guest_page: int) -> list[int]:
+        """Offsets in host RAM of the leaf entries that may map a guest page."""
+        found = (
+            self._entry_offset(self._keys[number], virtual_page << 12, make=False)
+            for number, virtual_page in self.leaves.of(guest_page)
+        )
+        return [offset for offset in found if offset is not None]
 
     def remapped(self, guest_page: int) -> None:
         """A guest page has another frame now, or may no longer be stored to."""
-        frame = self.frame_of(guest_page)
-        for key, virtual_page in self.leaves.get(guest_page, ()):
-            offset = self._entry_offset(key, virtual_page << 12, make=False)
-            entry = 0 if offset is None else self.memory.read(offset, 8)
-            if offset is None or not entry & mmu.V:
+        frame = self.ram.frame(guest_page)
+        for offset in self._leaf_offsets(guest_page):
+            entry = self.memory.read(offset, 8)
+            if not entry & mmu.V:
                 continue
             if entry >> 10 != (RAM_BASE >> 12) + frame:
                 self.memory.write(offset, 8, 0)
-            elif not self.writable(guest_page):
+            elif not self.ram.writable(guest_page):
                 self.memory.write(offset, 8, entry & ~mmu.W)
 
     # -- kept true -----------------------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:
         """Guest physical [address, address + length) was written by the VMM on the guest's behalf."""
         for page in range(address >> 12, ((address + length - 1) >> 12) + 1):
-            table = self.table_pages.get(page)
-            if table is None:
+            if page not in self.table_pages:
                 continue
-            table.stores += 1
-            if table.stores >= RELEASE_AFTER:
+            self._stores[page - FIRST_PAGE] += 1
+            if self._stores[page - FIRST_PAGE] >= RELEASE_AFTER:
                 self._release(page)
                 continue
             low, high = max(address, page << 12), min(address + length, (page + 1) << 12)
             for index in range((low & 0xFFF) >> 3, ((high - 1) & 0xFFF) // 8 + 1):
-                for key, level, first in list(table.uses):
+                for key, level, first in self._uses(page):
                     self._drop_range(key, first + (index << (12 + 9 * level)), level)
+
+    def _uses(self, page: int) -> list[tuple[SpaceKey, int, int]]:
+        """(space, level, first address) of what rests on a table page; see `_use`."""
+        return [
+            (self._keys[number], what & _LEVEL, what & ~_LEVEL) for number, what in self.table_pages.of(page)
+        ]
 
     def _release(self, page: int) -> None:
         """No longer a table page: nothing may rest on it, and it may be written again after the next
         fault."""
-        for key, level, first in self.table_pages.pop(page).uses:
+        uses = self._uses(page)
+        self.table_pages.forget(page)
+        for key, level, first in uses:
             if level == mmu.LEVELS - 1:
                 self._drop_children(key, self.roots.get(key), level)
             else:
                 self._drop_range(key, first, level + 1)
-        for key, virtual_page in self.leaves.get(page, ()):
-            offset = self._entry_offset(key, virtual_page << 12, make=False)
-            if offset is not None:
-                self.memory.write(offset, 8, 0)
+        for offset in self._leaf_offsets(page):
+            self.memory.write(offset, 8, 0)
 
     def _drop_range(self, key: SpaceKey, address: int, level: int) -> None:
         """Clear every leaf below what one guest entry of `level` translates."""
@@ -283,26 +291,42 @@ class ShadowTables:
             "roots": [[list(key), frame] for key, frame in self.roots.items()],
             "tables": [[list(key), list(frames)] for key, frames in self.tables.items()],
             "table_pages": [
-                [page, sorted([list(key), level, first] for key, level, first in table.uses), table.stores]
-                for page, table in sorted(self.table_pages.items())
+                [page, sorted(([list(key), level, first] for key, level, first in uses)), self._stores[page - FIRST_PAGE]]
+                for page, uses in self._by_page(self.table_pages, lambda what: (what & _LEVEL, what & ~_LEVEL))
             ],
             "leaves": [
                 [page, sorted([list(key), virtual_page] for key, virtual_page in leaves)]
-                for page, leaves in sorted(self.leaves.items())
+                for page, leaves in self._by_page(self.leaves, lambda what: (what,))
             ],
-            "counts": [self.filled, self.dropped, self._remembered],
+            "counts": [self.filled, self.dropped, self.remembered],
         }
 
     def load(self, state: dict[str, Any]) -> None:
         self.roots = {_key(key): frame for key, frame in state["roots"]}
         self.tables = {_key(key): list(frames) for key, frames in state["tables"]}
-        self.table_pages = {
-            page: TablePage({(_key(key), level, first) for key, level, first in uses}, stores)
-            for page, uses, stores in state["table_pages"]
-        }
-        self.leaves = {page: {(_key(key), at) for key, at in leaves} for page, leaves in state["leaves"]}
-        self.filled, self.dropped, self._remembered = state["counts"]
-        self._tell_native_code()
+        self._numbers, self._keys = {}, {}
+        for number in range(1, MAX_SPACES + 1):
+            self._set_row(number, 0, 0, 0)
+        for key in self.roots:
+            self._number(key)
+        for chains in (self.leaves, self.table_pages):
+            chains.clear()
+        for page, uses, stores in state["table_pages"]:
+            for key, level, first in uses:
+                self.table_pages.add(page, (self._numbers[_key(key)], first | level))
+            self._stores[page - FIRST_PAGE] = stores
+        for page, leaves in state["leaves"]:
+            for key, at in leaves:
+                self.leaves.add(page, (self._numbers[_key(key)], at))
+        self.filled, self.dropped, remembered = state["counts"]
+        # What was saved has at least as many; what comes from elsewhere may say anything.
+        self.remembered = max(remembered, self.leaves.count, -(-self.table_pages.count // mmu.LEVELS))
+
+    def _by_page(
+        self, chains: Chains, what: Callable[[int], tuple[int, ...]]
+    ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
+        for page, rows in groupby(chains.all(), lambda row: row[0]):
+            yield page, [(self._keys[number], *what(word)) for _, number, word in rows]
 
 
 def _host_satp(root: int) -> int:
@@ -312,16 +336,3 @@ def _host_satp(root: int) -> int:
 def _key(parts: list[int]) -> SpaceKey:
     satp, privilege, bits = parts
     return (satp, privilege, bits)
-
-
-def permissions(entry: int, virtual: Hart) -> int:
-    """R, W, X of a guest leaf as they hold for the vCPU's present privilege. W only once D is set."""
-    privilege, status = virtual.privilege, virtual.mstatus
-    granted = 0
-    if mmu.permitted(entry, Access.LOAD, privilege, status):
-        granted |= mmu.R
-    if mmu.permitted(entry, Access.FETCH, privilege, status):
-        granted |= mmu.X
-    if entry & mmu.D and mmu.permitted(entry, Access.STORE, privilege, status):
-        granted |= mmu.W
-    return granted

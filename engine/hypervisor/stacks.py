@@ -46,7 +46,9 @@ class Exit(enum.IntEnum):
 _CLASSES: Mapping[Action, Exit] = {
     Action.SHADOW_FILL: Exit.FILL, Action.SECOND_STAGE_FILL: Exit.FILL, Action.DIRTY: Exit.FILL,
     Action.COPY_ON_WRITE: Exit.FILL, Action.SBI_CALL: Exit.HYPERCALL, Action.TIMER: Exit.TIMER,
-    Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER,
+    Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER, Action.HYPERCALL: Exit.HYPERCALL,
+    Action.MULTICALL: Exit.HYPERCALL, Action.HYPERCALL_RETURN: Exit.HYPERCALL, Action.BLOCK: Exit.HYPERCALL,
+    Action.UPCALL: Exit.TIMER, Action.DIRECT_FILL: Exit.FILL,
 }  # fmt: skip
 
 

@@ -29,6 +29,15 @@ class Outcome(NamedTuple):
     device: bool = False  # a device model took part
 
 
+def refuse_paravirtual() -> Problem:
+    """Why a technique that pretends to be the machine cannot run a paravirtual kernel."""
+    return Problem(
+        "paravirtual-kernel",
+        "The guest's kernel is made for paravirtualization: it makes hypercalls, which nobody answers here.",
+        {},
+    )
+
+
 class Technique(Protocol):
     """Each method leaves the hart ready to go on, or asks it to `leave` when the vCPU cannot. `kernel_level`: where
     the guest's kernel runs. `hypervisor_extension`: do the harts of its hosts have the H extension?"""
@@ -42,8 +51,8 @@ class Technique(Protocol):
         ...
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:
-        """Why it cannot run a guest that is, or is not, in machine mode; None: it can."""
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
+        """Why it cannot run a guest that is, or is not, in machine mode, and a paravirtual kernel; None: it can."""
         ...
 
     def enter(self, vcpu: VCpu, hart: Hart) -> None:

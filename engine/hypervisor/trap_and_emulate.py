@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
 from engine.hypervisor.interpret import execute
-from engine.hypervisor.shadow import ShadowTables, permissions
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.shadow import ShadowTables
+from engine.hypervisor.technique import Outcome, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
@@ -34,6 +34,7 @@ from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.native.exits import granted
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER, walk_options
 from engine.machine.state import NO_RESERVATION
 from engine.machine.traps import Trap
@@ -99,12 +100,11 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        ram = guest.vm.ram
-        return cls(guest, ShadowTables(guest.host.frames, ram.frame, ram.writable))
+        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
 
     @staticmethod
-    def refuses(machine_mode: bool) -> Problem | None:  # noqa: ARG004 (any guest will do)
-        return None
+    def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)
+        return refuse_paravirtual() if paravirtual else None
 
     # -- entering and leaving a hart -----------------------------------------------------------------
     def enter(self, vcpu: VCpu, hart: Hart) -> None:
@@ -115,7 +115,7 @@ class TrapAndEmulate:
         hart.privilege = USER
         self._select_space(vcpu, hart)
         guest, virtual = self.guest, vcpu.virtual
-        virtual.spaces_at = ctypes.addressof(self.shadow.spaces)
+        virtual.shadow_at, virtual.memory_at = ctypes.addressof(self.shadow), ctypes.addressof(guest.host.memory)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
@@ -288,7 +288,7 @@ class TrapAndEmulate:
             if key[0]:
                 options = walk_options(virtual, 0)
                 target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
-                allowed = permissions(walk.leaf, virtual)
+                allowed = granted(virtual, walk.leaf)
             else:
                 target, allowed = address, mmu.R | mmu.W | mmu.X
         except Trap as trap:

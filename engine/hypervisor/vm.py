@@ -9,8 +9,12 @@ brings the virtual hart up to date.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
+
+import numpy as np
 
 from engine.bits import MASK64, signed
 from engine.devices import AccessFault
@@ -18,16 +22,74 @@ from engine.hypervisor.frames import Frames
 from engine.isa.csrs import Status
 from engine.machine.board import Board, Fitting, Owner
 from engine.machine.bus import Devices
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
+from engine.machine.mappings import NO_PAGE, PAGE_SHARED, RamState
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
 from engine.machine.privileged import USER
-from engine.machine.state import NO_RESERVATION, NO_STREAK
+from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK
 from engine.trace.record import Interrupt, Level
 
+FIRST_PAGE = RAM_BASE >> 12
+_FRAME = PAGE_SHARED - 1
 
-class GuestRam:
+
+class PageMap(MutableMapping[int, int]):
+    """Host frames by guest page number, in words that native code reads and writes: see RamState."""
+
+    def __init__(self, pages: int) -> None:
+        buffer = mmap.mmap(-1, 8 * pages)
+        self.at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+        self._words = memoryview(buffer).cast("Q")
+
+    def frame(self, page: int) -> int | None:
+        index = page - FIRST_PAGE
+        word = self._words[index] & _FRAME if 0 <= index < len(self._words) else 0
+        return word - 1 if word else None
+
+    def __getitem__(self, page: int) -> int:
+        frame = self.frame(page)
+        if frame is None:
+            raise KeyError(page)
+        return frame
+
+    def __contains__(self, page: object) -> bool:
+        return isinstance(page, int) and self.frame(page) is not None
+
+    def __setitem__(self, page: int, frame: int) -> None:
+        index = page - FIRST_PAGE
+        if not 0 <= index < len(self._words):
+            raise IndexError(f"{page:#x} is no page of the guest's RAM")
+        self._words[index] = self._words[index] & PAGE_SHARED | frame + 1
+
+    def __delitem__(self, page: int) -> None:
+        self._words[page - FIRST_PAGE] = 0
+
+    def __iter__(self) -> Iterator[int]:
+        """In the order of pages."""
+        return iter((np.flatnonzero(np.frombuffer(self._words, np.uint64)) + FIRST_PAGE).tolist())
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(np.frombuffer(self._words, np.uint64)))
+
+    def clear(self) -> None:
+        np.frombuffer(self._words, np.uint64)[:] = 0
+
+    def is_shared(self, page: int) -> bool:
+        return bool(self._words[page - FIRST_PAGE] & PAGE_SHARED)
+
+    def set_shared(self, page: int, shared: bool) -> None:
+        """Of a page that has a frame."""
+        index = page - FIRST_PAGE
+        self._words[index] = self._words[index] & ~PAGE_SHARED | (PAGE_SHARED if shared else 0)
+
+    def shared(self) -> set[int]:
+        words = np.frombuffer(self._words, np.uint64)
+        return set((np.flatnonzero(words & np.uint64(PAGE_SHARED)) + FIRST_PAGE).tolist())
+
+
+class GuestRam(RamState):
     """Guest physical RAM from RAM_BASE on, backed page by page by host frames on first use.
 
     A clone begins with its original's frames. Whoever of them is about to store to such a page must `own` it
@@ -43,11 +105,11 @@ class GuestRam:
         self.frames = frames
         self.memory = frames.memory
         self.size = size
-        self.map: dict[int, int] = {}  # guest page number -> host frame
-        self.shared: set[int] = set()  # guest pages to `own` before a store
+        self.map = PageMap(size // PAGE)
+        super().__init__(self.map.at, size // PAGE, NO_PAGE, ctypes.addressof(frames))
         self.stored: Callable[[int, int], None] = _nobody
         self.remapped: Callable[[int], None] = _no_page
-        self.watched: tuple[int, Callable[[], None]] | None = None
+        self._watcher: Callable[[], None] = _nothing
         frames.promised += size // PAGE
 
     def holds(self, address: int, length: int) -> bool:
@@ -55,45 +117,57 @@ class GuestRam:
 
     def frame(self, page: int) -> int:
         """The host frame behind a guest page inside RAM, taken on first use."""
-        found = self.map.get(page)
+        found = self.map.frame(page)
         if found is None:
             found = self.map[page] = self.frames.take_promised()
-            if self.watched is not None and self.watched[0] == page:
-                self.memory.watch(found, self.watched[1])
+            if self.watched == page:
+                self.memory.watch(found, self._watcher)
         return found
 
     def writable(self, page: int) -> bool:
         """May the guest store to this page as it is?"""
-        return page not in self.shared
+        return not self.map.is_shared(page)
+
+    @property
+    def shared(self) -> set[int]:
+        """The guest pages to `own` before a store."""
+        return self.map.shared()
+
+    def take_map(self, frames: Mapping[int, int], shared: Iterable[int]) -> None:
+        """Have these frames, as they were saved."""
+        self.map.clear()
+        self.map.update(frames)
+        for page in shared:
+            self.map.set_shared(page, True)
 
     def own(self, page: int) -> int:
         """The frame behind a page that is about to be stored to: from now on this guest's alone."""
         frame = self.frame(page)
-        if page in self.shared:
-            self.shared.discard(page)
+        if self.map.is_shared(page):
+            self.map.set_shared(page, False)
             if self.frames.is_shared(frame):
                 frame = self.map[page] = self.frames.copy(frame)
-            if self.watched is not None and self.watched[0] == page:
-                self.memory.watch(frame, self.watched[1])
+            if self.watched == page:
+                self.memory.watch(frame, self._watcher)
             self.remapped(page)
         return frame
 
     def share_with(self, clone: GuestRam) -> None:
         """Give a new VM of the same size every frame that this one has. Nobody watches a shared frame: nobody
         stores to it."""
-        for page, frame in sorted(self.map.items()):
+        for page, frame in self.map.items():
             self.frames.share(frame)
             clone.map[page] = frame
-            clone.shared.add(page)
-            if page not in self.shared:
-                self.shared.add(page)
-                if self.watched is not None and self.watched[0] == page:
+            clone.map.set_shared(page, True)
+            if not self.map.is_shared(page):
+                self.map.set_shared(page, True)
+                if self.watched == page:
                     self.memory.watch(frame, None)
                 self.remapped(page)
 
     def watch(self, address: int, watcher: Callable[[], None]) -> None:
         """Tell `watcher` after each store to this address's page."""
-        self.watched = (address >> 12, watcher)
+        self.watched, self._watcher = address >> 12, watcher
         if address >> 12 in self.map and self.writable(address >> 12):
             self.memory.watch(self.map[address >> 12], watcher)
 
@@ -108,7 +182,7 @@ class GuestRam:
     def read(self, address: int, length: int) -> bytes:
         parts = []
         for at, chunk in _chunks(address, length):
-            frame = self.map.get(at >> 12)
+            frame = self.map.frame(at >> 12)
             begin = at & 0xFFF
             parts.append(
                 bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk)
@@ -124,13 +198,12 @@ class GuestRam:
 
     def release(self) -> None:
         """Give every frame back, in the order of guest pages: that of first use is not part of a snapshot."""
-        if self.watched is not None and self.watched[0] in self.map and self.writable(self.watched[0]):
-            self.memory.watch(self.map[self.watched[0]], None)
-        for _, frame in sorted(self.map.items()):
+        if self.watched in self.map and self.writable(self.watched):
+            self.memory.watch(self.map[self.watched], None)
+        for frame in self.map.values():
             self.frames.give_back(frame)
         self.frames.promised -= self.size // PAGE - len(self.map)
-        self.map = {}
-        self.shared = set()
+        self.map.clear()
 
 
 class GuestBus:
@@ -168,7 +241,7 @@ class GuestBus:
             self.devices.write(address, size, value)
 
     def read_entry(self, address: int) -> int:
-        frame = self.ram.map.get(address >> 12)
+        frame = self.ram.map.frame(address >> 12)
         if frame is None:
             if not self.ram.holds(address, 8):
                 raise AccessFault("page-table walker", address, 8)
@@ -386,6 +459,10 @@ def _nobody(_address: int, _length: int) -> None:
 
 def _no_page(_page: int) -> None:
     """Nothing is mapped."""
+
+
+def _nothing() -> None:
+    """Nobody watches."""
 
 
 def _zero() -> int:

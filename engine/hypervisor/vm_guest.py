@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from engine.bits import MASK64
 from engine.commands import TechniqueId
 from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.paravirtual import Paravirtual
 from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
-from engine.machine.hart import NEVER, Hart
+from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
+from engine.machine.state import NEVER
 from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, PATHS, Action, Cause, Disposition, Level
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
     "hardware-assist": HardwareAssist,
+    "paravirtual": Paravirtual,
 }
 
 
@@ -118,7 +121,7 @@ class VmGuest(Guest):
         """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
         crossed."""
         kind, disposition, action, a, b, device = outcome
-        what = self._device_exit(a) if device else exit_class(action)
+        what = self._device_exit(action, a) if device else exit_class(action)
         hart = vcpu.hart
         assert hart is not None
         if self.ended:
@@ -169,9 +172,12 @@ class VmGuest(Guest):
             b,
         )
 
-    def _device_exit(self, address: int) -> Exit:
-        """The class of an access to a device's register."""
-        return Exit.KERNEL_DEVICE if in_kernel(self.board.devices.at(address).name) else Exit.DEVICE
+    def _device_exit(self, action: Action, address: int) -> Exit:
+        """The class of an access to a device's register, or of a call about a shared ring, which a host's kernel can
+        serve as it can virtio's."""
+        by_register = action in (Action.MMIO_READ, Action.MMIO_WRITE)
+        served = not by_register or in_kernel(self.board.devices.at(address).name)
+        return Exit.KERNEL_DEVICE if served else Exit.DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int
@@ -238,13 +244,13 @@ class VmGuest(Guest):
         return self.technique.host_walk(chosen, _HostReader(self.host.memory), address)
 
     def host_physical(self, gpa: int) -> int | None:
-        frame = self.vm.ram.map.get(gpa >> 12)
+        frame = self.vm.ram.map.frame(gpa >> 12)
         return None if frame is None else self.host_address(frame) | gpa & 0xFFF
 
     def save(self) -> dict[str, Any]:
         return super().save() | {
             "vcpus": self._saved_vcpus(),
-            "map": [[page, frame] for page, frame in sorted(self.vm.ram.map.items())],
+            "map": [[page, frame] for page, frame in self.vm.ram.map.items()],
             "shared": sorted(self.vm.ram.shared),
             "technique": self.technique.save(),
         }
@@ -259,14 +265,14 @@ class VmGuest(Guest):
         super().load(state)
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
-        self.vm.ram.map, self.vm.ram.shared = dict(state["map"]), set(state["shared"])
+        self.vm.ram.take_map(dict(state["map"]), state["shared"])
         self.technique.load(state["technique"])
         self._connect()
 
     def export(self) -> dict[str, Any]:
         """The VM without its host: for another host, or to come back to this one."""
         ram = self.vm.ram
-        return self._portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in sorted(ram.map)}}
+        return self._portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in ram.map}}
 
     def _portable(self) -> dict[str, Any]:
         """All but the memory."""

@@ -30,9 +30,11 @@ from engine.devices.virtio.rng import Rng
 from engine.isa.table import isa_string
 from engine.machine import fdt
 from engine.machine.bus import Devices
+from engine.machine.domain import Domain
 from engine.machine.firmware import Firmware, prepare_supervisor
-from engine.machine.hart import NEVER, TICK_NS, Hart
+from engine.machine.hart import TICK_NS, Hart
 from engine.machine.loader import RAM_BASE, Content, LoadedImage, check_fits
+from engine.machine.state import NEVER
 from engine.trace.record import Interrupt
 
 DEVICE_TREE_ALIGN = 1 << 21
@@ -122,6 +124,7 @@ class Board:
         self.owner = owner
         self.now = now
         self.harts: list[Hart] = []
+        self.dma = Dma(ram)
         self.clint = Clint(hart_count, lambda: now() // TICK_NS, self._clint_changed)
         self.plic = Plic(hart_count, self._plic_changed)
         self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), self.print_serial)
@@ -129,12 +132,13 @@ class Board:
         devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher, *self._slots(fitting)]
         self.devices = Devices(devices)
         self.firmware: Firmware | None = None
+        self.domain: Domain | None = None  # of a paravirtual guest
         self.tohost: int | None = None
         self._virtio_spoke = False
 
     def _slots(self, fitting: Fitting) -> list[Device]:
         """The virtio slots, by their index: each is always the same device's, or empty."""
-        dma = Dma(self.ram)
+        dma = self.dma
         slots: list[Device] = [EmptySlot(index) for index in range(SLOTS)]
         if fitting.disk is not None:
             slots[0] = Block(0, dma, self._line(1), fitting.disk)
@@ -161,6 +165,8 @@ class Board:
 
         A guest may have two consoles. It is listening where it spoke last: that is where its prompt stands.
         """
+        if self.domain is not None:
+            return self.domain.console.receive(data)
         console = self.console if self._virtio_spoke and self.console.live else self.uart
         return console.receive(data)
 
@@ -241,12 +247,18 @@ class Board:
     def deadline(self, number: int) -> int:
         """Board time (ns) at which a timer line of the hart is to rise (that may have passed); NEVER if none
         will."""
-        hart = self.harts[number]
-        machine = self.clint.deadline(number)
-        if machine is None or hart.lines >> Interrupt.MACHINE_TIMER & 1:
-            machine = NEVER
-        supervisor = hart.timer_due()
-        return min(machine * TICK_NS, self.clint.reached(supervisor) * TICK_NS, NEVER)
+        return min(self.machine_deadline(number), self.supervisor_deadline(number))
+
+    def machine_deadline(self, number: int) -> int:
+        """As `deadline`, of MTIP alone."""
+        due = self.clint.deadline(number)
+        if due is None or self.harts[number].lines >> Interrupt.MACHINE_TIMER & 1:
+            return NEVER
+        return min(due * TICK_NS, NEVER)
+
+    def supervisor_deadline(self, number: int) -> int:
+        """As `deadline`, of the hart's own comparators (Sstc)."""
+        return min(self.clint.reached(self.harts[number].timer_due()) * TICK_NS, NEVER)
 
     def _plic_changed(self, context: int, level: bool) -> None:
         number, supervisor = divmod(context, 2)
@@ -267,6 +279,7 @@ class Board:
         return {
             "devices": {device.name: device.save() for device in self.devices.all},
             "firmware": self.firmware.save() if self.firmware else None,
+            "domain": self.domain.save() if self.domain else None,
             "tohost": self.tohost,
             "virtio_spoke": self._virtio_spoke,
         }
@@ -278,5 +291,7 @@ class Board:
         if state["firmware"] is not None:
             self.firmware = Firmware(self)
             self.firmware.load(state["firmware"])
+        if self.domain is not None:
+            self.domain.load(state["domain"])
         self.tohost = state["tohost"]
         self._virtio_spoke = state["virtio_spoke"]

@@ -34,11 +34,10 @@ from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW, TRAP
 from engine.machine.native.runtime import Contexts, Native, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
-from engine.machine.state import NO_RESERVATION, NO_STREAK, NO_TIME, HartState
+from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK, NO_TIME, HartState
 from engine.machine.traps import IllegalInstruction, Trap, VirtualInstruction
 from engine.trace.record import Cause, Interrupt
 
-NEVER = 1 << 62
 TICK_NS = 100
 #: After so many steps at the latest the JIT may put new regions in their places.
 STRETCH_STEPS = 1 << 22

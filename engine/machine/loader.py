@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -108,6 +108,7 @@ class LoadedImage:
     initrd: Content = b""  # the board finds a place for it
     next_entry: int | None = None  # where firmware, which is what starts, finds its kernel
     disk: Content | None = None  # what its guests find on their disk, if they have one
+    paravirtual: bool = False  # its kernel asks a hypervisor instead of executing privileged instructions
 
     @property
     def end(self) -> int:
@@ -316,7 +317,10 @@ _SYMBOL = struct.Struct("<IBBHQQ")
 _CLASS_64, _LITTLE_ENDIAN = 2, 1
 _EXEC, _DYN = 2, 3
 _RISCV = 243
-_LOAD, _DYNAMIC, _INTERP = 1, 2, 3
+_LOAD, _DYNAMIC, _INTERP, _NOTE = 1, 2, 3, 4
+_NOTE_HEADER = struct.Struct("<III")
+#: An ELF note of this name and type says that an image is a paravirtual kernel; its value is the ABI's version.
+PARAVIRTUAL_NOTE = b"Ringside\0", 1
 _EXECUTE = 1
 _SYMTAB, _STRTAB = 2, 3
 _UNDEFINED = 0
@@ -380,7 +384,20 @@ class _Elf:
             _start_mode(segments[0].address),
             symbols,
             None if tohost is None else self._physical(tohost, loads),
+            paravirtual=self._has_note(headers),
         )
+
+    def _has_note(self, headers: Sequence[tuple[int, ...]]) -> bool:
+        """Does a note say that this is a paravirtual kernel (System V gABI, chapter 5)?"""
+        for kind, _, offset, _, _, size, _, _ in headers:
+            at, end = offset, min(offset + size, len(self._content))
+            while kind == _NOTE and at + _NOTE_HEADER.size <= end:
+                name_size, value_size, note = _NOTE_HEADER.unpack_from(self._content, at)
+                at += _NOTE_HEADER.size
+                if note == PARAVIRTUAL_NOTE[1] and self._content[at : at + name_size] == PARAVIRTUAL_NOTE[0]:
+                    return True
+                at += (name_size + 3 & ~3) + (value_size + 3 & ~3)
+        return False
 
     def _header(self) -> tuple[bytes, int, int, int, int, int, int, int, int, int, int, int, int, int]:
         content = self._content

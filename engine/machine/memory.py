@@ -48,7 +48,7 @@ class Memory(MemoryState):
 
     def __init__(self, base: int, size: int) -> None:
         super().__init__(base=base, size=size)
-        self.ram = mmap.mmap(-1, size)
+        self.ram = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         view = memoryview(self.ram)
         self.views = (view, view.cast("H"), view.cast("I"), view.cast("Q"))
         self.flags = bytearray(size // PAGE)

@@ -374,6 +374,7 @@ def _legacy_shutdown(platform: Platform, _hart_id: int, _a: Sequence[int]) -> No
     platform.system_reset(ResetType.SHUTDOWN, ResetReason.NONE)
 
 
+PROBE = 3
 TABLE: tuple[Function, ...] = (
     Function(Extension.LEGACY_SET_TIMER, 0, "sbi_set_timer", _legacy_set_timer),
     Function(Extension.LEGACY_CONSOLE_PUTCHAR, 0, "sbi_console_putchar", _legacy_putchar),
@@ -382,7 +383,7 @@ TABLE: tuple[Function, ...] = (
     Function(Extension.BASE, 0, "sbi_get_spec_version", _constant(SPEC_VERSION)),
     Function(Extension.BASE, 1, "sbi_get_impl_id", _constant(IMPLEMENTATION_ID)),
     Function(Extension.BASE, 2, "sbi_get_impl_version", _constant(IMPLEMENTATION_VERSION)),
-    Function(Extension.BASE, 3, "sbi_probe_extension", _probe),
+    Function(Extension.BASE, PROBE, "sbi_probe_extension", _probe),
     Function(Extension.BASE, 4, "sbi_get_mvendorid", _machine_id(0)),
     Function(Extension.BASE, 5, "sbi_get_marchid", _machine_id(1)),
     Function(Extension.BASE, 6, "sbi_get_mimpid", _machine_id(2)),

@@ -17,6 +17,8 @@ NO_RESERVATION = (1 << 64) - 1
 #: Hot operations that one stretch of native execution can report; further ones wait for their next turn.
 MAX_HOT = 8
 NO_TIME = (1 << 64) - 1
+#: A clock that is never reached.
+NEVER = 1 << 62
 #: `streak_at` before the first trap.
 NO_STREAK = (1 << 64) - 1
 _WORD, _BYTE = ctypes.c_uint64, ctypes.c_uint8
@@ -27,6 +29,8 @@ class HartState(ctypes.Structure):
 
     x_words, f_words: the integer and floating-point registers; Python reads them through `Hart.x`, `Hart.f`.
     sink: where native code puts what an instruction writes to x0.
+    next_event, other_event: the clock at which Python has to be asked what is due, and what that would be without the
+    stimecmp of a guest under trap-and-emulate, which native code may write.
     steps, extra, unretired: see engine.machine.hart. limit: `steps` at which native code must come back.
     cycle_offset, instret_offset: what mcycle and minstret differ by, modulo 2**64.
     lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? fault_gpa,
@@ -42,9 +46,10 @@ class HartState(ctypes.Structure):
     instruction between them (see engine.machine.native.traps).
     last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
     virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
-    exit_route: the paths of its exits and what they cost (see engine.hypervisor.costs.Routes.packed).
-    instructions_base, spaces_at: of that virtual hart, what the vCPU's instructions are ahead of the host hart's
-    `retired`, and the table of shadow spaces.
+    exit_route, fill_route: the paths of its exits, and of those that map memory, and what they cost (see
+    engine.hypervisor.costs.Routes.packed). instructions_base, shadow_at: of that virtual hart, what the vCPU's
+    instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
+    guest_ram_at: of a hart that carries a guest under hardware assist, the guest's RamState; else 0.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     """
@@ -60,6 +65,7 @@ class HartState(ctypes.Structure):
         ("limit", _WORD),
         ("unretired", _WORD),
         ("next_event", _WORD),
+        ("other_event", _WORD),
         ("cycle_offset", _WORD),
         ("instret_offset", _WORD),
         ("reservation", _WORD),
@@ -91,8 +97,10 @@ class HartState(ctypes.Structure):
         ("horizon", _WORD),
         ("virtual_at", _WORD),
         ("exit_route", _WORD),
+        ("fill_route", _WORD),
         ("instructions_base", _WORD),
-        ("spaces_at", _WORD),
+        ("shadow_at", _WORD),
+        ("guest_ram_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -113,6 +121,7 @@ class HartState(ctypes.Structure):
     limit: int
     unretired: int
     next_event: int
+    other_event: int
     cycle_offset: int
     instret_offset: int
     reservation: int
@@ -146,8 +155,10 @@ class HartState(ctypes.Structure):
     horizon: int
     virtual_at: int
     exit_route: int
+    fill_route: int
     instructions_base: int
-    spaces_at: int
+    shadow_at: int
+    guest_ram_at: int
     time_started: int
     time_offset: int
     trap_cause: int

@@ -26,7 +26,9 @@ from engine.trace.rings import LAYOUT
 
 Event = dict[str, Any]
 #: A slice's name where the vCPU did not run in its level, by what the record before it did.
-_RESTING = {Action.WFI: "waits for an interrupt", Action.PREEMPT: "waits for its turn"}
+_RESTING = {
+    Action.WFI: "waits for an interrupt", Action.BLOCK: "waits for an event", Action.PREEMPT: "waits for its turn",
+}  # fmt: skip
 _ENDING = (Action.KILL, Action.SHUTDOWN)
 _VCPUS = 256
 

@@ -120,6 +120,12 @@ class Action(enum.IntEnum):
     EMULATE = 20  # a: 0; the hypervisor interpreted an instruction of no other row
     SECOND_STAGE_FILL = 21  # a: guest physical address, b: host physical address
     COPY_ON_WRITE = 22  # first write to a page shared with a clone: a: guest physical address, b: host physical
+    HYPERCALL = 23  # a: the call's number, b: its first argument
+    MULTICALL = 24  # a: calls that it carried, b: how many of them were refused
+    HYPERCALL_RETURN = 25  # back to where the kernel was entered from. a: pc, b: calls that it carried
+    UPCALL = 26  # a: pending events, by their bits, b: handler's pc
+    DIRECT_FILL = 27  # a page that comes when it is touched: a: guest physical address, b: host physical address
+    BLOCK = 28  # a hypercall. a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
 
 
 Path = tuple[Level, ...]
@@ -181,6 +187,7 @@ _FIRST_PATHS: tuple[Path, ...] = (
     (Level.USER, Level.HYPERVISOR, Level.KERNEL),
     (Level.KERNEL, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.KERNEL),
     (Level.KERNEL, Level.HYPERVISOR),
+    (Level.KERNEL_DEPRIVILEGED, Level.HYPERVISOR, Level.DEVICE_MODEL, Level.HYPERVISOR, Level.USER),
 )
 #: Paths by id. A record stores the index. Every path begins at the level that trapped.
 PATHS: tuple[Path, ...] = tuple(dict.fromkeys([*_FIRST_PATHS, *_of_routes()]))
@@ -194,6 +201,7 @@ FAILURES: tuple[str, ...] = (
     "no-trap-handler",  # a trap with stvec at an address that cannot be fetched
     "bad-image",
     "out-of-memory",
+    "page-tables-broken",  # of a paravirtual guest: something else than its kernel wrote to them
 )
 
 

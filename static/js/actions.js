@@ -22,6 +22,12 @@ export const SPEEDS = /** @type {const} */ (['1', '2', '5', '10', '25', 'real', 
 const live = (app) => app.connection === 'live' && app.store.document !== null;
 /** @param {App} app */
 const selectedGuest = (app) => (app.selection?.kind === 'guest' ? app.selection.id : null);
+/** The selected guest's image if it is a changed form of another. @param {App} app */
+const changedImage = (app) => {
+  const id = selectedGuest(app);
+  const image = app.store.image(id === null ? '' : app.store.guest(id)?.image ?? '');
+  return image?.original ? image.id : null;
+};
 /** @param {App} app @returns {number} the state of the selected guest, -1 without one */
 const guestState = (app) => {
   const id = selectedGuest(app);
@@ -147,6 +153,7 @@ const TABLE = [
   },
   { id: 'upload', titleKey: 'do.upload', enabled: live, run: (app) => app.page.upload() },
   { id: 'system', titleKey: 'do.system', enabled: live, run: (app) => app.page.openSystems() },
+  { id: 'compare', titleKey: 'do.compare', hintKey: 'do.compare.hint', keys: ['c'], enabled: live, run: (app) => app.page.openCompare() },
   { id: 'assemble', titleKey: 'do.assemble', enabled: live, run: (app) => app.openEditor() },
   {
     id: 'power-on', titleKey: 'do.power-on', enabled: (app) => live(app) && [0, 3, 4].includes(guestState(app)),
@@ -190,6 +197,13 @@ const TABLE = [
       if (guest === null) return;
       const result = await app.attempt({ type: 'snapshot.take', guest });
       if (result) app.toast({ text: app.t('toast.snapshot', { name: app.store.guest(guest)?.name ?? '' }) });
+    },
+  },
+  {
+    id: 'difference', titleKey: 'do.difference', hintKey: 'do.difference.hint', enabled: (app) => changedImage(app) !== null,
+    run: (app) => {
+      const image = changedImage(app);
+      if (image !== null) app.page.showDifference(image);
     },
   },
   {

@@ -25,9 +25,11 @@ import { Emitter } from './events.js';
  * @typedef {{id: string, titleKey: string, mount: (root: HTMLElement, app: App) => Panel}} PanelDefinition
  *
  * Events: `selection` (the selection changed), `guest` (the guest that the dock is about changed), `connection`,
- * `presence`, `language`, `theme`, `busy`, `fetch` (how far the server is with fetching an operating system). Events of the lab itself are `app.store.on(...)`.
+ * `presence`, `language`, `theme`, `busy`, `fetch` (how far the server is with fetching an operating system),
+ * `comparison` (how far one of the lab's comparisons is). Events of the lab itself are `app.store.on(...)`.
  * @typedef {{selection: Selection | null, guest: number | null, connection: Connection, presence: number,
- *            language: Language, theme: Theme, busy: string | null, fetch: import('./protocol.js').Fetch}} AppEvents
+ *            language: Language, theme: Theme, busy: string | null, fetch: import('./protocol.js').Fetch,
+ *            comparison: import('./protocol.js').Comparing}} AppEvents
  */
 
 /** A refusal by the server, for the person who caused it. */
@@ -67,11 +69,14 @@ export class ProblemError extends Error {
  * @property {() => void} upload
  * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
  * @property {() => void} openSystems
+ * @property {(asked?: import('./compare/model.js').Asked | null) => void} openCompare  what is asked for is carried out at once
  * @property {(guest: number, address: string, port: number) => void} showGdb  how to connect
+ * @property {(image: string) => void} showDifference  of a kernel that is a changed form of another
  * @property {() => void} renameLab
  * @property {(selection: Selection) => void} rename
  * @property {(selection: Selection) => void} remove
  * @property {(guest: number) => void} move
+ * @property {(host: number, wanted: import('./chrome/restack.js').Wanted) => Promise<boolean>} restack  asks if it has guests
  * @property {(part: 'palette' | 'inspector' | 'dock' | 'objects') => void} toggle
  * @property {(language: Language) => void} setLanguage
  * @property {(theme: 'dark' | 'light' | 'system') => void} setTheme

@@ -1,10 +1,11 @@
 /**
- * Every sentence of the page, in the reader's language, from one table (messages.js and panels/messages.js).
+ * Every sentence of the page, in the reader's language, from one table (messages.js, panels/messages.js, compare/messages.js).
  *
  * A message may hold `{name}` (a parameter; numbers in the locale's format), `{n|row|rows}` (plural by parameter n) and
  * `{name:을}` (a parameter and the Korean particle that its last sound calls for). Pure: where the language comes from
  * and who re-renders on a change is the caller's business.
  */
+import { COMPARE_MESSAGES } from './compare/messages.js';
 import { ERROR_MESSAGES } from './error_messages.js';
 import { MESSAGES } from './messages.js';
 import { PANEL_MESSAGES } from './panels/messages.js';
@@ -16,7 +17,7 @@ export const LANGUAGES = /** @type {const} */ (['en', 'ko']);
 
 /** @type {Record<string, readonly [en: string, ko: string]>} */
 export const CATALOGUE = {};
-for (const table of [MESSAGES, ERROR_MESSAGES, PANEL_MESSAGES]) {
+for (const table of [MESSAGES, ERROR_MESSAGES, PANEL_MESSAGES, COMPARE_MESSAGES]) {
   for (const [key, message] of Object.entries(table)) {
     if (Object.hasOwn(CATALOGUE, key)) throw new Error(`two messages are called ${key}`);
     CATALOGUE[key] = message;

@@ -15,6 +15,7 @@ export const ICONS = {
   plus: 'M7 2h2v5h5v2H9v5H7V9H2V7h5Z',
   minus: 'M2 7h12v2H2Z',
   fit: 'M2 2h4v1.7H3.7V6H2Zm8 0h4v4h-1.7V3.7H10ZM2 10h1.7v2.3H6V14H2Zm10.3 0H14v4h-4v-1.7h2.3Z',
+  compare: 'M1.5 9h3.4v5.5H1.5Zm4.8-4h3.4v9.5H6.3Zm4.8-3.5h3.4v13h-3.4Z',
   table: 'M1.5 2.5h13v11h-13Zm1.6 4v1.7h3V6.5Zm4.6 0v1.7h5.2V6.5ZM3.1 9.8V12h3V9.8Zm4.6 0V12h5.2V9.8Z',
   download: 'M6.5 1h3v6h3L8 12 3.5 7h3ZM2 13h12v2H2Z',
   upload: 'M8 1l4.5 5H9.5v5h-3V6H3.5ZM2 12.5h12V15H2Z',

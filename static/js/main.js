@@ -7,11 +7,15 @@ import { Inspector } from './chrome/inspector.js';
 import { Objects } from './chrome/objects.js';
 import { Overlay } from './chrome/overlay.js';
 import { Palette } from './chrome/palette.js';
+import { restack } from './chrome/restack.js';
 import { Splitters } from './chrome/splitters.js';
 import { Stage } from './chrome/stage.js';
+import { differenceDialog } from './chrome/difference.js';
 import { systemsDialog } from './chrome/systems.js';
 import { announcer, toasts } from './chrome/toasts.js';
 import { TopBar } from './chrome/topbar.js';
+import { askedBy } from './compare/model.js';
+import { compareDialog } from './compare/screen.js';
 import { byId, translate } from './dom.js';
 import { I18n } from './i18n.js';
 import { PANELS, openEditor } from './panels/index.js';
@@ -72,10 +76,13 @@ const parts = {
     return x >= left && x < right && y >= top && y < bottom ? view.hit(x - left, y - top)?.host ?? null : null;
   },
   openSystems: () => systemsDialog(app),
+  openCompare: (asked = null) => compareDialog(app, asked),
   showGdb: (guest, address, port) => gdbDialog(app, guest, address, port),
+  showDifference: (image) => void differenceDialog(app, image),
   renameLab: () => topBar.rename(),
   rename: (selection) => renameDialog(app, selection),
   remove: (selection) => remove(app, selection),
+  restack: (host, wanted) => restack(app, host, wanted),
   move: (guest) => {
     byId('canvas').focus();
     carry.begin({ kind: 'guest', id: guest }, 'keyboard');
@@ -109,6 +116,11 @@ store.on('keyframe', () => {
   const [guest] = store.document?.guests ?? [];
   if (guest && store.document?.guests.length === 1) app.select({ kind: 'guest', id: guest.id });
   document.body.dataset.ready = 'true';
+  const asked = askedBy(location.search);
+  if (asked) {
+    history.replaceState(null, '', location.pathname);
+    parts.openCompare(asked);
+  }
 });
 store.on('notice', (notice) => {
   const name = notice.params.guest;
@@ -136,6 +148,7 @@ link.start({
     app.emit('busy', app.busy);
   },
   fetch: (state) => app.emit('fetch', state),
+  comparison: (told) => app.emit('comparison', told),
   refused: (problem) => {
     app.refusal = problem;
     app.setConnection('refused');

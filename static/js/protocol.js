@@ -10,23 +10,29 @@ export const PROTOCOL = 1;
 /**
  * @typedef {{key: string, message: string, params?: Record<string, string | number>}} Problem
  * @typedef {{stage: string, done: number, total: number, running: boolean, problem: Problem | null}} Fetch  done and total in bytes
+ * @typedef {{id: string, done: number, total: number, state: 'running' | 'kept' | 'gone'}} Comparing  how many of its runs are over
  * @typedef {{type: string, [field: string]: unknown}} Command
  * @typedef {{type: string, [field: string]: unknown}} Query
  *
  * @typedef {{id: number, name: string, x: number, y: number, harts: number, memory_mib: number, stack: string,
- *            technique: string | null, switches: string[]}} Host
+ *            technique: string | null, switches: string[], host_load: number}} Host
  * @typedef {{id: number, name: string, host: number, image: string, vcpus: number, memory_mib: number,
  *            arguments: string}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
  *            title_key: string | null, source: string | null, arguments: string, title: string | null,
- *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null}} Image
+ *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null,
+ *            paravirtual?: boolean, original?: string | null}} Image
  * @typedef {{name: string, hosts: Host[], guests: Guest[], images: Image[], speed: string, unit: 'trap' | 'instruction',
- *            running: boolean, undo: string | null, redo: string | null}} LabDocument
+ *            running: boolean, undo: string | null, redo: string | null,
+ *            costs: {profile: string, overrides: Record<string, number>}}} LabDocument
  *
  * @typedef {{size: number, fields: Record<string, [offset: number, bytes: number]>, kinds: string[],
  *            levels: {name: string, group: string}[], dispositions: string[], actions: string[], paths: number[][],
  *            failures: string[], causes: Record<string, string>, csrs?: Record<string, string>, registers?: string[],
  *            devices?: [name: string, base: number, size: number][],
+ *            stacks: Record<string, {type: number | null, techniques: string[]}>,
+ *            switches: Record<string, {stacks: string[], techniques: string[]}>,
+ *            hypercalls?: Record<string, string>, events?: Record<string, string>,
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *
  * @typedef {[guest: number, address: string, port: number, state: number]} GdbRow  state: index into GDB_STATES

@@ -18,6 +18,7 @@ const REQUEST_TIMEOUT_MS = 60_000;
  * @property {(clients: number) => void} presence
  * @property {(fraction: number) => void} progress of a step or seek that takes long, 0..1
  * @property {(state: import('./protocol.js').Fetch) => void} fetch of Debian by the server, whoever asked for it
+ * @property {(told: import('./protocol.js').Comparing) => void} comparison of this lab
  * @property {(problem: import('./protocol.js').Problem) => void} refused the lab cannot be joined
  * @property {(notice: {level: string, key: string, params: import('./app.js').Params}) => void} notice of the whole lab
  */
@@ -52,6 +53,7 @@ export class Link {
     socket.on('presence', ({ clients }) => listener.presence(clients));
     socket.on('progress', ({ fraction }) => listener.progress(fraction));
     socket.on('fetch', (state) => listener.fetch(state));
+    socket.on('comparison', (told) => listener.comparison(told));
     socket.on('notice', (notice) => listener.notice(notice));
     socket.connect();
   }

@@ -1,18 +1,25 @@
 /**
- * The host stacks and techniques as the page draws them: which bands a host has below its guests, from the least privileged
- * that is not a guest's down to the hardware, and how a guest's kernel runs. A new one is a row here and its words in
- * messages.js. Stations are the names of the trace's levels (the schema's `levels`).
+ * The host stacks and techniques as the page draws them: which bands a host has below its guests, and how a guest's kernel
+ * runs. A new one is a row here and its words in messages.js; what goes with what comes from the engine (the schema's `stacks`
+ * and `switches`). Stations are the names of the trace's levels (the schema's `levels`).
  */
 
-/** @typedef {{id: string, bands: string[]}} Stack */
-/** `guest`: how a guest runs, `deprivileged` (its kernel in U mode), in the hart's `virtual` modes, or `native`. */
-/** @typedef {{id: string, guest: 'deprivileged' | 'virtual'}} Technique */
+/** `bands`: from the guests down to the hardware. @typedef {{id: string, bands: string[]}} Stack */
+/**
+ * `guest`: how a guest runs, `deprivileged` (its kernel in U mode without knowing it), `paravirtual` (and it knows), in the
+ * hart's `virtual` modes, or `native`.
+ */
+/** @typedef {{id: string, guest: 'deprivileged' | 'paravirtual' | 'virtual'}} Technique */
 /** @typedef {{stack: string, technique: string | null}} Configured what a host's row says of it */
 /** @typedef {{t: (key: string, params?: Record<string, string>) => string}} Speaker the app */
 
 /** @type {Stack[]} */
 export const STACKS = [
+  { id: 'xen', bands: ['device_model', 'driver_domain', 'hypervisor', 'hardware'] },
   { id: 'kvm', bands: ['hypervisor', 'device_model', 'hardware'] },
+  { id: 'vmware', bands: ['hypervisor', 'device_model', 'host_kernel', 'hardware'] },
+  { id: 'parallels', bands: ['vmm', 'host_kernel', 'hardware'] },
+  { id: 'cloud', bands: ['hypervisor', 'hardware'] },
   { id: 'bare-metal', bands: ['firmware', 'hardware'] },
 ];
 
@@ -20,11 +27,12 @@ export const STACKS = [
 export const TECHNIQUES = [
   { id: 'trap-and-emulate', guest: 'deprivileged' },
   { id: 'hardware-assist', guest: 'virtual' },
+  { id: 'paravirtual', guest: 'paravirtual' },
 ];
 
 /**
  * How a host's guests run and its bands. @param {Configured | undefined} host
- * @returns {{guest: 'deprivileged' | 'virtual' | 'native', bands: string[]}} a stack this page does not know is drawn as
+ * @returns {{guest: 'deprivileged' | 'paravirtual' | 'virtual' | 'native', bands: string[]}} a stack this page does not know is drawn as
  *   hardware only
  */
 export function layersOf(host) {
@@ -44,3 +52,14 @@ export function stackText(app, host) {
 export function techniqueText(app, technique) {
   return app.t(technique ? `technique.${technique}` : 'stack.bare-metal');
 }
+
+/** The key of a band's title on a host: its stack's own word for the station, or the usual one. @param {string} stack @param {string} station */
+export function bandKey(stack, station) {
+  return OWN_BANDS.has(`${stack}.${station}`) ? `band.${stack}.${station}` : `band.${station}`;
+}
+
+/** Stations that have a name of their own on a stack. */
+export const OWN_BANDS = new Set([
+  'xen.hypervisor', 'xen.device_model', 'kvm.hypervisor', 'kvm.device_model', 'vmware.hypervisor', 'vmware.device_model',
+  'parallels.host_kernel', 'cloud.hypervisor', 'cloud.hardware',
+]);

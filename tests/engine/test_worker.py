@@ -30,6 +30,8 @@ from engine.commands import (
     LabStepBack,
     RegistersQuery,
 )
+from engine.compare import Difference, Measure, Task, Together
+from engine.hypervisor.stacks import Configuration
 from engine.lab import Lab
 from engine.worker import TICK_SECONDS, Pace, Worker
 
@@ -431,3 +433,61 @@ def test_a_log_of_former_days_is_replayed(bench: Bench) -> None:
     entry = wire.Entry(1, 0, Raw(msgspec.msgpack.encode({"type": "host.create", "stack": "type1-hardware-assist"})))
     bench.open(log=[entry])
     assert bench.lab().document()["hosts"][0]["technique"] == "hardware-assist"
+
+
+# -- comparisons ---------------------------------------------------------------------------------------
+def a_run(count: int = 20) -> Task:
+    return Task(Configuration.parse("trap-and-emulate"), "syscall", count)
+
+
+def test_a_run_of_a_comparison_is_carried_out_beside_the_labs() -> None:
+    bench = Bench()
+    bench.open()
+    host = bench.done(HostCreate())["host"]
+    bench.done(GuestCreate(host, "ringos", arguments="run=spin"))
+    bench.done(LabSpeed("max"))
+    bench.done(LabRun())
+    bench.worker.receive(wire.Compare(7, a_run(2000)))
+    bench.until(wire.Tick)
+    compared = bench.until(wire.Compared)
+    assert compared.number == 7
+    assert isinstance(compared.result, Measure)
+    assert compared.result.work.exits == 14_000
+    bench.until(wire.Tick)
+
+
+def test_lock_step_is_a_run_too() -> None:
+    bench = Bench()
+    sides = Configuration.parse("trap-and-emulate"), Configuration.parse("hardware-assist")
+    bench.worker.receive(wire.Compare(8, Together(*sides, "syscall", 20)))
+    compared = bench.until(wire.Compared)
+    assert isinstance(compared.result, Difference)
+    assert compared.result.left != compared.result.right
+
+
+def test_a_run_can_be_given_up() -> None:
+    bench = Bench()
+    bench.worker.receive(wire.Compare(9, a_run(100_000)))
+    bench.turn()
+    bench.worker.receive(wire.CompareNoMore(9))
+    bench.worker.receive(wire.CompareNoMore(10))
+    compared = bench.until(wire.Compared, turns=3)
+    assert compared.number == 9
+    assert compared.result is None
+    assert compared.problem is not None
+    assert compared.problem.key == "cancelled"
+    assert bench.turn() > 0, "nothing is left to do"
+
+
+def test_a_defect_in_a_run_costs_only_the_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = Bench()
+    bench.open()
+    monkeypatch.setattr("engine.worker.measure", lambda *_: 1 // 0)
+    bench.worker.receive(wire.Compare(11, a_run()))
+    compared = bench.until(wire.Compared)
+    assert compared.problem is not None
+    assert compared.problem.key == "internal"
+    assert compared.problem.params["reference"] in capsys.readouterr().err
+    bench.done(LabRename("still here"))

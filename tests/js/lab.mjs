@@ -4,9 +4,10 @@
 export function labDocument() {
   return {
     name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null,
+    costs: { profile: 'adams-agesen-2006', overrides: {} },
     hosts: [
-      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [] },
-      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [] },
+      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [], host_load: 0 },
+      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [], host_load: 0 },
     ],
     guests: [
       { id: 1, name: 'vm-1', host: 1, image: 'ringos', vcpus: 1, memory_mib: 16, arguments: '' },
@@ -27,6 +28,7 @@ export const SCHEMA = {
     .map((name) => ({ name, group: name })),
   dispositions: ['hardware', 'emulated', 'forwarded', 'injected', 'killed'], actions: [], paths: [[2, 3, 2], [2, 3, 4, 3, 2]],
   failures: ['trap-loop'], causes: {},
+  stacks: { kvm: { type: 1, techniques: ['hardware-assist', 'trap-and-emulate'] }, 'bare-metal': { type: null, techniques: [] } }, switches: {},
 };
 
 /** @param {[sequence: number, guest: number, path: number, disposition: number][]} rows */

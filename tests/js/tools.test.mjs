@@ -190,18 +190,27 @@ test('a guest cannot be moved to where it is; to another host it is moved', asyn
   assert.deepEqual(sent, [{ type: 'guest.move', guest: 1, host: 2 }]);
 });
 
-test('a stack and a technique are refused by a host with guests and accepted by an empty one', async () => {
-  const { carry, sent } = lab(fits);
-  carry.begin({ kind: 'stack', id: 'bare-metal' }, 'pointer');
+test('a host that has a stack refuses it; with another it restarts, and whoever dropped it is asked about guests', async () => {
+  const { carry, app } = lab(fits);
+  /** @type {any[]} */
+  const asked = [];
+  app.parts = /** @type {any} */ ({ restack: async (/** @type {any[]} */ ...what) => { asked.push(what); return true; } });
+  carry.begin({ kind: 'stack', id: 'kvm' }, 'pointer');
   carry.over(1, true);
   await settled();
   assert.equal(carry.load?.verdict?.fits, false);
   carry.cancel();
+  carry.begin({ kind: 'stack', id: 'bare-metal' }, 'pointer');
+  carry.over(1, true);
+  await settled();
+  assert.equal(carry.load?.verdict?.fits, true);
+  assert.match(carry.load?.verdict?.detail ?? '', /guests/);
+  await carry.drop({ x: 0, y: 0 });
   carry.begin({ kind: 'technique', id: 'trap-and-emulate' }, 'pointer');
   carry.over(2, true);
   await settled();
   await carry.drop({ x: 0, y: 0 });
-  assert.deepEqual(sent, [{ type: 'host.stack', host: 2, stack: 'kvm', technique: 'trap-and-emulate' }]);
+  assert.deepEqual(asked, [[1, { stack: 'bare-metal' }], [2, { stack: 'kvm', technique: 'trap-and-emulate' }]]);
 });
 
 test('a host goes where it is dropped, on empty canvas only', async () => {

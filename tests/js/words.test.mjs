@@ -12,7 +12,7 @@ import { ERROR_MESSAGES } from '../../static/js/error_messages.js';
 import { ICONS } from '../../static/js/icons.js';
 import { DISPOSITION_MARKS, STATE_MARKS, shownState } from '../../static/js/marks.js';
 import { GUEST_STATES } from '../../static/js/protocol.js';
-import { STACKS, TECHNIQUES } from '../../static/js/stacks.js';
+import { OWN_BANDS, STACKS, TECHNIQUES } from '../../static/js/stacks.js';
 
 const ROOT = fileURLToPath(new URL('../../', import.meta.url));
 
@@ -50,7 +50,7 @@ test('every key that code or templates use exists', () => {
 });
 
 test('no message is unused', () => {
-  const fromOutside = (/** @type {string} */ key) => Object.hasOwn(ERROR_MESSAGES, key) || /^((notice|failure)\.|guest\.\w+\.title$)/.test(key);
+  const fromOutside = (/** @type {string} */ key) => Object.hasOwn(ERROR_MESSAGES, key) || /^((notice|failure)\.|guest\.[\w-]+\.title$)/.test(key);
   const unused = Object.keys(CATALOGUE).filter((key) => !literals.has(key) && !fromOutside(key) && !patterns.some((pattern) => pattern.test(key)));
   assert.deepEqual(unused, []);
 });
@@ -60,6 +60,7 @@ test('every action, stack, state and speed has its words', () => {
     ...STACKS.flatMap(({ id }) => ['', '.detail', '.letter', '.explained'].map((part) => `stack.${id}${part}`)),
     ...TECHNIQUES.flatMap(({ id }) => ['', '.detail', '.letter', '.explained'].map((part) => `technique.${id}${part}`)),
     ...STACKS.flatMap(({ bands }) => bands.flatMap((band) => [`band.${band}`, `band.${band}.tip`])),
+    ...[...OWN_BANDS].flatMap((band) => [`band.${band}`, `band.${band}.tip`]),
     ...[...GUEST_STATES, 'paused'].map((state) => `state.${state}`),
   ];
   assert.deepEqual(keys.filter((key) => !Object.hasOwn(CATALOGUE, key)), []);

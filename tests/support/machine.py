@@ -11,7 +11,7 @@ from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 
 PROGRAMS = Path(__file__).parents[1] / "engine/hypervisor/programs"
-VM, ASSISTED, BARE = "trap-and-emulate", "hardware-assist", "bare-metal"
+VM, ASSISTED, BARE, PARAVIRTUAL = "trap-and-emulate", "hardware-assist", "bare-metal", "paravirtual"
 WORK = "run=work compute 3;work syscall 5;work pagefault 5;work switch 5;work io 5;poweroff 3"
 
 

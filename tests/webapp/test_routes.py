@@ -18,6 +18,7 @@ EVERY_PAGE = (
     "/labs/demo",
     "/healthz",
     "/labs/demo/export",
+    "/guests/ringos-pv/difference",
     "/labs/nowhere",
     "/static/js/main.js",
     "/nothing",
@@ -214,6 +215,16 @@ def test_a_form_without_a_file_says_so(browser: Browser, upload: str) -> None:
     answer = browser.request("POST", upload, b"", {"X-CSRF-Token": browser.csrf, "Accept": "*/*"})
     assert answer.status == 400
     assert "file" in json.loads(answer.body)["error"]["message"]
+
+
+def test_a_changed_kernels_source_stands_beside_the_originals(browser: Browser) -> None:
+    found = json.loads(browser.get("/guests/ringos-pv/difference").text)["difference"]
+    assert (found["guest"], found["original"]) == ("ringos-pv", "ringos")
+    name, original, changed, rows = found["files"][0]
+    assert (name, original, changed) == ("machine.h", "native/machine.h", "pv/machine.h")
+    assert {row[0] for row in rows} == {"changed", "removed", "added", "same"}
+    for nothing in ("ringos", "nobody", "..%2f..%2fetc"):
+        assert browser.get(f"/guests/{nothing}/difference").status == 404
 
 
 def test_a_foreign_host_name_is_refused(shared: Server) -> None:

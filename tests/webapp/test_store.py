@@ -174,3 +174,32 @@ def test_the_secret_is_made_once_and_for_its_owner_only(folder: Path) -> None:
     assert stat.S_IMODE((folder / "secret-key").stat().st_mode) == 0o600
     with closing(Store(folder)) as again:
         assert again.secret_key() == key
+
+
+def test_comparisons_belong_to_their_lab_and_outlive_the_server(folder: Path) -> None:
+    with closing(Store(folder)) as store:
+        for lab in ("a", "b"):
+            store.create(lab, "new", lab)
+        store.keep_comparison("a", "one", b"first")
+        store.keep_comparison("a", "two", b"second")
+        store.keep_comparison("b", "three", b"third")
+        store.drop_comparison("b", "one")
+    with closing(Store(folder)) as store:
+        assert [(row.id, row.content) for row in store.comparisons("a")] == [("one", b"first"), ("two", b"second")]
+        store.drop_comparison("a", "one")
+        assert [row.id for row in store.comparisons("a")] == ["two"]
+        assert [row.id for row in store.comparisons("b")] == ["three"]
+
+
+def test_a_folder_of_the_first_version_gets_the_tables_that_came_later(folder: Path) -> None:
+    with closing(Store(folder)) as store:
+        store.create("a", "new", "a")
+    with closing(sqlite3.connect(folder / "ringside.sqlite")) as database:
+        database.execute("DROP TABLE comparisons")
+        database.execute("PRAGMA user_version = 1")
+        database.commit()
+    with closing(Store(folder)) as store:
+        assert [row.id for row in store.labs()] == ["a"]
+        store.keep_comparison("a", "one", b"first")
+    with closing(sqlite3.connect(folder / "ringside.sqlite")) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)

@@ -24,6 +24,10 @@ class Ear:
     def __init__(self) -> None:
         self.messages: gevent.queue.Queue[wire.FromWorker] = gevent.queue.Queue()
         self.deaths: gevent.queue.Queue[tuple[WorkerProcess, str | None]] = gevent.queue.Queue()
+        self.arrivals = 0
+
+    def arrived(self) -> None:
+        self.arrivals += 1
 
     def heard(self, _worker: WorkerProcess, message: wire.FromWorker) -> None:
         self.messages.put(message)
@@ -58,6 +62,7 @@ def opened(pool: Pool, ear: Ear) -> WorkerProcess:
 def test_a_worker_answers_and_ends_when_it_is_asked(pool: Pool, ear: Ear) -> None:
     worker = opened(pool, ear)
     assert pool.processes == [worker.process.pid]
+    assert (pool.ready, ear.arrivals) == ([worker], 1)
     assert os.getpriority(os.PRIO_PROCESS, worker.process.pid) >= 15
     pool.stop()
     assert worker.process.poll() == 0

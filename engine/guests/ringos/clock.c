@@ -13,7 +13,7 @@ static bool fired;                 /* the interrupt is pending until the timer i
 
 uint64_t clock_now(void)
 {
-    return csr_read(time);
+    return time_now();
 }
 
 void clock_stale(void)
@@ -42,7 +42,7 @@ void clock_arm(void)
     if (fired || deadline < armed) {
         armed = deadline;
         fired = false;
-        sbi_set_timer(armed);
+        timer_set(armed);
     }
 }
 

@@ -1,6 +1,6 @@
-/* The console: a 16550 UART (PC16550D data sheet), and the editing of a line before anybody reads it.
+/* The console: the editing of a line before anybody reads it.
  *
- *      keys -> UART -> interrupt -> | read ... committed | committed ... edited |  ring
+ *      keys -> serial line -> interrupt -> | read ... committed | committed ... edited |  ring
  *                                   what read() gets       what can still be edited
  *
  *      Enter commits the line, ^D commits without a newline (alone: end of input), Backspace takes a
@@ -9,14 +9,6 @@
  * One process is in the foreground and may read. It is handed from parent to child by spawn(), and
  * back when the child ends. ^C spares the shell, init's child: it only loses the line. */
 #include "kernel.h"
-
-#define UART ((volatile uint8_t *)0x10000000)
-enum { RBR = 0, THR = 0, IER = 1, FCR = 2, LCR = 3, LSR = 5 };
-#define IER_RECEIVED 0x01
-#define FCR_ENABLE_AND_CLEAR 0x07
-#define LCR_8_BITS 0x03
-#define LSR_RECEIVED 0x01
-#define LSR_THR_EMPTY 0x20
 
 #define CONTROL(letter) ((letter) - '@')
 #define ESCAPE 0x1b
@@ -29,25 +21,11 @@ static bool in_escape;                      /* in the middle of a function key's
 static bool interrupted;                    /* ^C came while the shell was in the foreground */
 static const struct process *foreground;
 
-void console_init(void)
-{
-    UART[LCR] = LCR_8_BITS;
-    UART[FCR] = FCR_ENABLE_AND_CLEAR;
-    UART[IER] = IER_RECEIVED;
-}
-
-static void transmit(char c)
-{
-    while (!(UART[LSR] & LSR_THR_EMPTY))
-        continue;
-    UART[THR] = (uint8_t)c;
-}
-
 void console_put(char c)
 {
     if (c == '\n')
-        transmit('\r');
-    transmit(c);
+        serial_put('\r');
+    serial_put(c);
 }
 
 void print(const char *format, ...)
@@ -130,8 +108,8 @@ static void key(char c)
 
 void console_interrupt(void)
 {
-    while (UART[LSR] & LSR_RECEIVED)
-        key((char)UART[RBR]);
+    for (char c; serial_take(&c);)
+        key(c);
 }
 
 /* The rest of the line, or as much of it as fits; 0 at the end of input. */

@@ -1,11 +1,18 @@
 /* Everything one file of the kernel uses of another, file by file.
  *
- *      programs      sh  ps  work  ...            user mode, 0x40000000-0x7fffffff
- *      ----------------------- ecall, faults, interrupts -------------------------
- *      trapvec.S     trap.c                       into the kernel and out again
- *      syscall.c     proc.c     clock.c           what programs ask for; who runs, and when
- *      vm.c          memory.c   program.c         address spaces, pages, what to put in them
- *      console.c     plic.c     sbi.c     fdt.c   devices, firmware, the machine's description
+ *      programs      sh  ps  work  ...              user mode, 0x40000000-0x7fffffff
+ *      ------------------------ ecall, faults, interrupts --------------------------
+ *      trap.c        switch.S                       why the kernel was entered; from stack to stack
+ *      syscall.c     proc.c     clock.c             what programs ask for; who runs, and when
+ *      vm.c          memory.c   program.c           address spaces, pages, what to put in them
+ *      console.c     fdt.c                          lines of text, the machine's description
+ *      ------------- machine.h, in native/ and again in pv/ ------------------------
+ *      trapvec.S     interrupts.c                   into the kernel and out again
+ *      serial.c      firmware.c                     bytes of text, the timer, the machine's end
+ *
+ * The files below the second line are there twice: native/ for a machine that the kernel has to itself
+ * or believes so, pv/ for one that a hypervisor gives it and that it knows to be given. The rest is
+ * compiled for both without a difference.
  *
  * The kernel runs with interrupts off and is never preempted: it gives up the hart only in
  * schedule(), so no structure needs a lock. One hart runs it; the others stay stopped. */
@@ -67,22 +74,11 @@ struct process {
 };
 
 /* console.c */
-void console_init(void);
 void console_put(char c);
 void console_interrupt(void);
 long console_read(uint64_t buffer, uint64_t capacity);
 void console_hand_over(const struct process *from, const struct process *to);
 void print(const char *format, ...);
-
-/* plic.c */
-void plic_init(uint64_t hart);
-void plic_interrupt(void);
-
-/* sbi.c */
-void sbi_set_timer(uint64_t time);
-_Noreturn void machine_off(int status);
-_Noreturn void machine_reboot(void);
-_Noreturn void machine_failed(void);
 
 /* fdt.c */
 struct machine {
@@ -142,13 +138,32 @@ void clock_new_slice(void);
 void clock_arm(void);
 void clock_interrupt(void);
 
-/* trap.c, trapvec.S */
-void trap_init(void);
-void interrupts_poll(void);
+/* trap.c, switch.S */
+void trap(struct frame *frame);
 _Noreturn void panic(const char *why);
+void switch_context(struct context *from, const struct context *to);
+
+/* trapvec.S */
 void trap_entry(void);
 void trap_return(void);
-void switch_context(struct context *from, const struct context *to);
+
+/* interrupts.c */
+void traps_init(uint64_t hart);
+void interrupts_serve(uint64_t cause);
+void interrupts_poll(void);
+
+/* serial.c */
+void serial_init(void);
+void serial_put(char c);
+bool serial_take(char *c);
+
+/* firmware.c */
+void timer_set(uint64_t time);
+_Noreturn void machine_off(int status);
+_Noreturn void machine_reboot(void);
+_Noreturn void machine_failed(void);
 
 /* syscall.c */
 long syscall(const struct frame *frame);
+
+#include "machine.h"

@@ -7,11 +7,11 @@
 
 _Noreturn void kernel_main(uint64_t hart, const void *device_tree)
 {
-    console_init();
+    machine_begin();
+    serial_init();
     fdt_read(device_tree);
     vm_init(machine.memory_end);
-    trap_init();
-    plic_init(hart);
+    traps_init(hart);
     print("ringos: %d MiB of RAM, hart %d\n", (machine.memory_end - machine.memory_start) >> 20, hart);
     if (process_spawn("init", machine.arguments, NULL, true) < 0)
         panic("cannot start init");

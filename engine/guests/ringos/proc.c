@@ -265,7 +265,7 @@ void schedule(void)
     clock_arm();
     if (next == previous)
         return;
-    csr_write(sscratch, next->frame);
+    trap_frame_set(next->frame);
     vm_enter(&next->space);
     switch_context(&previous->context, &next->context);
 }

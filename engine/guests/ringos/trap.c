@@ -3,7 +3,7 @@
  *      cause                       what follows
  *      ------------------------    ------------------------------------------
  *      ecall from user mode        syscall()
- *      timer, external interrupt   clock_interrupt(), plic_interrupt()
+ *      an interrupt                interrupts_serve()
  *      page fault                  vm_fault(); if that cannot help, as below
  *      anything else, from user    the process is ended, the others go on
  *      anything, from the kernel   panic: the machine ends
@@ -23,47 +23,18 @@ static const char *cause_name(uint64_t cause)
     return cause < sizeof cause_names / sizeof *cause_names ? cause_names[cause] : "unknown cause";
 }
 
-/* Every return to user mode finds SPP clear and SPIE set, for so trap entry leaves them. */
-void trap_init(void)
-{
-    csr_write(stvec, trap_entry);
-    csr_clear(sstatus, SSTATUS_SPP | SSTATUS_SUM);
-    csr_set(sstatus, SSTATUS_SPIE);
-    csr_write(sie, 1UL << INTERRUPT_TIMER | 1UL << INTERRUPT_EXTERNAL);
-}
-
 _Noreturn void panic(const char *why)
 {
     print("\nringos: panic: %s\n", why);
-    print("ringos: scause %x, sepc %x, stval %x\n", csr_read(scause), csr_read(sepc), csr_read(stval));
+    print("ringos: scause %x, sepc %x, stval %x\n", trap_cause(), trap_pc(), trap_value());
     machine_failed();
-}
-
-static void interrupt(uint64_t number)
-{
-    if (number == INTERRUPT_TIMER)
-        clock_interrupt();
-    else if (number == INTERRUPT_EXTERNAL)
-        plic_interrupt();
-    else
-        panic("an interrupt that was never enabled");
-}
-
-/* Serve what is pending although interrupts are off. */
-void interrupts_poll(void)
-{
-    uint64_t pending = csr_read(sip);
-    if (pending & 1UL << INTERRUPT_TIMER)
-        interrupt(INTERRUPT_TIMER);
-    if (pending & 1UL << INTERRUPT_EXTERNAL)
-        interrupt(INTERRUPT_EXTERNAL);
 }
 
 static void exception(const struct frame *frame, uint64_t cause)
 {
-    if (csr_read(sstatus) & SSTATUS_SPP)
+    if (trap_from_kernel())
         panic(cause_name(cause));
-    uint64_t address = csr_read(stval);
+    uint64_t address = trap_value();
     uint64_t access = cause == CAUSE_INSTRUCTION_PAGE_FAULT ? PTE_X
                     : cause == CAUSE_LOAD_PAGE_FAULT        ? PTE_R
                     : cause == CAUSE_STORE_PAGE_FAULT       ? PTE_W
@@ -78,12 +49,12 @@ static void exception(const struct frame *frame, uint64_t cause)
 
 void trap(struct frame *frame)
 {
-    uint64_t cause = csr_read(scause);
+    uint64_t cause = trap_cause();
     if (cause == CAUSE_USER_ECALL) {
         frame->pc += 4;
         frame->a0 = (uint64_t)syscall(frame);
     } else if (cause & CAUSE_INTERRUPT) {
-        interrupt(cause & ~CAUSE_INTERRUPT);
+        interrupts_serve(cause);
     } else {
         exception(frame, cause);
     }

@@ -1,8 +1,6 @@
 /* Address spaces: Sv39 page tables, and pages that appear when they are first touched.
  *
- *      0x00100000  test finisher                 \
- *      0x0c000000  PLIC                           > devices, kernel only
- *      0x10000000  UART                          /
+ *      0x00100000  the devices of machine.h, kernel only
  *      0x40000000  TEXT  in place: the pages of the program's file inside the kernel's image
  *                  DATA  a copy of the file's page, or zeros
  *      0x401f0000  STACK zeros
@@ -11,10 +9,10 @@
  *
  * A process has its own root table; the entries for the devices and for RAM point to tables that all
  * roots share, and never change after boot. So the kernel runs on the page table of whichever process
- * called it, sees the process's memory at the process's addresses (with SUM set, and only in copy_*),
+ * called it, sees the process's memory at the process's addresses (only in copy_*, between user_memory_open() and user_memory_close()),
  * and physical memory at its own. Address 0 is never mapped.
  *
- * sfence.vma stands where the architecture demands it (Privileged ISA, 4.2.1): after an entry changed,
+ * A fence stands where the architecture demands it (Privileged ISA, 4.2.1): after an entry changed,
  * valid or not, before the change must be seen. Each process has its own address-space identifier;
  * where the hart has none, entering a space fences everything. */
 #include "kernel.h"
@@ -35,35 +33,62 @@ static void *page_of(pte_t pte)
     return (void *)(pte >> 10 << 12);
 }
 
-/* The entry for address at the given level (2 is the root, 0 holds 4 KiB pages). Tables that are
- * missing on the way are made if create is set; NULL if one is missing still. */
-static pte_t *entry_for(pte_t *table, uint64_t address, int level, bool create)
+static pte_t *slot(pte_t *table, uint64_t address, int level)
 {
-    for (int at = LEVELS - 1;; at--) {
-        pte_t *entry = &table[address >> (12 + 9 * at) & (ENTRIES - 1)];
-        if (at == level)
-            return entry;
-        if (!(*entry & PTE_V)) {
-            void *page = create ? page_alloc() : NULL;
-            if (page == NULL)
-                return NULL;
-            *entry = pte_of((uint64_t)page, 0);
-        }
-        table = page_of(*entry);
-    }
+    return &table[address >> (12 + 9 * level) & (ENTRIES - 1)];
 }
 
-/* Map [start, end) of the kernel to itself, in pages of the given level. */
+/* The entry of a 4 KiB page; NULL if a table is missing on the way. */
+static pte_t *entry_for(pte_t *table, uint64_t address)
+{
+    for (int level = LEVELS - 1; level > 0; level--) {
+        pte_t entry = *slot(table, address, level);
+        if (!(entry & PTE_V))
+            return NULL;
+        table = page_of(entry);
+    }
+    return slot(table, address, 0);
+}
+
+/* Make value the entry for address at the given level (2 is the root, 0 holds 4 KiB pages). Tables that
+ * are missing on the way are filled first and hung in last: one entry of a table in use changes. */
+static bool map(pte_t *table, uint64_t address, int level, pte_t value)
+{
+    int at = LEVELS - 1;
+    pte_t *entry = slot(table, address, at);
+    while (at > level && *entry & PTE_V)
+        entry = slot(page_of(*entry), address, --at);
+    for (int below = level; below < at; below++) {
+        pte_t *fresh = page_alloc();
+        if (fresh == NULL) {
+            while (below-- > level) {
+                fresh = page_of(value);
+                value = *slot(fresh, address, below);
+                page_free(fresh);
+            }
+            return false;
+        }
+        *slot(fresh, address, below) = value;
+        value = pte_of((uint64_t)fresh, 0);
+    }
+    table_set(entry, value);
+    return true;
+}
+
+/* Map [start, end) of the kernel to itself, in pages of the given level. Its tables are not in use yet. */
 static void map_kernel(uint64_t start, uint64_t end, int level, uint64_t access)
 {
     uint64_t size = PAGE_SIZE << (9 * level);
-    pte_t *entry = NULL;
-    for (uint64_t address = start; address < end; address += size) {
-        bool same_table = entry != NULL && address % (size * ENTRIES) != 0;
-        entry = same_table ? entry + 1 : entry_for(kernel_root, address, level, true);
-        if (entry == NULL)
+    for (uint64_t address = start; address < end;) {
+        if (!map(kernel_root, address, level, 0))
             panic("not enough memory for the kernel's page tables");
-        *entry = pte_of(address, access | PTE_G | PTE_A | PTE_D);
+        pte_t *table = kernel_root;
+        for (int at = LEVELS - 1; at > level; at--)
+            table = page_of(*slot(table, address, at));
+        do {
+            *slot(table, address, level) = pte_of(address, access | PTE_G | PTE_A | PTE_D);
+            address += size;
+        } while (address < end && address % (size * ENTRIES) != 0);
     }
 }
 
@@ -82,16 +107,10 @@ void vm_init(uint64_t memory_end)
     map_kernel((uint64_t)text_end, (uint64_t)rodata_end, 0, PTE_R);
     map_kernel((uint64_t)rodata_end, first, 0, PTE_R | PTE_W);
     map_kernel(first, last, 1, PTE_R | PTE_W);
-    map_kernel(0x00100000, 0x00101000, 0, PTE_R | PTE_W);
-    map_kernel(0x0c000000, 0x0c400000, 1, PTE_R | PTE_W);
-    map_kernel(0x10000000, 0x10200000, 1, PTE_R | PTE_W);
-
-    uint64_t satp = SATP_SV39 | (uint64_t)kernel_root >> 12;
-    csr_write(satp, satp | SATP_ASID_MASK << SATP_ASID_SHIFT);
-    uint64_t asids = csr_read(satp) >> SATP_ASID_SHIFT & SATP_ASID_MASK;
-    has_asids = asids >= 63;
-    csr_write(satp, satp);
-    sfence_vma_all();
+#define MAP(start, end, level) map_kernel(start, end, level, PTE_R | PTE_W);
+    DEVICES(MAP)
+#undef MAP
+    has_asids = paging_begin(kernel_root);
 }
 
 bool vm_create(struct space *space, uint64_t asid)
@@ -108,21 +127,24 @@ bool vm_create(struct space *space, uint64_t asid)
     space->regions[HEAP] =
         (struct region){.start = USER_STACK_TOP, .end = USER_STACK_TOP, .access = PTE_R | PTE_W};
     space->heap_end = USER_STACK_TOP;
-    return true;
+    if (tables_begin(space->root))
+        return true;
+    page_free(space->root);
+    return false;
 }
 
 void vm_enter(const struct space *space)
 {
-    csr_write(satp, SATP_SV39 | space->asid << SATP_ASID_SHIFT | (uint64_t)space->root >> 12);
+    space_enter(space->root, space->asid);
     if (!has_asids)
-        sfence_vma_all();
+        fence_all();
 }
 
 /* Give the pages behind [start, end) back. The caller fences. */
 static void unmap(struct space *space, uint64_t start, uint64_t end)
 {
     for (uint64_t address = start; address < end; address += PAGE_SIZE) {
-        pte_t *entry = entry_for(space->root, address, 0, false);
+        pte_t *entry = entry_for(space->root, address);
         if (entry == NULL) {
             address = ROUND_DOWN(address, MEGAPAGE_SIZE) + MEGAPAGE_SIZE - PAGE_SIZE;
             continue;
@@ -131,7 +153,7 @@ static void unmap(struct space *space, uint64_t start, uint64_t end)
             page_free(page_of(*entry));
             space->pages--;
         }
-        *entry = 0;
+        table_set(entry, 0);
     }
 }
 
@@ -140,6 +162,7 @@ void vm_destroy(struct space *space)
 {
     for (int i = 0; i < REGIONS; i++)
         unmap(space, space->regions[i].start, space->regions[i].end);
+    tables_end(space->root);
     pte_t *middle = space->root[1] & PTE_V ? page_of(space->root[1]) : NULL;
     for (int i = 0; middle != NULL && i < ENTRIES; i++)
         if (middle[i] & PTE_V)
@@ -147,7 +170,7 @@ void vm_destroy(struct space *space)
     if (middle != NULL)
         page_free(middle);
     page_free(space->root);
-    sfence_vma_asid(space->asid);
+    fence_space(space->asid);
 }
 
 /* Make the page at address present. Fails if the space has no such page, if it does not grant this
@@ -155,18 +178,18 @@ void vm_destroy(struct space *space)
 long vm_fault(struct space *space, uint64_t address, uint64_t access)
 {
     uint64_t page = ROUND_DOWN(address, PAGE_SIZE);
+    tables_settle();
     for (struct region *region = space->regions; region < space->regions + REGIONS; region++) {
         if (page < region->start || page >= region->end || !(region->access & access))
             continue;
-        pte_t *entry = entry_for(space->root, page, 0, true);
-        if (entry == NULL)
-            return E(NO_MEMORY);
-        if (*entry & PTE_V)
+        pte_t *entry = entry_for(space->root, page);
+        if (entry != NULL && *entry & PTE_V)
             return E(FAULT);
-        uint64_t offset = page - region->start;
+        uint64_t offset = page - region->start, flags = region->access | PTE_U | PTE_A;
         bool from_image = offset < region->image_bytes;
         if (from_image && !(region->access & PTE_W)) {
-            *entry = pte_of((uint64_t)region->image + offset, region->access | PTE_U | PTE_A);
+            if (!map(space->root, page, 0, pte_of((uint64_t)region->image + offset, flags)))
+                return E(NO_MEMORY);
         } else {
             void *fresh = page_alloc();
             if (fresh == NULL)
@@ -174,10 +197,13 @@ long vm_fault(struct space *space, uint64_t address, uint64_t access)
             uint64_t bytes = region->image_bytes - offset;
             if (from_image)
                 memcpy(fresh, region->image + offset, bytes < PAGE_SIZE ? bytes : PAGE_SIZE);
-            *entry = pte_of((uint64_t)fresh, region->access | PTE_U | PTE_A | PTE_D | PTE_OWNED);
+            if (!map(space->root, page, 0, pte_of((uint64_t)fresh, flags | PTE_D | PTE_OWNED))) {
+                page_free(fresh);
+                return E(NO_MEMORY);
+            }
             space->pages++;
         }
-        sfence_vma_page(page, space->asid);
+        fence_page(page, space->asid);
         return 0;
     }
     return E(FAULT);
@@ -193,7 +219,7 @@ long vm_sbrk(struct space *space, int64_t bytes)
     uint64_t end = ROUND_UP(new, PAGE_SIZE);
     if (end < heap->end) {
         unmap(space, end, heap->end);
-        sfence_vma_asid(space->asid);
+        fence_space(space->asid);
     }
     space->heap_end = new;
     heap->end = end;
@@ -206,8 +232,9 @@ static long user_range(uint64_t address, uint64_t bytes, uint64_t access)
     if (address < USER_START || address > USER_HEAP_END || bytes > USER_HEAP_END - address)
         return E(FAULT);
     uint64_t wanted = PTE_V | PTE_U | access;
+    tables_settle();
     for (uint64_t page = ROUND_DOWN(address, PAGE_SIZE); page < address + bytes; page += PAGE_SIZE) {
-        pte_t *entry = entry_for(current->space.root, page, 0, false);
+        pte_t *entry = entry_for(current->space.root, page);
         if (entry != NULL && (*entry & wanted) == wanted)
             continue;
         long error = vm_fault(&current->space, page, access);
@@ -222,9 +249,9 @@ long copy_from_user(void *to, uint64_t from, uint64_t bytes)
     long error = user_range(from, bytes, PTE_R);
     if (error < 0)
         return error;
-    csr_set(sstatus, SSTATUS_SUM);
+    user_memory_open();
     memcpy(to, (const void *)from, bytes);
-    csr_clear(sstatus, SSTATUS_SUM);
+    user_memory_close();
     return 0;
 }
 
@@ -233,9 +260,9 @@ long copy_to_user(uint64_t to, const void *from, uint64_t bytes)
     long error = user_range(to, bytes, PTE_W);
     if (error < 0)
         return error;
-    csr_set(sstatus, SSTATUS_SUM);
+    user_memory_open();
     memcpy((void *)to, from, bytes);
-    csr_clear(sstatus, SSTATUS_SUM);
+    user_memory_close();
     return 0;
 }
 
@@ -261,7 +288,8 @@ bool vm_put_arguments(struct space *space, const char *arguments)
 {
     if (vm_fault(space, USER_STACK_TOP - ARGUMENTS_MAX, PTE_W) < 0)
         return false;
-    uint8_t *page = page_of(*entry_for(space->root, USER_STACK_TOP - ARGUMENTS_MAX, 0, false));
+    tables_settle();
+    uint8_t *page = page_of(*entry_for(space->root, USER_STACK_TOP - ARGUMENTS_MAX));
     memcpy(page + PAGE_SIZE - ARGUMENTS_MAX, arguments, strlen(arguments) + 1);
     return true;
 }

@@ -30,8 +30,9 @@ STALE = field("stale")
 
 
 def clean(h: Any) -> None:
-    """Empty the present context."""
-    h.empty(h.tlb_at)
+    """Empty the present context, where there is one."""
+    if h.contexts_at:
+        h.empty(h.tlb_at)
     h.stale = h.stale & ~(1 << h.context)
 
 

@@ -13,7 +13,6 @@ through the TLB and the code page that is being executed.
 from __future__ import annotations
 
 import ast
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -46,7 +45,12 @@ PROCEDURES = Procedures({
     "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
     "use_context": access.use_context, "refresh": privileged.choose_context, "clock": traps.clock,
     "retired": traps.retired, "time_ticks": traps.time_ticks,
-}, {"emulate": exits.EMULATE})  # fmt: skip
+})  # fmt: skip
+EXITS = Procedures({
+    "has_entry": exits.has_entry, "read_entry": exits.read_entry, "write_entry": exits.write_entry,
+    "clock": traps.clock, "retired": traps.retired, "time_ticks": traps.time_ticks,
+    "timer_changed": exits.timer_changed,
+}, {"emulate": exits.EMULATE, "stored_bytes": exits.STORED_BYTES}, "exit:")  # fmt: skip
 
 TYPE = "i64 (ptr, ptr, i64)"
 ARGUMENTS = "ptr nonnull %s, ptr nonnull %op, i64 %budget"
@@ -687,6 +691,14 @@ def _trap_at_pc() -> str:
     code.label(resumed)
     tail(code, "@resume", "%op", "%budget")
     code.label(own)
+    assisted = code.op(f"icmp ne i64 {load_field(code, 'guest_ram_at')}, 0")
+    of_stage = code.op(f"icmp uge i64 {cause}, {int(Cause.INSTRUCTION_GUEST_PAGE_FAULT)}")
+    stage, plain = code.branch(code.op(f"and i1 {assisted}, {of_stage}"))
+    code.label(stage)
+    fill = code.op(f"call {RESULT} {EXITS.need(exits.fill_second_stage)}(ptr %s, i64 {cause}, i64 {value})")
+    filled = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {fill}, 1')}, {DONE}")
+    code.end(f"br i1 {filled}, label %{resumed}, label %{refused}")
+    code.label(plain)
     symbol = PROCEDURES.need(traps.take_trap)
     result = code.op(f"call {RESULT} {symbol}(ptr %s, i64 {cause}, i64 {value}, i64 0)")
     done = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
@@ -712,14 +724,15 @@ def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
     host = code.op("ptrtoint ptr %s to i64")
     arguments = f"(ptr {virtual}, i64 {host}, i64 {cause}, i64 {value})"
     place = code.allocate(RESULT)
-    result = code.op(f"call {RESULT} {PROCEDURES.need(exits.take_exit)}{arguments}")
+    result = code.op(f"call {RESULT} {EXITS.need(exits.take_exit)}{arguments}")
     code.do(f"store {RESULT} {result}, ptr {place}")
-    illegal = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {ILLEGAL}")
-    own, on = code.branch(illegal, likely=False)
-    code.label(own)
-    reflected = code.op(f"call {RESULT} {PROCEDURES.need(exits.reflect)}{arguments}")
-    code.do(f"store {RESULT} {reflected}, ptr {place}")
-    code.label(on)
+    ended = code.op(f"extractvalue {RESULT} {result}, 1")
+    for status, function in ((ILLEGAL, exits.reflect_illegal), (TRAPPED, exits.reflect_fault)):
+        own, on = code.branch(code.op(f"icmp eq i64 {ended}, {status}"), likely=False)
+        code.label(own)
+        reflected = code.op(f"call {RESULT} {EXITS.need(function)}{arguments}")
+        code.do(f"store {RESULT} {reflected}, ptr {place}")
+        code.label(on)
     for name in ("steps", "extra", "unretired"):
         code.do(f"store i64 0, ptr {code.op(f'getelementptr i8, ptr {virtual}, i64 {field(name)}')}")
     result = code.op(f"load {RESULT}, ptr {place}")
@@ -750,7 +763,8 @@ def _resume() -> str:
 
 
 def _csr_tables() -> str:
-    """For each way of access a function for each CSR number: null where the reference tier does it."""
+    """For each way of access a function for each CSR number: null where the reference tier does it. One that cannot
+    write all that a write concerns finds out whether it is allowed."""
     lines = []
     for how, function in (
         ("read", csrfile.access_read), ("write", csrfile.access_write), ("set", csrfile.access_set),
@@ -760,8 +774,13 @@ def _csr_tables() -> str:
         for row in CSRS.values():
             often = row.privilege <= SUPERVISOR or row.name in _OFTEN
             if often and (row.storage or row.rule == "counter") and not (row.read_only and how != "read"):
-                with contextlib.suppress(NotLowerable):
-                    found[row.number] = f"ptr {PROCEDURES.need(function, (row,))}"
+                try:
+                    symbol = PROCEDURES.need(function, (row,))
+                except NotLowerable:
+                    if how == "read":
+                        raise
+                    symbol = PROCEDURES.need(traps.change_in_python, (row,))
+                found[row.number] = f"ptr {symbol}"
         lines.append(f"@csr_{how} = internal constant [4096 x ptr] [{', '.join(found)}]")
     return "\n".join(lines)
 
@@ -806,7 +825,7 @@ def module() -> str:
         _attend(), _attend_far(), _csr_tables(), _use_context(),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
-        exits.emulator(PROCEDURES), *PROCEDURES.texts.values(),
+        exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
         "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",
         "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
         "attributes #0 = { nounwind }", "attributes #1 = { nounwind noinline }", METADATA,

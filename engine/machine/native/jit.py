@@ -15,10 +15,12 @@ from __future__ import annotations
 import atexit
 import ctypes
 import logging
+import re
 from collections import deque
 from collections.abc import Mapping
 from hashlib import blake2b
-from queue import Empty, Full, Queue
+from itertools import count
+from queue import Empty, Full, PriorityQueue
 from threading import Thread
 from typing import NamedTuple, Protocol
 
@@ -30,14 +32,32 @@ from engine.machine.state import HartState
 
 #: How often an operation is reached by a counted jump until it is worth compiling.
 THRESHOLD = 4096
+#: The same for one that was worth it before: its object may still be on disk.
+WARM_THRESHOLD = 16
 #: Regions waiting to be compiled. What finds no room is asked for again when its count wraps the next time.
 MAX_WAITING = 256
 #: Compiled regions kept in a process; then all are forgotten with all decoded pages.
 MAX_REGIONS = 4096
 _OPTIMIZATION = 1
 
+_NAME = re.compile(r"([0-9a-f]{32})-(\d{1,4})")
 _log = logging.getLogger(__name__)
 Key = tuple[bytes, int]
+
+
+def digest(content: bytes) -> bytes:
+    """What names the content of a page of code."""
+    return blake2b(content, digest_size=16).digest()
+
+
+def compiled_before() -> dict[bytes, set[int]]:
+    """The slots of regions whose objects are on disk, by their page's digest."""
+    found: dict[bytes, set[int]] = {}
+    for name in objects.kept():
+        region = _NAME.fullmatch(name)
+        if region is not None:
+            found.setdefault(bytes.fromhex(region[1]), set()).add(int(region[2]))
+    return found
 
 
 class Pages(Protocol):
@@ -68,19 +88,23 @@ class _Finished(NamedTuple):
 class Jit:
     """The regions of a process. `imported`: addresses of the interpreter's symbols.
 
-    background: False compiles at once in `attend`, for tests.
+    worth: the slots that are worth compiling by their page's digest, as `compiled_before` gives them; more come with
+    time. background: False compiles at once in `attend`, for tests.
     """
 
     def __init__(
-        self, pages: Pages, imported: Mapping[str, int], background: bool = True
+        self, pages: Pages, imported: Mapping[str, int], worth: dict[bytes, set[int]], background: bool = True
     ) -> None:
         self.finished: deque[_Finished] = deque()
         self._pages = pages
+        self._worth = worth
         self._imported = {name: imported[name] for name in regions.IMPORTED}
         self._undecoded = imported["decode"]
         self._known: dict[Key, objects.Linked | None] = {}
         self._waiting: set[Key] = set()
-        self._queue: Queue[_Request | None] = Queue(MAX_WAITING)
+        # What was compiled before comes first: it only has to be read. The number keeps the order; None: the end.
+        self._queue: PriorityQueue[tuple[bool, int, _Request | None]] = PriorityQueue(MAX_WAITING)
+        self._serial = count()
         self._thread: Thread | None = None
         self._background = background
 
@@ -95,7 +119,7 @@ class Jit:
 
     def _ask(self, page: int, slot: int) -> None:
         content = ctypes.string_at(page + layout.CONTENT_AT, PAGE)
-        key = (blake2b(content, digest_size=16).digest(), slot)
+        key = (digest(content), slot)
         if key in self._known:
             self._place(page, slot, self._known[key])
             return
@@ -107,7 +131,8 @@ class Jit:
             self._take(self._compile(request))
             return
         try:
-            self._queue.put_nowait(request)
+            new = slot not in self._worth.get(key[0], ())
+            self._queue.put_nowait((new, next(self._serial), request))
         except Full:
             return
         self._waiting.add(key)
@@ -119,6 +144,7 @@ class Jit:
     def _take(self, finished: _Finished) -> None:
         request, code = finished
         self._waiting.discard(request.key)
+        self._worth.setdefault(request.key[0], set()).add(request.slot)
         if len(self._known) >= MAX_REGIONS:
             self._pages.forget()
             self._known.clear()
@@ -137,7 +163,7 @@ class Jit:
     # -- in the compiling thread ---------------------------------------------------------------------
     def _serve(self) -> None:
         objects.thin_out()
-        while (request := self._queue.get()) is not None:
+        while (request := self._queue.get()[-1]) is not None:
             try:
                 self.finished.append(self._compile(request))
             except Exception:  # noqa: BLE001 (the interpreter goes on without the region)
@@ -145,10 +171,10 @@ class Jit:
                 self.finished.append(_Finished(request, None))
 
     def _compile(self, request: _Request) -> _Finished:
-        text = regions.module(request.content, request.slot, np.frombuffer(request.executed, np.bool_))
-        if text is None:
+        page, slot = request.key
+        image = objects.image_of(f"{page.hex()}-{slot}", _OPTIMIZATION, lambda: _module(request))
+        if image is None:
             return _Finished(request, None)
-        image = objects.image_of(text, _OPTIMIZATION)
         return _Finished(request, objects.Linked(regions.SYMBOL, image, [regions.SYMBOL], self._imported))
 
     def _stop(self) -> None:
@@ -158,6 +184,10 @@ class Jit:
                 self._queue.get_nowait()
         except Empty:
             pass
-        self._queue.put(None)
+        self._queue.put((False, next(self._serial), None))
         assert self._thread is not None
         self._thread.join()
+
+
+def _module(request: _Request) -> str | None:
+    return regions.module(request.content, request.slot, np.frombuffer(request.executed, np.bool_))

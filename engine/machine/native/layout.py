@@ -20,6 +20,7 @@ to be emptied before it is used.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 from engine.isa.formats import Row
@@ -57,18 +58,21 @@ CONTEXTS = 16
 LIMIT, SLOW, FETCH, TRAP = range(4)
 
 
-def field(name: str) -> int:
-    """Byte offset of a field of HartState."""
-    descriptor: Any = getattr(HartState, name)
+def offset_of(structure: type[ctypes.Structure], name: str) -> int:
+    """Byte offset of a field."""
+    descriptor: Any = getattr(structure, name)
     offset: int = descriptor.offset
     return offset
+
+
+def field(name: str) -> int:
+    """Byte offset of a field of HartState."""
+    return offset_of(HartState, name)
 
 
 def memory_field(name: str) -> int:
     """Byte offset of a field of MemoryState."""
-    descriptor: Any = getattr(MemoryState, name)
-    offset: int = descriptor.offset
-    return offset
+    return offset_of(MemoryState, name)
 
 
 def places(row: Row) -> dict[str, int]:

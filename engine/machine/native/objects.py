@@ -1,8 +1,8 @@
 """From LLVM IR to code in this process, by way of object files that are kept on disk.
 
-An object is named by what it is made of: the IR, the compiler's version, the processor. A second start reads
-it instead of compiling. A file that is damaged or cannot be written costs a compilation and nothing else. When there
-are too many, the oldest go.
+An object has a name, which says what it is made from, in a folder named by what makes it: the machine's source files,
+the compiler's version, the processor. A second start reads it, and neither writes IR nor compiles. A file that is
+damaged or cannot be written costs a compilation and nothing else. When there are too many, the oldest go.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import ctypes
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from hashlib import blake2b
 from itertools import count
@@ -22,8 +22,10 @@ from typing import Any
 import llvmlite
 import llvmlite.binding as llvm
 
+from engine import isa, machine
+
 _DIGEST_BYTES = 20
-#: Files kept, of some KiB each; above, the older half goes.
+#: Files kept, of some KiB each; above that the older half goes.
 MAX_KEPT = 16_384
 _folder: Path | None = None
 #: The target machine works for one thread at a time.
@@ -46,15 +48,29 @@ def keep_in(folder: Path | None) -> None:
     _folder = folder
 
 
+def kept() -> list[str]:
+    """The names of the objects that are on disk."""
+    folder = _objects()
+    if folder is None:
+        return []
+    try:
+        return [entry.name.removesuffix(".o") for entry in os.scandir(folder) if entry.name.endswith(".o")]
+    except OSError:
+        return []
+
+
 def thin_out() -> None:
     """Delete the older half of the kept objects if they are too many."""
     if _folder is None:
         return
     with contextlib.suppress(OSError):
-        found = [entry for entry in os.scandir(_folder) if entry.name.endswith(".o")]
+        found = list(_folder.glob("*/*.o"))
         if len(found) > MAX_KEPT:
-            for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)[: len(found) // 2]:
-                Path(entry.path).unlink(missing_ok=True)
+            for path in sorted(found, key=lambda path: path.stat().st_mtime)[: len(found) // 2]:
+                path.unlink(missing_ok=True)
+            for folder in _folder.iterdir():
+                with contextlib.suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def host_has(feature: str) -> bool:
@@ -92,11 +108,21 @@ def _compile(ir: str, level: int) -> bytes:
     return image
 
 
-def _path(ir: str, level: int) -> Path | None:
-    if _folder is None:
-        return None
-    what = f"{llvmlite.__version__} {llvm.llvm_version_info} {llvm.get_host_cpu_name()} {level}\n{ir}"
-    return _folder / f"{blake2b(what.encode(), digest_size=_DIGEST_BYTES).hexdigest()}.o"
+@cache
+def _maker() -> str:
+    """What tells objects of one name apart: the sources of the machine and its instructions, the compiler, the
+    processor."""
+    digest = blake2b(digest_size=_DIGEST_BYTES)
+    for folder in (Path(machine.__file__).parent, Path(isa.__file__).parent):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.read_bytes())
+    features = llvm.get_host_cpu_features().flatten()
+    digest.update(f"{llvmlite.__version__} {llvm.llvm_version_info} {llvm.get_host_cpu_name()} {features}".encode())
+    return digest.hexdigest()
+
+
+def _objects() -> Path | None:
+    return None if _folder is None else _folder / _maker()
 
 
 def _read(path: Path) -> bytes | None:
@@ -118,16 +144,22 @@ def _keep(path: Path, image: bytes) -> None:
         Path(name).replace(path)
 
 
-def image_of(ir: str, level: int) -> bytes:
-    """The object file of a module, from disk where it is there. May be called from any thread."""
-    path = _path(ir, level)
+def image_of(name: str, level: int, write: Callable[[], str | None]) -> bytes | None:
+    """The object file of the module that `write` gives, from disk where it is there; None: there is no such module.
+    name: a file's, the same for the same module. May be called from any thread."""
+    folder = _objects()
+    path = folder / f"{name}.o" if folder else None
     image = _read(path) if path else None
     if image is None:
-        with _compiling:
-            image = _compile(ir, level)
+        ir = write()
+        if ir is None:
+            image = b""
+        else:
+            with _compiling:
+                image = _compile(ir, level)
         if path:
             _keep(path, image)
-    return image
+    return image or None
 
 
 class Linked:

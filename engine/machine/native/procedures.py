@@ -18,8 +18,8 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Mapping
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 from engine.machine.native import floats
@@ -55,10 +55,13 @@ class Procedures:
     """The native form of some functions and of all that they call.
 
     `h.name(...)` means the function `methods[name]`, the native one `symbols[name]`, or a primitive of the machine's
-    words.
+    words. prefix: of all symbols.
     """
 
-    def __init__(self, methods: dict[str, Callable[..., Any]], symbols: dict[str, str]) -> None:
+    def __init__(
+        self, methods: dict[str, Callable[..., Any]], symbols: Mapping[str, str] = MappingProxyType({}), prefix: str = ""
+    ) -> None:
+        self.prefix = prefix
         self.methods = methods
         self.symbols = symbols
         self.texts: dict[str, str] = {}
@@ -69,7 +72,7 @@ class Procedures:
         for its parameters after the hart, if they do: None for one that stays a parameter."""
         assert isinstance(function, FunctionType)
         names = "".join(f":{constant}" for constant in map(_name, constants)).rstrip(":")
-        symbol = f'@"{function.__module__}.{function.__qualname__}{names}"'
+        symbol = f'@"{self.prefix}{function.__module__}.{function.__qualname__}{names}"'
         if symbol in self._failed:
             raise NotLowerable(symbol)
         if symbol not in self.texts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from weakref import WeakSet
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.machine.memory import PAGE, Memory
 from engine.machine.native import handlers, layout, objects
-from engine.machine.native.jit import THRESHOLD, Jit
+from engine.machine.native.jit import THRESHOLD, WARM_THRESHOLD, Jit, compiled_before, digest
 from engine.machine.state import HartState
 
 _OPTIMIZATION = 2
@@ -30,7 +30,8 @@ class Interpreter:
     """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH)."""
 
     def __init__(self) -> None:
-        image = objects.image_of(handlers.module(), _OPTIMIZATION)
+        image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
+        assert image is not None
         symbols = ["run", "decode", "next_page", "slow", "over", "far", "plain", "use_context"]
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
@@ -40,9 +41,12 @@ class Interpreter:
 
 
 class CodePages:
-    """Decoded pages by content. An address is that of the page's operations (see engine.machine.native.layout)."""
+    """Decoded pages by content. An address is that of the page's operations (see engine.machine.native.layout).
 
-    def __init__(self, interpreter: Interpreter, threshold: int) -> None:
+    threshold, worth: see engine.machine.native.jit.
+    """
+
+    def __init__(self, interpreter: Interpreter, threshold: int, worth: Mapping[bytes, set[int]]) -> None:
         decode, beyond = (interpreter.addresses[name] for name in ("decode", "next_page"))
         empty = np.zeros(layout.CODE_PAGE_BYTES, np.uint8)
         handlers = empty[: layout.CONTENT_AT].view("<u8")[::2]
@@ -50,6 +54,7 @@ class CodePages:
         handlers[layout.SLOTS :] = beyond
         empty[layout.HEAT_AT :].view("<u2")[: layout.SLOTS] = (1 << 16) - threshold
         self._empty = empty.tobytes()
+        self._worth = worth
         self._by_content: dict[bytes, int] = {}
         self._chunks: list[mmap.mmap] = []
         self._free: list[int] = []
@@ -66,6 +71,8 @@ class CodePages:
             found = self._by_content[content] = self._free.pop()
             ctypes.memmove(found, self._empty, len(self._empty))
             ctypes.memmove(found + layout.CONTENT_AT, content, PAGE)
+            for slot in self._worth.get(digest(content), ()):
+                ctypes.c_uint16.from_address(found + layout.HEAT_AT + 2 * slot).value = (1 << 16) - WARM_THRESHOLD
         return found
 
     def holds(self, page: int, content: bytes) -> bool:
@@ -80,7 +87,9 @@ class CodePages:
         self._by_content.clear()
 
     def _grow(self) -> None:
-        chunk = mmap.mmap(-1, _PAGES_A_CHUNK * layout.CODE_PAGE_BYTES)
+        chunk = mmap.mmap(-1, _PAGES_A_CHUNK * layout.CODE_PAGE_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            chunk.madvise(mmap.MADV_HUGEPAGE)  # every byte is about to be written
         self._chunks.append(chunk)
         begin = ctypes.addressof(ctypes.c_char.from_buffer(chunk))
         self._free += [begin + index * layout.CODE_PAGE_BYTES for index in range(_PAGES_A_CHUNK)]
@@ -95,8 +104,9 @@ class Native:
     def __init__(self, compiles: bool = True, threshold: int = THRESHOLD, background: bool = True) -> None:
         self.interpreter = _interpreter()
         self.run = self.interpreter.run
-        self.pages = CodePages(self.interpreter, threshold)
-        self.jit = Jit(self.pages, self.interpreter.addresses, background) if compiles else None
+        worth = compiled_before() if compiles else {}
+        self.pages = CodePages(self.interpreter, threshold, worth)
+        self.jit = Jit(self.pages, self.interpreter.addresses, worth, background) if compiles else None
 
 
 @cache

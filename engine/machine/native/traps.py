@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.machine import privileged
+from engine.isa.csrs import Csr
+from engine.machine import csrfile, privileged
 from engine.machine.native.procedures import Refused
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import NO_TIME
@@ -55,6 +56,12 @@ def time_ticks(h: Any) -> int:
         raise Refused
     ticks: int = (h.clock - h.time_started) // TICK_NS + h.time_offset
     return ticks
+
+
+def change_in_python(h: Any, row: Csr, word: int) -> None:  # noqa: ARG001 (as csrfile.access_write)
+    """A write of a CSR that concerns more than the hart's state: only whether it is allowed is known here."""
+    csrfile.check(h, row, True)
+    raise Refused
 
 
 def level(privilege: int) -> int:

@@ -61,7 +61,7 @@ export class Palette {
       section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
       section(app, 'palette-stacks', app.t('palette.stacks'), ...STACKS.map((stack) => this.item(
         { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}`), app.t(`stack.${stack.id}.detail`),
-        stack.bands.includes('hypervisor') ? 'hypervisor' : 'hardware', app.t(`stack.${stack.id}.letter`),
+        stack.bands.includes('firmware') ? 'hardware' : 'hypervisor', app.t(`stack.${stack.id}.letter`),
       ))),
       section(app, 'palette-techniques', app.t('palette.techniques'), ...TECHNIQUES.map(({ id }) => this.item(
         { kind: 'technique', id }, app.t(`technique.${id}`), app.t(`technique.${id}.detail`), 'hypervisor', app.t(`technique.${id}.letter`),

@@ -3,6 +3,7 @@
  * The work is the server's, one for everybody; the dialog may be closed and opened again while it goes on.
  */
 import { h, setText } from '../dom.js';
+import { ask } from '../http.js';
 import { dialog } from './dialogs.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -10,17 +11,6 @@ import { dialog } from './dialogs.js';
 
 const MIB = 1 << 20;
 const DEFAULT_MEMORY_MIB = 256;
-
-/**
- * Ask one of the server's routes for images. @param {App} app @param {string} path @param {string} method
- * @param {FormData} [body] @returns {Promise<any>} its answer; rejects with the Problem it answered
- */
-async function ask(app, path, method, body) {
-  const response = await fetch(path, { method, body, headers: { 'X-CSRF-Token': app.csrf } });
-  const answer = await response.json();
-  if (!answer.ok) throw answer.error;
-  return answer;
-}
 
 /** @param {App} app */
 export function systemsDialog(app) {

@@ -72,6 +72,7 @@ export class TopBar {
         this.button('back', { icon: 'back', showKey: true }), this.run, this.button('step', { icon: 'step', showKey: true }),
         speeds, units, this.button('reset', { icon: 'reset', text: false })),
       h('div.bar-group.more', null,
+        this.button('compare', { icon: 'compare', text: false }),
         this.button('undo', { icon: 'undo', text: false }), this.button('redo', { icon: 'redo', text: false }),
         this.button('commands', { icon: 'search', text: false }), this.button('keys', { icon: 'help', text: false }),
         this.button('share', { icon: 'share', text: false }), languages, themes),

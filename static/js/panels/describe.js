@@ -54,6 +54,15 @@ function sbi(context, extension, call) {
   return { extension: row?.name ?? hex(extension), call: row?.functions[String(word(call))] ?? `#${word(call)}` };
 }
 
+/** @param {Context} context @param {Word} number */
+const hypercall = (context, number) => context.schema.hypercalls?.[String(word(number))] ?? `#${word(number)}`;
+
+/** The event channels whose bits are set. @param {Context} context @param {Word} bits */
+function events(context, bits) {
+  const names = Object.entries(context.schema.events ?? {});
+  return names.filter(([bit]) => word(bits) >> BigInt(bit) & 1n).map(([, name]) => name).join(', ') || hex(bits);
+}
+
 /** @param {Context} context @param {number} cause the record's byte: bit 7 is the interrupt bit */
 export const causeName = (context, cause) => {
   const key = `cause.${cause}`;
@@ -100,6 +109,13 @@ export const ACTIONS = {
   emulate: () => ['action.emulate'],
   second_stage_fill: (r) => ['action.second_stage_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
   copy_on_write: (r) => ['action.copy_on_write', { gpa: hex(r.a), hpa: hex(r.b) }],
+  hypercall: (r, c) => ['action.hypercall', { call: hypercall(c, r.a), argument: hex(r.b) }],
+  multicall: (r, c) => [word(r.b) === 0n ? 'action.multicall' : 'action.multicall.refused', { count: c.n(r.a), refused: c.n(r.b) }],
+  hypercall_return: (r, c) => [word(r.b) === 0n ? 'action.hypercall_return' : 'action.hypercall_return.batch',
+    { target: place(c, r, r.a, true), count: c.n(r.b) }],
+  upcall: (r, c) => ['action.upcall', { events: events(c, r.a), handler: place(c, r, r.b) }],
+  direct_fill: (r) => ['action.direct_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
+  block: (r) => (word(r.a) === 0n ? ['action.block.event'] : ['action.block', { time: duration(r.a).join(' ') }]),
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */

@@ -5,7 +5,8 @@
  * @typedef {import('../records.js').TrapRecord} Trap
  * @typedef {{pc: number | bigint, x: (number | bigint)[], level: number, csrs: Record<string, number | bigint>}} Registers
  * @typedef {{instruction: string, symbol: string | null, source: {file: string, line: number, text: string} | null,
- *            before: Registers | null, after: Registers | null, changed: string[], crossings: {from: string | number, to: string | number, cycles: number, source: string}[]}} Detail
+ *            before: Registers | null, after: Registers | null, changed: string[], crossings: {from: string | number, to: string | number, cycles: number, source: string,
+ *            note: string | null, verified: boolean}[]}} Detail
  */
 import { h } from '../dom.js';
 import { at, causeName, describe, pathWords } from './describe.js';
@@ -117,7 +118,8 @@ export function trapDetail(app, close) {
           ? h('ol.crossings', {}, ...detail.crossings.map((crossing) => h('li', {},
             h('span', {}, `${levelText(crossing.from)} → ${levelText(crossing.to)}`),
             h('span.number', {}, app.t('detail.cycles', { count: crossing.cycles })),
-            h('span.dim', {}, crossing.source))))
+            h('span.dim', {}, crossing.source, crossing.note && ` ${app.t(`costs.note.${crossing.note}`)}`,
+              !crossing.verified && ` ${app.t('costs.unverified')}`))))
           : h('p.dim', {}, app.t('detail.nocost'))),
     ];
   }

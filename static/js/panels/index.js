@@ -1,5 +1,6 @@
 /** The dock's panels, in the order of their tabs, and the assembly editor. */
 import { mountConsole } from './console.js';
+import { mountCosts } from './costs.js';
 import { mountCpu } from './cpu.js';
 import { mountMemory } from './memory.js';
 import { mountTimeline } from './timeline.js';
@@ -14,4 +15,5 @@ export const PANELS = [
   { id: 'timeline', titleKey: 'timeline.title', mount: mountTimeline },
   { id: 'cpu', titleKey: 'cpu.title', mount: mountCpu },
   { id: 'memory', titleKey: 'memory.title', mount: mountMemory },
+  { id: 'costs', titleKey: 'costs.title', mount: mountCosts },
 ];

@@ -173,7 +173,7 @@ export function mountMemory(root, app) {
         now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`))),
       h('section', {}, addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor'),
         ...kind === 'virtual' ? secondStage(now, order, references) : [
-          h('h3', {}, app.t('memory.walk.shadow'), ' ', references(now.references.shadow)),
+          h('h3', {}, app.t(kind === 'paravirtual' ? 'memory.walk.direct' : 'memory.walk.shadow'), ' ', references(now.references.shadow)),
           now.shadow.length > 0 ? stepList(now.shadow, (index) => index + 1)
             : h('p.dim', {}, app.t(kind === 'native' ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))]),
     );

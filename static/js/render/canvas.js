@@ -47,7 +47,7 @@ export class CanvasView {
     this.moving = new Brush(contexts[2], app, this.camera);
     this.dirty = { ground: true, live: true, particles: true };
     /** @type {import('./layout.js').Scene} */
-    this.scene = layout({ name: '', hosts: [], guests: [], images: [], speed: '10', unit: 'trap', running: false, undo: null, redo: null }, 'stack');
+    this.scene = layout({ name: '', hosts: [], guests: [], images: [], speed: '10', unit: 'trap', running: false, undo: null, redo: null, costs: { profile: '', overrides: {} } }, 'stack');
     this.layoutDirty = true;
     /** @type {import('./layout.js').Preview} */
     this.preview = {};

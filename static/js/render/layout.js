@@ -33,7 +33,7 @@ const KERNEL_HEIGHT = 84;
 const GUEST_HEIGHT = GUEST_HEADER + USER_HEIGHT + 6 + KERNEL_HEIGHT + 10;
 const BAND_GAP = 12;
 /** @type {Record<string, number>} */
-const BAND_HEIGHTS = { hypervisor: 82, device_model: 56, host_kernel: 62, firmware: 62, hardware: 80 };
+const BAND_HEIGHTS = { hypervisor: 82, device_model: 56, host_kernel: 62, driver_domain: 62, vmm: 82, firmware: 62, hardware: 80 };
 const HOST_DISTANCE = 48;
 
 /** Guest columns of a host: two at least, then as square as bands allow. @param {number} guests */

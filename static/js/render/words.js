@@ -62,7 +62,7 @@ export class Words {
       if (dispositions[flow.disposition] === 'injected') injected += flow.rate;
     }
     if (station === 'device_model') return [['figure.forwarded', passing]];
-    if (station === 'hypervisor') return [['figure.exits', passing], ['figure.emulated', emulated], ['figure.injected', injected]];
+    if (station === 'hypervisor' || station === 'vmm') return [['figure.exits', passing], ['figure.emulated', emulated], ['figure.injected', injected]];
     return [['figure.served', passing]];
   }
 

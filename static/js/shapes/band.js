@@ -1,13 +1,13 @@
 /**
  * A band of the stack level: one privilege level of a guest or a host, in that level's colour, with what the engine says
- * about it. The kernel of a trap-and-emulate guest has a dashed edge: it runs in U mode without knowing it.
+ * about it. A kernel that runs in U mode has a dashed edge, whether it knows or not.
  */
 import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
-import { layersOf } from '../stacks.js';
+import { bandKey, layersOf } from '../stacks.js';
 
 /** @type {Record<string, string>} */
 const GROUPS = {
-  user: 'user', kernel: 'kernel', hypervisor: 'hypervisor', device_model: 'user', host_kernel: 'kernel', firmware: 'hardware', hardware: 'hardware',
+  user: 'user', kernel: 'kernel', hypervisor: 'hypervisor', device_model: 'user', host_kernel: 'kernel', driver_domain: 'kernel', vmm: 'user', firmware: 'hardware', hardware: 'hardware',
 };
 
 /** @typedef {import('../render/brush.js').Brush} Brush */
@@ -16,9 +16,9 @@ const GROUPS = {
 /** The key of a band's title. @param {import('../app.js').App} app @param {Box} box */
 function titleKey(app, box) {
   const stack = layersOf(app.store.host(box.host));
-  if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
-  if (box.station === 'user') return { deprivileged: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
-  return `band.${box.station}`;
+  if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', paravirtual: 'band.kernel_paravirtual', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
+  if (box.station === 'user') return { deprivileged: 'band.guest_user', paravirtual: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
+  return bandKey(app.store.host(box.host)?.stack ?? '', box.station);
 }
 
 /** @type {import('./index.js').Shape} */
@@ -28,7 +28,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && layersOf(app.store.host(box.host)).guest === 'deprivileged';
+    const dashed = box.station === 'kernel' && ['deprivileged', 'paravirtual'].includes(layersOf(app.store.host(box.host)).guest);
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;

@@ -130,8 +130,12 @@ export class Carry extends Emitter {
     const no = (detail) => ({ fits: false, title: app.t('drop.refused'), detail });
     if (item.kind === 'stack' || item.kind === 'technique') {
       if (target?.[item.kind] === item.id) return no(app.t('drop.same-stack', { name: target.name }));
-      if (app.store.guestsOf(host).length) return no(app.t('drop.stack-in-use', { name: target?.name ?? '' }));
-      return { fits: true, title, detail: app.t(`${item.kind}.${item.id}.detail`) };
+      const { stack } = this.restacked(item, host);
+      if (item.kind === 'technique' && !app.store.schema.stacks[stack]?.techniques.includes(item.id)) {
+        return no(app.t('error.technique-not-on-stack', { stack: app.t(`stack.${stack}`), technique: app.t(`technique.${item.id}`) }));
+      }
+      const n = app.store.guestsOf(host).length;
+      return { fits: true, title, detail: n ? app.t('drop.stack-in-use', { n }) : app.t(`${item.kind}.${item.id}.detail`) };
     }
     if (item.kind === 'guest' && app.store.guest(item.id)?.host === host) return { fits: true, title: app.t('drop.here-already'), detail: '' };
     try {
@@ -175,8 +179,7 @@ export class Carry extends Emitter {
       const result = await app.attempt({ type: 'guest.create', host: target, image: item.id });
       if (result) this.done({ kind: 'guest', id: result.guest }, app.t('announce.guest-created', { name, host }));
     } else if (item.kind === 'stack' || item.kind === 'technique') {
-      const result = await app.attempt({ type: 'host.stack', host: target, ...this.restacked(item, target) });
-      if (result) this.done({ kind: 'host', id: target }, app.t('announce.stack-changed', { name, host }));
+      if (await app.page.restack(target, this.restacked(item, target))) app.select({ kind: 'host', id: target });
     } else if (app.store.guest(item.id)?.host !== target) {
       const result = await app.attempt({ type: 'guest.move', guest: item.id, host: target });
       if (result) this.done({ kind: 'guest', id: item.id }, app.t('announce.guest-moved', { name, host }));

@@ -31,7 +31,7 @@ def test_names_are_unique_and_each_has_a_builder() -> None:
 
 
 def test_a_guest_waits_for_its_user_unless_told_otherwise() -> None:
-    assert {row.name: row.arguments for row in guests()} == {"ringos": "", "hello": ""}
+    assert {row.name: row.arguments for row in guests()} == {"ringos": "", "ringos-pv": "", "hello": ""}
 
 
 @pytest.mark.parametrize("name", NAMES)

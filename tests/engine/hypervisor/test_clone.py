@@ -170,7 +170,7 @@ def test_all_promises_are_kept_when_everybody_stores_everywhere(technique: str) 
     host = _program(technique, FILLER, 32)
     host.run(10_000)
     clones = 1
-    while host.fits(1, 4, machine_mode=False) is None:
+    while host.fits(1, 4, machine_mode=False, paravirtual=None) is None:
         clones += 1
         host.clone_guest(1 + (clones > 3), clones)
         _accounts(host)

@@ -9,13 +9,26 @@ from msgspec import Struct
 
 from engine import snapshot
 from engine.checkpoint import pack, unpack
-from engine.commands import GuestCreate, HostCreate, HostStack, ImageAdd, LabError, LabUndo, SnapshotTake, StackId, TechniqueId
+from engine.commands import (
+    GuestCreate,
+    GuestPower,
+    HostCreate,
+    HostStack,
+    ImageAdd,
+    LabError,
+    LabRedo,
+    LabUndo,
+    SnapshotTake,
+    StackId,
+    TechniqueId,
+)
 from engine.document import GuestRow, HostRow, ImageRow
+from engine.hypervisor.guest import OFF, STOPPED
 from engine.hypervisor.stacks import HYPERVISORS, STACKS, Configuration
 from engine.hypervisor.vm_guest import TECHNIQUES
 from engine.lab import Lab
 from engine.world import World
-from tests.support.labs import lab_of, run_to
+from tests.support.labs import console, guests_of, lab_of, run_to
 
 
 def test_every_name_has_its_row() -> None:
@@ -135,3 +148,62 @@ def test_a_snapshot_of_former_days_can_be_read(monkeypatch: pytest.MonkeyPatch) 
     taken = lab.apply(ImageAdd("old.ringside", old))["image"]
     assert taken == snapshot.identity(old)
     lab.apply(GuestCreate(lab.document()["hosts"][0]["id"], taken))
+
+
+# -- another stack under guests --------------------------------------------------------------------------
+def test_guests_come_along_to_another_stack_and_back() -> None:
+    lab = lab_of(["run=work switch 10000", "run=work syscall 300;poweroff 3"])
+    run_to(lab, 100_000)
+    before = lab.trace_hash()
+    instructions = [lab.world.guest(guest).instructions for guest in guests_of(lab)]
+    for configuration in ("vmware/hardware-assist", "parallels/trap-and-emulate", "xen"):
+        wanted = Configuration.parse(configuration)
+        lab.drain()
+        lab.apply(HostStack(1, wanted.stack, wanted.technique, guests="carry"))
+        assert lab.document()["hosts"][0]["stack"] == wanted.stack
+        assert [lab.world.guest(guest).instructions for guest in guests_of(lab)] == instructions
+        run_to(lab, lab.position + 100_000)
+        now = [lab.world.guest(guest).instructions for guest in guests_of(lab)]
+        assert now[0] > instructions[0]
+        lab.drain()
+        instructions = now
+    run_to(lab, lab.position + 200_000)
+    status = lab.keyframe()["status"][str(guests_of(lab)[1])]
+    assert (status["state"], status["exit_status"]) == (STOPPED, 3)
+    shown = console(lab, guests_of(lab)[1])
+    for _ in range(3):
+        lab.apply(LabUndo())
+    assert lab.trace_hash() == before
+    for _ in range(3):
+        lab.apply(LabRedo())
+    assert lab.document()["hosts"][0]["stack"] == "xen"
+    assert len(console(lab, guests_of(lab)[1])) <= len(shown)
+    assert Lab.load(lab.save()).document() == lab.document()
+
+
+def test_guests_are_switched_off_or_there_must_be_none() -> None:
+    lab = lab_of(["run=demo"])
+    run_to(lab, 50_000)
+    with pytest.raises(LabError, match="still has guests"):
+        lab.apply(HostStack(1, "bare-metal"))
+    with pytest.raises(LabError, match="Switch them off"):
+        lab.apply(HostStack(1, "bare-metal", guests="carry"))
+    lab.apply(HostStack(1, "bare-metal", guests="stop"))
+    [guest] = guests_of(lab)
+    assert lab.keyframe()["status"][str(guest)]["state"] == OFF
+    lab.apply(GuestPower(guest, "on"))
+    run_to(lab, lab.position + 200_000)
+    assert b"demo: round 1" in console(lab, guest)
+
+
+def test_what_the_other_stack_cannot_take_changes_nothing() -> None:
+    lab = lab_of(["run=demo", "run=demo"])
+    run_to(lab, 50_000)
+    document, before = lab.document(), lab.trace_hash()
+    with pytest.raises(LabError, match="runs one system"):
+        lab.apply(HostStack(1, "bare-metal", guests="stop"))
+    assert lab.document() == document
+    run_to(lab, 60_000)
+    again = lab_of(["run=demo", "run=demo"])
+    run_to(again, 60_000)
+    assert lab.trace_hash() == again.trace_hash() != before

@@ -4,6 +4,7 @@
 #define PAGE 4096
 #define BATCH 16 /* pages that the pagefault workload holds at a time */
 #define COLUMNS 64
+#define TICK_US 100
 
 static _Noreturn void give_up(const char *what, long error)
 {
@@ -89,12 +90,22 @@ static uint64_t output(uint64_t count)
     return checksum;
 }
 
+/* Sleep for the length of a time slice: set the timer, wait for its interrupt, wake up. */
+static uint64_t tick(uint64_t count)
+{
+    uint64_t checksum = 1;
+    for (uint64_t i = 0; i < count; i++)
+        checksum = mix(checksum, sleep(TICK_US) == 0);
+    return checksum;
+}
+
 const struct workload workloads[] = {
     [COMPUTE] = {"compute", "steps", compute},
     [SYSCALL] = {"syscall", "system calls", call},
     [PAGEFAULT] = {"pagefault", "page faults", fault},
     [SWITCH] = {"switch", "messages there and back", switch_processes},
     [IO] = {"io", "characters", output},
+    [TIMER] = {"timer", "sleeps of 100 microseconds", tick},
 };
 
 _Noreturn void answer(void)

@@ -10,7 +10,7 @@ struct workload {
 };
 
 extern const struct workload workloads[];
-enum { COMPUTE, SYSCALL, PAGEFAULT, SWITCH, IO, WORKLOADS };
+enum { COMPUTE, SYSCALL, PAGEFAULT, SWITCH, IO, TIMER, WORKLOADS };
 
 /* The other side of the switch workload: add one to each word it receives and send it back. */
 _Noreturn void answer(void);

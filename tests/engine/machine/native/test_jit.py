@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from engine.isa.assembler import assemble
 from engine.isa.program import Program
 from engine.isa.table import BY_MNEMONIC
 from engine.machine.memory import PAGE
-from engine.machine.native import jit, regions
+from engine.machine.native import jit, objects, regions
 from engine.machine.native.regions import Flow
 from engine.machine.native.runtime import Native
 from tests.conformance.programs import BASE
@@ -198,6 +199,7 @@ def test_what_cannot_be_compiled_is_interpreted(
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(regions, "module", fails)
+    monkeypatch.setattr(objects, "_folder", None)
     native = Native(threshold=100)
     (machine,) = machines(LOOP, native)
     for _ in range(100_000):
@@ -207,3 +209,31 @@ def test_what_cannot_be_compiled_is_interpreted(
     machine.hart.run(20_000)
     assert machine.hart.x[10] == machine.hart.steps // 2
     assert "not compiled" in caplog.text
+
+
+def test_what_was_compiled_before_is_read_and_soon_in_its_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(objects, "_folder", tmp_path)
+    first = Native(threshold=100, background=False)
+    machines(LOOP, first)[0].hart.run(10_000)
+    assert known(first) == 1
+
+    def fails(*_arguments: object) -> str:
+        raise AssertionError("nothing has to be compiled")
+
+    monkeypatch.setattr(regions, "module", fails)
+    second = Native(threshold=60_000, background=False)
+    (machine,) = machines(LOOP, second)
+    for _ in range(10):
+        machine.hart.run(100)
+    assert known(second) == 1
+    assert machine.hart.x[10] == machine.hart.steps // 2
+
+    for path in tmp_path.rglob("*.o"):
+        path.write_bytes(path.read_bytes()[:-1])  # damaged, and so as if it were not there
+    monkeypatch.undo()
+    monkeypatch.setattr(objects, "_folder", tmp_path)
+    third = Native(threshold=60_000, background=False)
+    machines(LOOP, third)[0].hart.run(10_000)
+    assert known(third) == 1

@@ -1,6 +1,6 @@
 /* The firmware (SBI specification 1.0: chapter 6 TIME, chapter 10 SRST), and the test finisher, the
  * one device of the virt board that can end the machine with a status of our choice. */
-#include "kernel.h"
+#include "../kernel.h"
 
 #define SBI_TIME 0x54494d45
 #define SBI_SRST 0x53525354
@@ -21,7 +21,7 @@ static void sbi_call(uint64_t extension, uint64_t function, uint64_t argument0, 
 }
 
 /* The timer interrupt becomes pending at this time, in ticks; until then it is not. */
-void sbi_set_timer(uint64_t time)
+void timer_set(uint64_t time)
 {
     sbi_call(SBI_TIME, 0, time, 0);
 }

@@ -1,4 +1,4 @@
-# Into the kernel, out of it, and from one process's kernel stack to another's.
+# Into the kernel and out of it.
 #
 # While a process runs in user mode, sscratch points to its frame, which is the top of its kernel stack:
 #
@@ -37,18 +37,3 @@ trap_return:                            # sp = frame; a new process begins here
         .endr
         ld      sp, 16(sp)
         sret
-
-# void switch_context(struct context *from, const struct context *to)
-        .globl  switch_context
-switch_context:
-        sd      ra, 0(a0)
-        sd      sp, 8(a0)
-        .irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-        sd      s\n, 16 + 8 * \n(a0)
-        .endr
-        ld      ra, 0(a1)
-        ld      sp, 8(a1)
-        .irp    n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
-        ld      s\n, 16 + 8 * \n(a1)
-        .endr
-        ret

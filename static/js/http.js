@@ -1,0 +1,17 @@
+/** Asking the server's routes, beside the socket: every answer is JSON with the same Problem as there. */
+
+/**
+ * @param {import('./app.js').App} app @param {string} path @param {string} [method]
+ * @param {FormData | object} [body] a form, or what is sent as JSON
+ * @returns {Promise<any>} the answer; rejects with the Problem it was refused with, or what the browser says of the network
+ */
+export async function ask(app, path, method = 'GET', body) {
+  /** @type {Record<string, string>} */
+  const headers = { 'X-CSRF-Token': app.csrf, Accept: 'application/json' };
+  const form = body === undefined || body instanceof FormData;
+  if (!form) headers['Content-Type'] = 'application/json';
+  const response = await fetch(path, { method, headers, body: form ? body : JSON.stringify(body) });
+  const answer = await response.json();
+  if (!answer.ok) throw answer.error;
+  return answer;
+}
