@@ -39,9 +39,11 @@ from engine.commands import (
     GuestRemove,
     GuestRename,
     GuestSet,
+    GuestShare,
     HostCreate,
     HostLoad,
     HostRemove,
+    HostScheduler,
     HostStack,
     HostUpdate,
     ImageAdd,
@@ -69,6 +71,7 @@ from engine.document import (
     Document,
     Edit,
     GuestAdd,
+    GuestAllot,
     GuestDrop,
     GuestFork,
     GuestRelabel,
@@ -79,6 +82,7 @@ from engine.document import (
     HostConvert,
     HostDrop,
     HostOccupy,
+    HostReschedule,
     HostRestack,
     HostRow,
     ImageRow,
@@ -262,6 +266,26 @@ class Lab:
             )
         if row.host_load != command.percent:
             self._edit(command, HostOccupy(row.id, command.percent))
+        return {}
+
+    def _host_scheduler(self, command: HostScheduler) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        if row.technique is None:
+            raise LabError(
+                "host-without-scheduler",
+                f"{row.name} has no hypervisor: its one system has the harts to itself.",
+                host=row.name,
+            )
+        if command.scheduler != row.scheduler:
+            self._edit(command, HostReschedule(row.id, command.scheduler))
+        return {}
+
+    def _guest_share(self, command: GuestShare) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        weight = row.weight if command.weight is None else command.weight
+        cap = row.cap if command.cap is None else command.cap
+        if (weight, cap) != (row.weight, row.cap):
+            self._edit(command, GuestAllot(row.id, weight, cap))
         return {}
 
     def _host_remove(self, command: HostRemove) -> dict[str, Any]:
@@ -832,11 +856,13 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostUpdate: Lab._host_update,
     HostStack: Lab._host_stack,
     HostLoad: Lab._host_load,
+    HostScheduler: Lab._host_scheduler,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
     GuestClone: Lab._guest_clone,
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
+    GuestShare: Lab._guest_share,
     GuestRemove: Lab._guest_remove,
     LabRename: Lab._lab_rename,
     CostsSet: Lab._costs_set,
@@ -855,6 +881,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostLoad, HostRemove, GuestCreate, GuestRename, GuestMove, GuestClone, GuestRemove,
+    HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostRemove, GuestCreate, GuestShare, GuestRename,
+    GuestMove, GuestClone, GuestRemove,
     LabRename, CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

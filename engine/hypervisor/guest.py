@@ -93,6 +93,16 @@ class Guest:
         """ns that a hart could have run and did not, because the host ran something else; None: nothing else runs."""
         return None
 
+    @property
+    def ran(self) -> int:
+        """ns that its harts had the host's, all together; a system on bare metal has them whenever it is awake."""
+        return self.host.busy_ns
+
+    @property
+    def stolen_in_all(self) -> int:
+        """ns that its harts waited for one of the host's, all together."""
+        return 0
+
     def fail(self, key: str, message: str, **params: str | int) -> None:
         """The engine ends the guest."""
         assert key in FAILURES

@@ -27,7 +27,7 @@ from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.scheduling import SCHEDULERS
-from engine.hypervisor.scheduling.scheduler import Key, Share
+from engine.hypervisor.scheduling.scheduler import DEFAULT_SHARE, Key, Share
 from engine.hypervisor.stacks import STACKS, Configuration, Exit
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
@@ -153,7 +153,7 @@ class Host:
         vcpus: int,
         memory_mib: int,
         arguments: str,
-        share: Share = Share(),
+        share: Share = DEFAULT_SHARE,
     ) -> None:
         """Start a guest. Raises LabError, and then nothing has changed."""
         guest = self._new(guest_id, image, vcpus, memory_mib, arguments, image.start_mode == "M")
@@ -223,7 +223,7 @@ class Host:
         return self._concrete(guest_id).export()
 
     def import_guest(
-        self, guest_id: int, image: LoadedImage, state: dict[str, Any], share: Share = Share()
+        self, guest_id: int, image: LoadedImage, state: dict[str, Any], share: Share = DEFAULT_SHARE
     ) -> None:
         """Take over what `export_guest` gave: of a bare-metal host on one, of any other on any other. Raises LabError
         if it does not fit."""

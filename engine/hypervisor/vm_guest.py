@@ -96,6 +96,18 @@ class VmGuest(Guest):
     def stolen(self, hart: int) -> int:
         return self.vm.vcpus[hart].stolen
 
+    @property
+    def ran(self) -> int:
+        return sum(vcpu.ran for vcpu in self.vm.vcpus)
+
+    @property
+    def stolen_in_all(self) -> int:
+        now = self.host.time
+        return sum(
+            vcpu.stolen + (0 if self.ended or vcpu.asleep or vcpu.hart is not None else max(0, now - vcpu.since))
+            for vcpu in self.vm.vcpus
+        )
+
     def tell_stolen(self, vcpu: VCpu) -> None:
         """A vCPU gets a hart: its guest can read how long it waited, if it asked to. Raises OutOfFramesError."""
         if self.board.firmware is not None:

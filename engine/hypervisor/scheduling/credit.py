@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.hypervisor.scheduling.scheduler import Key, Scheduler
-from engine.machine.hart import NEVER
+from engine.machine.state import NEVER
 
 SLICE_NS = 1_000_000
 ACCOUNTING_NS = 3 * SLICE_NS

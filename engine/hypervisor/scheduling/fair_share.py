@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.hypervisor.scheduling.scheduler import DEFAULT_WEIGHT, Key, Scheduler, Share
-from engine.machine.hart import NEVER
+from engine.machine.state import NEVER
 
 LATENCY_NS = 600_000
 MIN_GRANULARITY_NS = 100_000

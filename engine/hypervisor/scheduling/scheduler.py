@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from engine.machine.hart import NEVER
+from engine.machine.state import NEVER
 
 #: (guest, number of its vCPU)
 Key = tuple[int, int]
@@ -34,6 +34,9 @@ class Share:
 
     weight: int = DEFAULT_WEIGHT
     cap: int = 0
+
+
+DEFAULT_SHARE = Share()
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import pytest
 from engine.commands import SchedulerId
 from engine.hypervisor.host import CAP_REACHED, Host
 from engine.hypervisor.scheduling import SCHEDULERS
-from engine.hypervisor.scheduling.scheduler import CAP_PERIOD_NS, Share
+from engine.hypervisor.scheduling.scheduler import CAP_PERIOD_NS, DEFAULT_SHARE, Share
 from engine.hypervisor.stacks import STACKS, Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.loader import inspect
@@ -62,7 +62,7 @@ def host(technique: str = "hardware-assist", scheduler: SchedulerId = "credit", 
     )
 
 
-def add(machine: Host, guest: int, source: str, share: Share = Share(), vcpus: int = 1) -> None:
+def add(machine: Host, guest: int, source: str, share: Share = DEFAULT_SHARE, vcpus: int = 1) -> None:
     machine.add_guest(guest, inspect(program(source), "test"), vcpus, 4, "", share)
 
 
