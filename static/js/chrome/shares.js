@@ -39,7 +39,7 @@ export function hartShares(app, host) {
   const own = stacks[host.stack]?.scheduler ?? '';
   const wanted = () => app.store.host(host.id)?.scheduler ?? '';
   const picker = h('select', {
-    dataset: { action: 'host-scheduler' },
+    dataset: { action: 'host-scheduler' }, 'aria-label': app.t('control.scheduler'),
     onchange: async () => {
       if ((await app.attempt({ type: 'host.scheduler', host: host.id, scheduler: picker.value || null })) === undefined) picker.value = wanted();
     },
@@ -58,7 +58,7 @@ export function hartShares(app, host) {
       },
     };
   });
-  const legend = h('p.legend', null, h('i', { style: { background: 'var(--disposition-hardware)' } }), app.t('shares.ran'),
+  const legend = h('p.share-legend', null, h('i', { style: { background: 'var(--disposition-hardware)' } }), app.t('shares.ran'),
     h('i.waited', { style: { background: 'var(--disposition-forwarded)' } }), app.t('shares.stolen'));
   return {
     element: h('div.hart-shares', null, h('label.control', null, h('span', null, app.t('control.scheduler')), picker), explained,
@@ -77,7 +77,7 @@ export function shareControls(app, guest) {
   const number = (field, low, high) => {
     const now = () => String((app.store.guest(guest.id) ?? guest)[field]);
     const input = h('input', {
-      type: 'number', min: low, max: high, step: 1, value: now(), dataset: { action: `guest-${field}` },
+      type: 'number', min: low, max: high, step: 1, value: now(), dataset: { action: `guest-${field}` }, 'aria-label': app.t(`control.${field}`),
       onchange: async () => {
         const value = Number(input.value);
         const fits = input.value !== '' && Number.isInteger(value) && value >= low && value <= high;
