@@ -39,6 +39,7 @@ bench: $(TEST_INSTALLED)
 
 guests: $(TEST_INSTALLED)
 	@$(PY) tests/support/provide.py cross-gcc
+	@$(PY) -m engine.hypervisor.hypercalls > engine/guests/ringos/pv/hypercalls.h
 	@$(PY) -m engine.guests.build
 
 vendor: $(NODE_INSTALLED)

@@ -19,7 +19,7 @@ Address = Annotated[int, Meta(ge=0)]  # MessagePack has no integer above 2**64 -
 ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 #: See engine.hypervisor.stacks for what goes together.
 StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
-TechniqueId = Literal["trap-and-emulate", "hardware-assist", "paravirtual"]
+TechniqueId = Literal["trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual"]
 SchedulerId = Literal["credit", "fair-share"]
 SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
 #: Crossings from one level to another whose cost is modelled, and tables of costs; see engine.hypervisor.costs.
@@ -31,6 +31,8 @@ ProfileId = Literal["adams-agesen-2006", "dall-arm-2016", "dall-x86-2016"]
 Weight = Annotated[int, Meta(ge=1, le=65535)]
 Cap = Annotated[int, Meta(ge=0, le=800)]
 Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
+#: See engine.hypervisor.migration.
+MigrationMode = Literal["pre-copy", "post-copy", "stop-and-copy"]
 Unit = Literal["trap", "instruction"]
 #: traps (or instructions) a second, "real": virtual time follows the wall clock, "max": as fast as it goes
 Speed = Literal["1", "2", "5", "10", "25", "real", "max"]
@@ -112,11 +114,35 @@ class GuestRename(Command, tag="guest.rename", frozen=True):
 
 
 class GuestMove(Command, tag="guest.move", frozen=True):
-    """Stop-and-copy to another host of the lab with the same kind of stack; the guest goes on where it
-    was."""
+    """Carry a guest, running or not, to another host of the lab, both with a hypervisor or both without one; no time
+    passes, and it goes on where it was."""
 
     guest: Identifier
     host: Identifier
+
+
+class GuestMigrate(Command, tag="guest.migrate", frozen=True):
+    """Begin to move a running VM over the lab's link, as engine.hypervisor.migration says; `max_rounds` and
+    `downtime_us` bound pre-copy. Xen's defaults are 29 rounds and 50 pages left (xc_domain_save), which take 10 Gbit/s
+    some 200 µs."""
+
+    guest: Identifier
+    host: Identifier
+    mode: MigrationMode = "pre-copy"
+    max_rounds: Annotated[int, Meta(ge=1, le=1000)] = 29
+    downtime_us: Annotated[int, Meta(ge=0, le=10_000_000)] = 200
+
+
+class GuestMigrateCancel(Command, tag="guest.migrate.cancel", frozen=True):
+    """End a migration before the switch; the guest goes on where it is."""
+
+    guest: Identifier
+
+
+class LabLink(Command, tag="lab.link", frozen=True):
+    """How fast the link between hosts is for migrations that begin from now on."""
+
+    gbit: Annotated[int, Meta(ge=1, le=400)]
 
 
 class GuestClone(Command, tag="guest.clone", frozen=True):
@@ -250,9 +276,10 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestClone | GuestShare | GuestRemove | LabRename | CostsSet
+    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestRemove
+    | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
-    | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabReset | LabUndo | LabRedo
+    | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabLink | LabReset | LabUndo | LabRedo
 )  # fmt: skip
 
 
@@ -344,6 +371,22 @@ class CodeQuery(Query, tag="code", frozen=True):
     vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
 
 
+class TranslationQuery(Query, tag="translation", frozen=True):
+    """Guest code beside its translation, under binary translation: the block with the instruction at pc (or `address`)
+    or, where the vCPU runs user code, with the trap handler that its kernel goes on in.
+
+    Result: {"pc", "counts": {"blocks", "instructions", "chained", "call_outs", "faults", "retranslated", "dropped",
+    "flushes", "bytes"} since the VM was switched on, None where nothing is translated, "block": {"pc", "end", "rows":
+    [{"address", "text", "symbol": str|None, "how", "host": [{"address", "text"}]}], "stubs": [{"address", "text"}]:
+    host code behind it} | None}. how: copied, rewritten (it depends on where it is), inline (a sensitive instruction
+    that needs no VMM) or call_out.
+    """
+
+    guest: Identifier
+    address: Address | None = None
+    vcpu: Annotated[int, Meta(ge=0, le=7)] = 0
+
+
 class SymbolsQuery(Query, tag="symbols", frozen=True):
     """Names of guest virtual addresses, and the address of a name.
 
@@ -394,8 +437,8 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 
 LabQuery = (
-    TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | SymbolsQuery
-    | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
+    TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TranslationQuery
+    | SymbolsQuery | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 AnyQuery = LabQuery | GdbQuery  # a lab's worker opens the port
 

@@ -236,7 +236,7 @@ class Debugger:
     def step(self, vcpu: int) -> Running:
         """One step of this vCPU; the others go on beside it and stop for nothing."""
         before, done = self._moment(vcpu), 0
-        while not self.guest.ended and self._moment(vcpu) == before:
+        while not self.guest.ended and (self._moment(vcpu) == before or not self.guest.settled(vcpu)):
             self._run(1, None)
             self._show_printed()
             done += 1
@@ -297,7 +297,7 @@ class Debugger:
             self.history.seek(begin)
             found = None
             while self.world.position < end:
-                if self._moment(vcpu) != now:
+                if self._moment(vcpu) != now and self.guest.settled(vcpu):
                     found = self.world.position
                 self.history.run(1)
             if found is not None:
@@ -364,13 +364,17 @@ class _Eye:
             return  # somebody else's turn
         vcpu = hart.number if loaded is None else loaded.number
         if self._every_step_of is not None:
-            if vcpu == self._every_step_of:
+            if vcpu == self._every_step_of and self._guest.settled(vcpu):
                 self._note(self._position, Stop(vcpu, "step"))
             return
         if self._watched:
             self._look_at_values()
-        if hart.pc in self._breakpoints and self._debugger._moment(vcpu) != self._standing[vcpu]:
-            self._note(self._position, Stop(vcpu, "breakpoint"))
+        if not self._guest.settled(vcpu):
+            return
+        if self._breakpoints:
+            moment = self._debugger._moment(vcpu)
+            if moment[0] in self._breakpoints and moment != self._standing[vcpu]:
+                self._note(self._position, Stop(vcpu, "breakpoint"))
         self._attempt = (self._position, vcpu)
 
     def look_once_more(self) -> None:

@@ -177,13 +177,31 @@ class GuestTransfer(Struct, tag="guest.transfer", tag_field="edit", frozen=True)
     host: int
 
 
+class GuestDepart(Struct, tag="guest.depart", tag_field="edit", frozen=True):
+    """A migration to `host` begins; one that stands still is carried there."""
+
+    guest: int
+    host: int
+    mode: commands.MigrationMode
+    max_rounds: int
+    downtime_us: int
+
+
+class GuestReturn(Struct, tag="guest.return", tag_field="edit", frozen=True):
+    """Takes `depart` back: ends the migration, or brings the guest back to `host`, where it began."""
+
+    host: int
+    depart: GuestDepart
+
+
 class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
     name: commands.Name
 
 
 Edit = (
     HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | CostsChange
-    | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestAllot | LabRelabel
+    | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
+    | GuestReturn | GuestAllot | LabRelabel
 )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.
@@ -209,6 +227,7 @@ class Document(Struct):
     speed: commands.Speed = "10"
     unit: commands.Unit = "trap"
     running: bool = False
+    link_gbit: Annotated[int, Meta(ge=1, le=400)] = 10  # between hosts: 10GBASE, IEEE 802.3ae
     costs: Costs = Costs()
 
     def host_of(self, host: int) -> HostRow:

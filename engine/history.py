@@ -26,6 +26,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from engine.hypervisor.migration import Plan
 from engine.trace.record import RECORD
 from engine.trace.rings import Records, Trace
 from engine.world import Ran, World
@@ -50,15 +51,22 @@ Progress = Callable[[float], bool]
 
 
 class Input(msgspec.Struct, frozen=True):
-    """What came from outside: `data` was typed on the guest's console, or (if empty) `power` was switched."""
+    """What came from outside: `migrate` began (and `cancel` ended) its migration, `data` was typed on the guest's
+    console, or (if empty) `power` was switched."""
 
     position: int
     guest: int
     data: bytes = b""
     power: str = ""
+    migrate: Plan | None = None
+    cancel: bool = False
 
     def apply(self, world: World) -> None:
-        if self.data:
+        if self.migrate is not None:
+            world.migrate(self.guest, self.migrate)
+        elif self.cancel:
+            world.cancel_migration(self.guest)
+        elif self.data:
             world.receive(self.guest, self.data)
         else:
             world.power(self.guest, self.power)
@@ -149,9 +157,12 @@ class History:
         self.end = max(self.end, self.world.position)
         return Ran(done, traps, self.world.idle, virtual_ns)
 
-    def submit(self, guest: int, *, data: bytes = b"", power: str = "") -> None:
-        """Let an input take effect now. What was known of the time after now is dropped."""
-        item = Input(self.world.position, guest, data, power)
+    def submit(
+        self, guest: int, *, data: bytes = b"", power: str = "", migrate: Plan | None = None, cancel: bool = False
+    ) -> None:
+        """Let an input take effect now. What was known of the time after now is dropped. Raises LabError, and nothing
+        has changed, where the world refuses it."""
+        item = Input(self.world.position, guest, data, power, migrate, cancel)
         item.apply(self.world)
         self.drop_future()
         self._now.inputs.append(item)

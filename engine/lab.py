@@ -34,6 +34,8 @@ from engine.commands import (
     FitsQuery,
     GuestClone,
     GuestCreate,
+    GuestMigrate,
+    GuestMigrateCancel,
     GuestMove,
     GuestPower,
     GuestRemove,
@@ -49,6 +51,7 @@ from engine.commands import (
     ImageAdd,
     ImageAssemble,
     LabError,
+    LabLink,
     LabPause,
     LabQuery,
     LabRedo,
@@ -72,9 +75,11 @@ from engine.document import (
     Edit,
     GuestAdd,
     GuestAllot,
+    GuestDepart,
     GuestDrop,
     GuestFork,
     GuestRelabel,
+    GuestReturn,
     GuestRow,
     GuestTransfer,
     HostAdd,
@@ -94,11 +99,13 @@ from engine.document import (
 from engine.history import SLICE_STEPS, History, Progress, held_bytes
 from engine.hypervisor.costs import Costs
 from engine.hypervisor.guest import IDLE, RUNNING
+from engine.hypervisor.migration import PULLING, WITHOUT_POST_COPY, Plan
 from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration, migrated
+from engine.hypervisor.vm_guest import VmGuest
 from engine.images import Images, digest
 from engine.library import Library
 from engine.machine.tiers import Tier
-from engine.report import Report, host_columns, status
+from engine.report import Report, host_columns, migration_row, status
 from engine.structure import perform
 from engine.vocabulary import vocabulary
 from engine.world import Ran, World, anew
@@ -140,6 +147,7 @@ class Lab:
         self._undo: deque[Undoable] = deque()
         self._redo: list[Undoable] = []
         self._report = Report()
+        self._moved = False
         self._world = self._blank_world(self._report.hear)
         self._start_world()
 
@@ -344,8 +352,98 @@ class Lab:
     def _guest_move(self, command: GuestMove) -> dict[str, Any]:
         row = self._document.guest_of(command.guest)
         self._document.host_of(command.host)
-        self._refuse(self._move_problem(row, command.host))
+        self._refuse(self._move_problem(row, command.host) or self._moving_problem(row))
         self._edit(command, GuestTransfer(row.id, command.host))
+        return {}
+
+    # -- migration -------------------------------------------------------------------------------
+    def _guest_migrate(self, command: GuestMigrate) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        self._document.host_of(command.host)
+        self._refuse(self._move_problem(row, command.host) or self._moving_problem(row))
+        machine = self._world.guest(row.id)
+        if not isinstance(machine, VmGuest):
+            raise LabError(
+                "migrate-bare-metal",
+                f"Nothing runs below {row.name} that could copy it while it runs; move it instead.",
+                guest=row.name,
+            )
+        if machine.ended:
+            raise LabError("migrate-ended", f"{row.name} does not run; move it instead.", guest=row.name)
+        technique = self._document.hosts[command.host].technique
+        if command.mode == "post-copy" and technique in WITHOUT_POST_COPY:
+            raise LabError(
+                "migrate-no-post-copy",
+                f"Under {technique} every page that a guest's tables name is mapped before it runs, so none can come later; "
+                "choose pre-copy.",
+                technique=technique,
+            )
+        self._edit(
+            command,
+            GuestDepart(row.id, command.host, command.mode, command.max_rounds, command.downtime_us),
+        )
+        return {}
+
+    def _guest_migrate_cancel(self, command: GuestMigrateCancel) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        self._cancel_migration(row)
+        return {}
+
+    def _cancel_migration(self, row: GuestRow) -> None:
+        progress = self._world.migrations.get(row.id)
+        if progress is None or not progress.active:
+            raise LabError("migrate-none", f"{row.name} is not being migrated.", guest=row.name)
+        if progress.phase == PULLING:
+            raise LabError(
+                "migrate-switched",
+                f"{row.name} runs on the target already, and what it stored there is nowhere else.",
+                guest=row.name,
+            )
+        self._history.submit(row.id, cancel=True)
+
+    def _moving_problem(self, row: GuestRow) -> Problem | None:
+        progress = self._world.migrations.get(row.id)
+        if progress is None or not progress.active:
+            return None
+        target = self._document.hosts[progress.plan.host].name
+        return Problem(
+            "migrate-already",
+            f"{row.name} is being migrated to {target} already.",
+            {"guest": row.name, "host": target},
+        )
+
+    def _depart(self, edit: GuestDepart) -> Edit:
+        """Begin a migration; the guest runs, unless this is a redo and it has ended meanwhile."""
+        home = self._document.guest_of(edit.guest).host
+        if self._world.guest(edit.guest).ended:
+            self._change(GuestTransfer(edit.guest, edit.host))
+        else:
+            plan = Plan(
+                edit.host, edit.mode, edit.max_rounds, edit.downtime_us * 1000, self._document.link_gbit
+            )
+            self._history.submit(edit.guest, migrate=plan)
+        return GuestReturn(home, edit)
+
+    def _return(self, edit: GuestReturn) -> Edit:
+        guest = edit.depart.guest
+        row = self._document.guest_of(guest)
+        if row.host != edit.host:
+            self._change(GuestTransfer(guest, edit.host))
+        elif self._moving_problem(row) is not None:
+            self._cancel_migration(row)
+        return edit.depart
+
+    def follow(self) -> bool:
+        """Let the document say where guests are now: a migration may have switched, or time may have jumped. Did it
+        change?"""
+        rows, homes = self._document.guests, self._world.homes
+        moved = [row for row in rows.values() if row.host != homes[row.id]]
+        for row in moved:
+            rows[row.id] = msgspec.structs.replace(row, host=homes[row.id])
+        return bool(moved)
+
+    def _lab_link(self, command: LabLink) -> dict[str, Any]:
+        self._document.link_gbit = command.gbit
         return {}
 
     def _guest_remove(self, command: GuestRemove) -> dict[str, Any]:
@@ -466,6 +564,7 @@ class Lab:
 
     def jumped(self) -> None:
         """Somebody went to another moment past `apply`: what was to be told of this one is void."""
+        self.follow()
         self._report.forget(self._document, self._world)
 
     def _lab_run(self, _: LabRun) -> dict[str, Any]:
@@ -485,6 +584,8 @@ class Lab:
         return {}
 
     def _lab_undo(self, _: LabUndo) -> dict[str, Any]:
+        while self._undo and self._is_void(self._undo[-1]):
+            self._undo.pop()
         if not self._undo:
             raise LabError("nothing-to-undo", "There is nothing to undo.")
         entry = self._undo[-1]
@@ -492,6 +593,14 @@ class Lab:
         self._undo.pop()
         self._redo.append(Undoable(entry.tag, inverse))
         return {}
+
+    def _is_void(self, entry: Undoable) -> bool:
+        """Would it take back a migration that has come to nothing by itself?"""
+        edit = entry.edit
+        if not isinstance(edit, GuestReturn):
+            return False
+        row = self._document.guests.get(edit.depart.guest)
+        return row is not None and row.host == edit.host and self._moving_problem(row) is None
 
     def _lab_redo(self, _: LabRedo) -> dict[str, Any]:
         if not self._redo:
@@ -510,7 +619,14 @@ class Lab:
 
     def run(self, budget_steps: int, stop_after_traps: int | None = None) -> Ran:
         """Execute up to `budget_steps`; fewer when everything is idle or so many records were written."""
-        return self._history.run(budget_steps, stop_after_traps)
+        ran = self._history.run(budget_steps, stop_after_traps)
+        self._moved = self.follow() or self._moved
+        return ran
+
+    def take_moved(self) -> bool:
+        """Has a guest switched hosts by itself since the last call? The document is another one then."""
+        moved, self._moved = self._moved, False
+        return moved
 
     def _step(self, command: LabStep, progress: Progress | None) -> dict[str, Any]:
         if command.guest is not None:
@@ -526,6 +642,7 @@ class Lab:
             if not ran.steps:
                 break
             left -= ran.steps
+        self.follow()
         return {"position": self._world.position, "reached": count() != before}
 
     def _counter(self, command: LabStep) -> Callable[[], int]:
@@ -565,6 +682,7 @@ class Lab:
 
     def _travel(self, position: int, progress: Progress | None) -> dict[str, Any]:
         reached = self._history.seek(position, progress)
+        self.follow()
         self._report.forget(self._document, self._world)
         return {"position": self._world.position, "reached": reached}
 
@@ -583,7 +701,7 @@ class Lab:
         problem: Problem | None
         if query.guest is not None:
             row = self._document.guest_of(query.guest)
-            need, problem = row.memory_mib, self._move_problem(row, host.id)
+            need, problem = row.memory_mib, self._move_problem(row, host.id) or self._moving_problem(row)
         else:
             image = self._image_row(query.image) if query.image is not None else None
             need = query.memory_mib or (image.default_memory_mib if image else 0)
@@ -636,8 +754,9 @@ class Lab:
             "speed": document.speed,
             "unit": document.unit,
             "running": document.running,
+            "link_gbit": document.link_gbit,
             "costs": msgspec.to_builtins(document.costs),
-            "undo": self._undo[-1].tag if self._undo else None,
+            "undo": next((entry.tag for entry in reversed(self._undo) if not self._is_void(entry)), None),
             "redo": self._redo[-1].tag if self._redo else None,
         }
 
@@ -664,6 +783,7 @@ class Lab:
             "totals": world.trace.totals(),
             "console": [[guest, world.consoles[guest].content()] for guest in self._document.guests],
             "records": world.trace.latest(KEYFRAME_RECORDS).tobytes(),
+            "migrations": [migration_row(progress) for progress in world.migrations.values()],
             "symbols": {image: len(self._images.loaded(image).symbols) for image in sorted(used)},
         }
 
@@ -681,8 +801,17 @@ class Lab:
 
     def _perform(self, edit: Edit) -> Edit:
         """Change document and world by one edit; returns the edit that takes it back."""
+        match edit:
+            case GuestDepart():
+                return self._depart(edit)
+            case GuestReturn():
+                return self._return(edit)
+        return self._change(edit)
+
+    def _change(self, edit: Edit) -> Edit:
         inverse = perform(edit, self._document, self._world)
         if not isinstance(edit, COSMETIC):
+            self.follow()
             self._history.rebase()
         return inverse
 
@@ -863,6 +992,9 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
     GuestShare: Lab._guest_share,
+    GuestMigrate: Lab._guest_migrate,
+    GuestMigrateCancel: Lab._guest_migrate_cancel,
+    LabLink: Lab._lab_link,
     GuestRemove: Lab._guest_remove,
     LabRename: Lab._lab_rename,
     CostsSet: Lab._costs_set,
@@ -882,6 +1014,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 
 _STRUCTURAL = (
     HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostRemove, GuestCreate, GuestShare, GuestRename,
-    GuestMove, GuestClone, GuestRemove,
-    LabRename, CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
+    GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd, ImageAssemble,
+    SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -6,7 +6,7 @@ to that moment from the nearest checkpoint; the lab itself does not move.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -26,12 +26,16 @@ from engine.commands import (
     TimelineQuery,
     TraceDetailQuery,
     TraceQuery,
+    TranslationQuery,
     WalkQuery,
 )
 from engine.document import Document, GuestRow
 from engine.history import History, Progress, sampled
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.costs import table
 from engine.hypervisor.guest import Guest
+from engine.hypervisor.translation.cache import Line
+from engine.hypervisor.vm_guest import VmGuest
 from engine.images import Images
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode, length_of
@@ -51,6 +55,8 @@ MAX_STRETCH_RECORDS = 100_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
+#: Extensions whose instructions are sensitive.
+_INLINED = ("Zicsr", "privileged", "Svinval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,8 @@ def answer(
             return walk
         case CodeQuery():
             return _code(lens, query)
+        case TranslationQuery():
+            return _translation(lens, query)
         case SymbolsQuery():
             return _symbols(lens, query)
         case TimelineQuery():
@@ -330,6 +338,47 @@ def _code(lens: Lens, query: CodeQuery) -> dict[str, Any]:
         "rows": rows,
         "source": _source_around(sources, centre, _physical(machine, query.vcpu, centre)),
     }
+
+
+def _translation(lens: Lens, query: TranslationQuery) -> dict[str, Any]:
+    machine = lens.guest(query.guest, query.vcpu)
+    sources = lens.sources(lens.document.guest_of(query.guest))
+    pc = machine.registers(query.vcpu)["pc"]
+    technique = machine.technique if isinstance(machine, VmGuest) else None
+    if not isinstance(technique, BinaryTranslation):
+        return {"pc": pc, "counts": None, "block": None}
+    found = technique.translation(query.vcpu, query.address)
+    block = None
+    if found is not None:
+        rows = []
+        for line in found.lines:
+            word = _word(machine, query.vcpu, line.pc)
+            rows.append(
+                {
+                    "address": line.pc,
+                    "text": "" if word is None else disassemble(word, line.pc),
+                    "symbol": _symbol(sources, line.pc, _physical(machine, query.vcpu, line.pc)),
+                    "how": _how(word, line),
+                    "host": _host_code(line.host),
+                }
+            )
+        block = {"pc": found.pc, "end": found.end, "rows": rows, "stubs": _host_code(found.stubs)}
+    cache = technique.cache
+    return {"pc": pc, "counts": {**vars(cache.counts), "bytes": cache.bytes_used}, "block": block}
+
+
+def _how(word: int | None, line: Line) -> str:
+    """What became of a guest instruction, as TranslationQuery says."""
+    if line.call_out:
+        return "call_out"
+    if [word] == [encoding for _, encoding in line.host]:
+        return "copied"
+    row = None if word is None else decode(word)
+    return "inline" if row is not None and row.extension in _INLINED else "rewritten"
+
+
+def _host_code(code: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    return [{"address": address, "text": disassemble(word, address)} for address, word in code]
 
 
 def _symbols(lens: Lens, query: SymbolsQuery) -> dict[str, Any]:

@@ -13,11 +13,14 @@ from typing import Any
 from engine.document import Document
 from engine.hypervisor.guest import FAILED, STOPPED, Guest
 from engine.hypervisor.host import Host
+from engine.hypervisor.migration import Progress
 from engine.world import World
 
 SAMPLE_RECORDS = 48
 #: Console output that nobody drains is kept up to this much for each guest.
 PENDING_BYTES = 64 << 10
+#: Of a migration, the latest rounds.
+ROUNDS_TOLD = 32
 
 
 class Report:
@@ -27,6 +30,7 @@ class Report:
         self._console: dict[int, bytearray] = {}
         self._hosts: dict[int, tuple[int, int, int]] = {}  # time, busy time and permille at the last drain
         self._states: dict[int, int] = {}
+        self._migrations: dict[int, tuple[Any, ...]] = {}
 
     def hear(self, guest: int, data: bytes) -> None:
         pending = self._console.setdefault(guest, bytearray())
@@ -41,6 +45,7 @@ class Report:
         self._console = {}
         self._hosts = {host.id: (host.time, host.busy_ns, 0) for host in world.hosts.values()}
         self._states = {guest: world.guest(guest).state for guest in document.guests}
+        self._migrations = {guest: _stage(progress) for guest, progress in world.migrations.items()}
 
     def drain(self, document: Document, world: World) -> dict[str, Any]:
         """What happened since the last drain (or since `forget`)."""
@@ -77,7 +82,18 @@ class Report:
             "sample": world.trace.drain_sample(SAMPLE_RECORDS).tobytes(),
             "console": [[guest, bytes(data)] for guest, data in console.items()],
             "notices": self._notices(document, world),
+            "migrations": self._changed_migrations(world),
         }
+
+    def _changed_migrations(self, world: World) -> list[dict[str, Any]]:
+        """Those that had an event since the last drain."""
+        before = self._migrations
+        self._migrations = {guest: _stage(progress) for guest, progress in world.migrations.items()}
+        return [
+            migration_row(progress)
+            for guest, progress in world.migrations.items()
+            if self._migrations[guest] != before.get(guest)
+        ]
 
     def _notices(self, document: Document, world: World) -> list[dict[str, Any]]:
         notices = []
@@ -105,6 +121,35 @@ class Report:
                 }
             )
         return notices
+
+
+def _stage(progress: Progress) -> tuple[Any, ...]:
+    """What differs after each event of a migration."""
+    return progress.begin_ns, progress.phase, progress.round_count, progress.end_ns
+
+
+def migration_row(progress: Progress) -> dict[str, Any]:
+    """A migration as clients see it: times in ns of the lab's virtual time; rounds as rows of (begin, end, pages, bytes,
+    dirtied or None)."""
+    plan = progress.plan
+    return {
+        "guest": progress.guest,
+        "source": progress.source,
+        "target": plan.host,
+        "mode": plan.mode,
+        "link_gbit": plan.link_gbit,
+        "phase": progress.phase,
+        "reason": progress.reason,
+        "begin": progress.begin_ns,
+        "end": progress.end_ns,
+        "due": progress.due_ns,
+        "downtime": progress.downtime_ns,
+        "pages": progress.pages,
+        "bytes": progress.bytes,
+        "fetched": progress.fetched,
+        "round_count": progress.round_count,
+        "rounds": [[r.begin_ns, r.end_ns, r.pages, r.bytes, r.dirtied] for r in progress.rounds[-ROUNDS_TOLD:]],
+    }
 
 
 def host_columns(hosts: Sequence[Host], busy_permille: Sequence[int]) -> dict[str, bytes]:

@@ -666,6 +666,9 @@ class Worker:
         seat.pace.ran(ran.steps, ran.traps, ran.virtual_ns, self._clock())
         seat.dirty = seat.dirty or ran.steps > 0
         seat.idle = ran.idle and not ran.steps
+        if seat.ready.take_moved():
+            self._refresh(seat)
+            self.send(wire.Changed(seat.name, seat.revision, Raw(seat.document)))
 
     def _tick(self, seat: Seat) -> None:
         if not seat.dirty:

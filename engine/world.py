@@ -21,11 +21,15 @@ Frames that guests send arrive when the epoch ends, also on their own host: as s
 do before its end, with the step that brought that about. So whoever looks at a position always finds them
 either all on their way or all delivered.
 
+A migration (engine.hypervisor.migration) has its events at epochs' ends, too. Each is a step, taken when no host has
+anything to do before it, and the one that lets a guest go on elsewhere changes `homes`: which guest is where is part
+of the state.
+
 A host that sleeps, until its next timer event or for ever, has no turns and its clock stands still. When
 input reaches it, its clock first jumps to the lab's time. An epoch in which every host sleeps is left out.
 
-Structure (which hosts and guests exist) is not in `save()`: a world is built from the document's rows and
-then loaded. Everything here runs on one thread.
+Structure (which hosts and guests exist) is not in `save()`, but where the guests are: a world is built from the
+document's rows and then loaded. Everything here runs on one thread.
 """
 
 from __future__ import annotations
@@ -35,12 +39,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from engine.commands import LabError
 from engine.devices.switch import Switch
 from engine.document import GuestRow, HostRow
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
+from engine.hypervisor.migration import DONE, PULLING, Migration, Plan, Progress
+from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.loader import LoadedImage
 from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
@@ -121,7 +129,10 @@ class World:
         self.hosts: dict[int, Host] = {}
         self.homes: dict[int, int] = {}  # guest -> host
         self.consoles: dict[int, Scrollback] = {}
+        self.migrations: dict[int, Progress] = {}  # of each guest the latest
         self.position = 0
+        self._rows: dict[int, GuestRow] = {}  # what each guest is, wherever it runs
+        self._moving: dict[int, Migration] = {}  # those of `migrations` that go on
         self._images = images
         self._output = output
         self._tier = tier
@@ -161,6 +172,7 @@ class World:
     def replace_host(self, row: HostRow) -> None:
         """Another machine, without guests, in the place of a host."""
         now = self.time
+        self._settle_host(row.id)
         del self.hosts[row.id]
         self.add_host(row)
         self.hosts[row.id].advance(now)
@@ -191,15 +203,18 @@ class World:
 
     def set_share(self, row: GuestRow) -> None:
         """A guest's part of its host's harts is from now on what its row says."""
-        self.hosts[row.host].set_share(row.id, row.share)
+        self._rows[row.id] = row
+        self._waken(self.homes[row.id]).set_share(row.id, row.share)
 
     def remove_host(self, host: int) -> None:
+        self._settle_host(host)
         for guest in [guest for guest, home in self.homes.items() if home == host]:
             self.remove_guest(guest)
         del self.hosts[host]
 
     def export_host(self, host: int) -> dict[str, Any]:
-        """A host with its guests, for `import_host`."""
+        """A host with its guests, for `import_host`. No migration goes on there any more."""
+        self._settle_host(host)
         guests = [guest for guest, home in self.homes.items() if home == host]
         return {"machine": self.hosts[host].save(), "kept": {guest: self._kept(guest) for guest in guests}}
 
@@ -214,21 +229,23 @@ class World:
     def add_guest(self, row: GuestRow) -> None:
         """Start a guest from its image. Raises LabError when the host cannot take it."""
         self.consoles[row.id] = Scrollback()
-        self.homes[row.id] = row.host
+        self.homes[row.id], self._rows[row.id] = row.host, row
         try:
             self._waken(row.host).add_guest(
                 row.id, self._images(row.image), row.vcpus, row.memory_mib, row.arguments, row.share
             )
         except LabError:
-            del self.consoles[row.id], self.homes[row.id]
+            del self.consoles[row.id], self.homes[row.id], self._rows[row.id]
             raise
         self.switch.plug(row.id)
 
     def remove_guest(self, guest: int) -> None:
+        self._settle_guest(guest)
+        self.migrations.pop(guest, None)
         self.switch.unplug(guest)
         self.hosts[self.homes.pop(guest)].remove_guest(guest)
         self.trace.remove(guest)
-        del self.consoles[guest]
+        del self.consoles[guest], self._rows[guest]
 
     def export_guest(self, guest: int) -> dict[str, Any]:
         """Everything that a guest is, with its records and its console, for `import_guest`."""
@@ -237,7 +254,7 @@ class World:
     def import_guest(self, row: GuestRow, state: dict[str, Any]) -> None:
         """Bring a guest back as `export_guest` found it. Raises LabError when the host cannot take it."""
         self._waken(row.host).import_guest(row.id, self._images(row.image), state["machine"], row.share)
-        self.homes[row.id] = row.host
+        self.homes[row.id], self._rows[row.id] = row.host, row
         self.switch.plug(row.id)
         self._keep(row.id, state["kept"])
 
@@ -246,18 +263,73 @@ class World:
         neither stores there, elsewhere on a copy. Raises LabError when the host cannot take it."""
         if self.homes[original] == row.host:
             self._waken(row.host).clone_guest(original, row.id)
-            self.homes[row.id] = row.host
+            self.homes[row.id], self._rows[row.id] = row.host, row
             self.consoles[row.id] = Scrollback.load(self.consoles[original].save())
         else:
             self.import_guest(row, anew(self.export_guest(original)))
 
     def move_guest(self, row: GuestRow) -> None:
         """Stop a guest, carry it to the host that its row now names, and let it go on there."""
+        self._settle_guest(row.id)
         source = self.hosts[self.homes[row.id]]
         state = source.export_guest(row.id)
         source.remove_guest(row.id)
         self._waken(row.host).import_guest(row.id, self._images(row.image), state, row.share)
         self.homes[row.id] = row.host
+
+    # -- migration -----------------------------------------------------------------------------------
+    def migrate(self, guest: int, plan: Plan) -> None:
+        """Begin to move a running VM that is not moving yet. Raises LabError when the target cannot take it."""
+        vm = self.guest(guest)
+        assert isinstance(vm, VmGuest)
+        problem = self.hosts[plan.host].fits(vm.vcpu_count, vm.memory_mib, vm.machine_mode, vm.image.paravirtual)
+        if problem is not None:
+            raise LabError(problem.key, problem.message, **problem.params)
+        source = self._waken(self.homes[guest])
+        target = self._waken(plan.host)
+        self._moving[guest] = Migration.begin(vm, source, target, plan, self.time, _end_of_epoch)
+        self.migrations[guest] = self._moving[guest].progress
+        self._tidy(guest)
+        self._settle()
+
+    def cancel_migration(self, guest: int) -> None:
+        """The guest goes on where it is. The migration has begun and not switched yet."""
+        self._waken(self.homes[guest])
+        self._moving[guest].cancel(self.time)
+        self._tidy(guest)
+        self._settle()
+
+    def _tidy(self, guest: int) -> None:
+        if not self.migrations[guest].active:
+            del self._moving[guest]
+
+    def _settle_guest(self, guest: int, reason: str = "guest-changed") -> None:
+        """A guest is about to change: end its migration."""
+        migration = self._moving.get(guest)
+        if migration is not None:
+            migration.settle(self.time, reason)
+            self._tidy(guest)
+
+    def _settle_host(self, host: int) -> None:
+        """A host is about to change or go: end every migration that it takes part in."""
+        for guest, migration in list(self._moving.items()):
+            if host in (migration.progress.source, migration.progress.plan.host):
+                self._settle_guest(guest, "host-changed")
+
+    def _next_migration(self) -> Migration | None:
+        """The one whose event is due first."""
+        return min(self._moving.values(), key=lambda it: (it.progress.due_ns, it.progress.guest), default=None)
+
+    def _migration_event(self, migration: Migration) -> None:
+        progress = migration.progress
+        for host in (progress.source, progress.plan.host):
+            self._advanced(self.hosts[host], progress.due_ns)
+        self._epoch_end, self._turn = progress.due_ns, 0
+        migration.event()
+        if progress.phase in (PULLING, DONE):
+            self.homes[progress.guest] = progress.plan.host
+        self._tidy(progress.guest)
+        self.position += 1
 
     def _kept(self, guest: int) -> dict[str, Any]:
         return {"trace": self.trace.save_guest(guest), "console": self.consoles[guest].save()}
@@ -274,7 +346,7 @@ class World:
 
     @property
     def idle(self) -> bool:
-        return all(host.idle for host in self.hosts.values())
+        return not self._moving and all(host.idle for host in self.hosts.values())
 
     def run(self, steps: int, stop_after_traps: int | None = None) -> Ran:
         """Execute up to `steps` steps; fewer when everything is idle or `stop_after_traps` records were
@@ -295,11 +367,18 @@ class World:
                 break
             turn = next((host for host, at in busy_from.items() if host >= turn and at < epoch_end), 0)
             if not turn:
+                migration = self._next_migration()
+                due = NEVER if migration is None else migration.progress.due_ns
+                if migration is not None and min(busy_from.values()) >= due:
+                    self._migration_event(migration)
+                    turn, epoch_end = self._turn, self._epoch_end
+                    busy_from = {host.id: host.busy_from for host in self.hosts.values()}
+                    continue
                 soonest, second, *_ = sorted((*busy_from.values(), NEVER, NEVER))
                 if soonest >= NEVER:
                     break
                 alone_until = min(second // EPOCH_NS * EPOCH_NS, soonest // EPOCH_NS * EPOCH_NS + LONE_EPOCH_NS)
-                epoch_end = max(_end_of_epoch(soonest), alone_until)
+                epoch_end = min(max(_end_of_epoch(soonest), alone_until), due)
                 continue
             host = self.hosts[turn]
             host.position_offset = self.position - host.position
@@ -375,6 +454,8 @@ class World:
             "hosts": {host.id: host.save() for host in self.hosts.values()},
             "consoles": {guest: console.save() for guest, console in self.consoles.items()},
             "switch": self.switch.save(),
+            "homes": sorted(self.homes.items()),
+            "migrations": [msgspec.to_builtins(progress) for progress in self.migrations.values()],
             "trace": self.trace.save(),
         }
 
@@ -382,11 +463,30 @@ class World:
         """Take the state that `save` gave for a world of the same structure."""
         self.position = state["position"]
         self._turn, self._epoch_end = state["turn"], state["epoch_end"]
+        self.homes = dict(state["homes"]) if "homes" in state else self.homes
+        for host_id, saved in state["hosts"].items():
+            host = self.hosts[host_id]
+            host.arrange(saved["guests"], saved.get("staged", ()), lambda guest, host=host: self._blank(guest, host))  # type: ignore[misc]
         for host_id, saved in state["hosts"].items():
             self.hosts[host_id].load(saved)
+        progresses = msgspec.convert(state.get("migrations", []), list[Progress])
+        self.migrations = {progress.guest: progress for progress in progresses}
+        self._moving = {progress.guest: self._resumed(progress) for progress in progresses if progress.active}
         self.consoles = {guest: Scrollback.load(chunks) for guest, chunks in state["consoles"].items()}
         self.switch.load(state["switch"])
         self.trace.load(state["trace"])
+
+    def _blank(self, guest: int, host: Host) -> VmGuest:
+        """A VM on a host that its state is about to be loaded into."""
+        row = self._rows[guest]
+        return VmGuest(host, guest, self._images(row.image), row.vcpus, row.memory_mib, row.arguments)
+
+    def _resumed(self, progress: Progress) -> Migration:
+        """A migration as saved."""
+        guest, source, target = progress.guest, self.hosts[progress.source], self.hosts[progress.plan.host]
+        here, there = self.guest(guest), (source if progress.phase == PULLING else target).staged[guest]
+        assert isinstance(here, VmGuest)
+        return Migration(progress, source, target, here, there, _end_of_epoch)
 
 
 def _end_of_epoch(time: int) -> int:

@@ -14,7 +14,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, product
 from pathlib import Path
+from string import ascii_lowercase
 from typing import get_args
 
 import msgspec
@@ -27,6 +29,8 @@ from engine.machine.native import objects
 from engine.trace.record import cause_name
 from webapp.comparisons import USUAL, Comparison, columns, to_csv, to_json
 
+#: So many configurations stand as columns under their own names; more have letters.
+NAMED_COLUMNS = 4
 #: Sorts of exit that the table names, of each workload; the rest is one line.
 NAMED_EXITS = 8
 
@@ -143,7 +147,11 @@ def _table(rows: Sequence[Measure]) -> str:
     if not rows:
         return ""
     base = max(rows, key=lambda one: one.work.exits)
-    body = [[str(one.task.configuration), *(of(one, base) for _, of in _COLUMNS)] for one in rows]
+    letters = _letters(len(rows))
+    body = [
+        [f"{letter} {one.task.configuration}".strip(), *(of(one, base) for _, of in _COLUMNS)]
+        for letter, one in zip(letters, rows, strict=True)
+    ]
     text = columns([["", *(name for name, _ in _COLUMNS)], *body])
     outputs = {one.output for one in rows}
     same = "all printed the same" if len(outputs) == 1 else "THEY DID NOT PRINT THE SAME"
@@ -164,9 +172,18 @@ def _exits(rows: Sequence[Measure]) -> str:
     if rest:
         together = [sum(column) for column in zip(*(counts for _, counts in rest), strict=True)]
         named.append((f"{len(rest)} other sorts", together))
-    heads = ["exits", *(str(one.task.configuration) for one in rows)]
+    names = zip(_letters(len(rows)), rows, strict=True)
+    heads = ["exits", *(letter or str(one.task.configuration) for letter, one in names)]
     body = [[sort, *_cells(counts, rows)] for sort, counts in named]
     return columns([heads, *body])
+
+
+def _letters(count: int) -> list[str]:
+    """What stands for each configuration where the names of all would be too wide."""
+    if count <= NAMED_COLUMNS:
+        return [""] * count
+    width = 1 if count <= len(ascii_lowercase) else 2
+    return ["".join(letters) for letters in islice(product(ascii_lowercase, repeat=width), count)]
 
 
 def _cells(counts: Iterable[int], rows: Sequence[Measure]) -> Iterator[str]:

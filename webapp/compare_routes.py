@@ -23,7 +23,7 @@ from engine.commands import LabError, ProfileId
 from engine.compare import WORKLOADS, Together, configurations, costs, costs_text, workload
 from engine.hypervisor.costs import Costs
 from engine.hypervisor.stacks import EVERY_TECHNIQUE, SWITCHES, Configuration
-from webapp.comparing import Kept
+from webapp.comparing import Outline
 from webapp.comparisons import FIGURES, USUAL, Comparison, export, to_csv, to_json
 from webapp.routes import document_of, json_response, labs_of_server
 
@@ -75,7 +75,7 @@ def again() -> BaseResponse:
 @comparisons.get("/labs/<name>/comparisons")
 def all_of_lab(name: str) -> Response:
     """{"choices": {"workloads", "configurations", "techniques", ...}, "comparisons": [...]}, oldest first."""
-    found = [_summary(kept) for kept in labs_of_server().comparisons(name)]
+    found = [_summary(one) for one in labs_of_server().comparisons(name)]
     return json_response({"ok": True, "choices": _choices(name), "comparisons": found})
 
 
@@ -104,17 +104,16 @@ def _named(way: Configuration) -> dict[str, Any]:
     return {"id": str(way), "stack": way.stack, "technique": way.technique}
 
 
-def _summary(kept: Kept) -> dict[str, Any]:
-    asked = kept.comparison
+def _summary(one: Outline) -> dict[str, Any]:
     return {
-        "id": kept.id,
-        "created": kept.created,
-        "workloads": asked.workloads,
-        "configurations": asked.configurations,
-        "costs_text": asked.costs,
-        "done": sum(measure is not None for measure in asked.measures),
-        "total": len(asked.measures),
-        "query": asked.query(),
+        "id": one.id,
+        "created": one.created,
+        "workloads": one.asked.workloads,
+        "configurations": one.asked.configurations,
+        "costs_text": one.asked.costs,
+        "done": one.done,
+        "total": one.total,
+        "query": one.asked.query(),
     }
 
 
@@ -128,20 +127,20 @@ def begin(name: str) -> Response:
 @comparisons.get("/labs/<name>/comparisons/<comparison>")
 def one(name: str, comparison: str) -> Response:
     """The summary, and the runs that are over, as in the file."""
-    kept = labs_of_server().comparison(name, comparison)
-    return json_response({"ok": True, **_summary(kept), **export(kept.comparison)})
+    outlined, whole = labs_of_server().comparison(name, comparison)
+    return json_response({"ok": True, **_summary(outlined), **export(whole)})
 
 
 @comparisons.get("/labs/<name>/comparisons/<comparison>.csv")
 def as_csv(name: str, comparison: str) -> Response:
-    kept = labs_of_server().comparison(name, comparison)
-    return _file(Response(to_csv(kept.comparison), mimetype="text/csv"), comparison, "csv")
+    _, whole = labs_of_server().comparison(name, comparison)
+    return _file(Response(to_csv(whole), mimetype="text/csv"), comparison, "csv")
 
 
 @comparisons.get("/labs/<name>/comparisons/<comparison>.json")
 def as_json(name: str, comparison: str) -> Response:
-    kept = labs_of_server().comparison(name, comparison)
-    return _file(Response(to_json(kept.comparison), mimetype="application/json"), comparison, "json")
+    _, whole = labs_of_server().comparison(name, comparison)
+    return _file(Response(to_json(whole), mimetype="application/json"), comparison, "json")
 
 
 def _file(response: Response, comparison: str, suffix: str) -> Response:

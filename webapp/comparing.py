@@ -23,12 +23,13 @@ from typing import Protocol
 
 import msgspec
 from gevent.event import AsyncResult
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from engine import wire
 from engine.commands import LabError, Problem
 from engine.compare import Difference, Measure, Task, Together
 from webapp.comparisons import Comparison
+from webapp.store import ComparisonRow
 from webapp.workers import WorkerProcess
 
 ATTEMPTS = 2
@@ -37,6 +38,18 @@ MAX_KEPT = 50  # of one lab
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Comparison).decode
+
+
+class _Asked(Struct):
+    """A kept comparison whose runs nobody looks at."""
+
+    workloads: list[str]
+    configurations: list[str]
+    costs: str
+    measures: list[Raw]
+
+
+_decode_asked = msgspec.msgpack.Decoder(_Asked).decode
 
 
 class Progress(Struct, frozen=True):
@@ -48,12 +61,15 @@ class Progress(Struct, frozen=True):
     state: str  # running, kept, gone
 
 
-class Kept(Struct, frozen=True):
-    """A comparison of a lab. `created`: when its last run was over (seconds since 1970, UTC); None: it is not."""
+class Outline(Struct, frozen=True):
+    """A comparison of a lab, with what was asked and how many of its runs are over. `created`: when the last was
+    (seconds since 1970, UTC); None: it is not."""
 
     id: str
     created: int | None
-    comparison: Comparison
+    asked: Comparison
+    done: int
+    total: int
 
 
 class Workers(Protocol):
@@ -84,6 +100,10 @@ class UnderWay:
         """As far as it is."""
         return msgspec.structs.replace(self.asked, measures=list(self.measures))
 
+    @property
+    def outline(self) -> Outline:
+        return Outline(self.id, None, self.asked, self.done, len(self.measures))
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -97,7 +117,7 @@ class Run:
 
 class Comparing:
     """`told` hears how far each lab's comparisons are; `keep(lab, id, content, progress)` puts a finished one on the
-    disk and then tells so. Neither may wait."""
+    disk, calls `kept` and then tells so. Neither may wait."""
 
     def __init__(
         self,
@@ -152,6 +172,10 @@ class Comparing:
     def under_way(self, lab: str) -> list[UnderWay]:
         """Those of a lab, oldest first."""
         return [one for one in self._all.values() if one.lab == lab and one.answer is None]
+
+    def kept(self, comparison: str) -> None:
+        """It is on the disk, or never will be."""
+        self._all.pop(comparison, None)
 
     def cancel(self, lab: str, comparison: str) -> bool:
         """End one; False when none is under way under that id."""
@@ -228,7 +252,6 @@ class Comparing:
         if one.done < total:
             self._told(one.lab, Progress(one.id, one.done, total, "running"))
             return
-        self._forget(one)
         self._keep(one.lab, one.id, _encode(one.comparison), Progress(one.id, total, total, "kept"))
 
     def _forget(self, one: UnderWay) -> None:
@@ -239,5 +262,17 @@ class Comparing:
 
 
 def decode(content: bytes) -> Comparison:
-    """One that was kept."""
-    return _decode(content)
+    """One that was kept. Raises LabError "compare-unreadable"."""
+    try:
+        return _decode(content)
+    except msgspec.MsgspecError as error:
+        raise LabError(
+            "compare-unreadable", "This comparison was kept by another version of Ringside. Run it again."
+        ) from error
+
+
+def outline(row: ComparisonRow) -> Outline:
+    """One that was kept, without its figures."""
+    asked = _decode_asked(row.content)
+    count = len(asked.measures)
+    return Outline(row.id, row.created, Comparison(asked.workloads, asked.configurations, asked.costs), count, count)

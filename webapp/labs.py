@@ -39,7 +39,7 @@ from engine.commands import AnyCommand, AnyQuery, LabError, Problem
 from engine.compare import Difference, Together
 from engine.library import Manifest
 from webapp import library
-from webapp.comparing import Comparing, Kept, Progress, decode
+from webapp.comparing import Comparing, Outline, Progress, decode, outline
 from webapp.comparisons import Comparison
 from webapp.config import Config
 from webapp.fetching import Fetch, Fetcher
@@ -277,18 +277,23 @@ class Labs:
         self.row(lab)
         return self._comparing.together(lab, asked)
 
-    def comparisons(self, lab: str) -> list[Kept]:
+    def comparisons(self, lab: str) -> list[Outline]:
         """Those of a lab: kept ones, oldest first, then those under way. Raises LabError "lab-not-found"."""
         self.row(lab)
-        kept = [Kept(row.id, row.created, decode(row.content)) for row in self._store.comparisons(lab)]
-        return kept + [Kept(one.id, None, one.comparison) for one in self._comparing.under_way(lab)]
+        kept = {row.id: outline(row) for row in self._store.comparisons(lab)}
+        under_way = {one.id: one.outline for one in self._comparing.under_way(lab)}
+        return [*kept.values(), *(one for one in under_way.values() if one.id not in kept)]
 
-    def comparison(self, lab: str, comparison: str) -> Kept:
-        """Raises LabError "compare-gone"."""
-        found = next((one for one in self.comparisons(lab) if one.id == comparison), None)
-        if found is None:
-            raise LabError("compare-gone", "This comparison is not in the lab any more.")
-        return found
+    def comparison(self, lab: str, comparison: str) -> tuple[Outline, Comparison]:
+        """One of a lab, as far as it is. Raises LabError "compare-gone"."""
+        self.row(lab)
+        for row in self._store.comparisons(lab):
+            if row.id == comparison:
+                return outline(row), decode(row.content)
+        for one in self._comparing.under_way(lab):
+            if one.id == comparison:
+                return one.outline, one.comparison
+        raise LabError("compare-gone", "This comparison is not in the lab any more.")
 
     def drop_comparison(self, lab: str, comparison: str) -> None:
         """Cancel a comparison, or delete it."""
@@ -306,9 +311,11 @@ class Labs:
                 self._kept(lambda: self._store.keep_comparison(lab, comparison, content))
             except Exception:
                 log.exception("a comparison of lab %s could not be kept", lab)
+                self._comparing.kept(comparison)
                 self._compared(lab, msgspec.structs.replace(progress, state="gone"))
                 self.audience.notice(lab, NoticeEvent("error", "compare-not-kept"))
             else:
+                self._comparing.kept(comparison)
                 self._compared(lab, progress)
 
         gevent.spawn(keep)
@@ -463,8 +470,10 @@ class Labs:
             case wire.Done():
                 self._writes.put(_Commit(lab, message, self._waiter(lab, message.request)))
             case wire.Changed():
-                lab.document = message.document
-                self.audience.document(lab.id, message.revision, message.document)
+                document = bytes(message.document)
+                kept: AsyncResult = AsyncResult()
+                self._writes.put(_Work(lambda: self._store.describe(lab.id, document, document_name(document)), kept))
+                gevent.spawn(self._changed, lab, message, kept)
             case wire.Checkpoint():
                 self._writes.put(_Save(lab, message))
             case wire.Answer():
@@ -581,6 +590,16 @@ class Labs:
             self.audience.document(lab.id, done.entry.revision, done.document)
         if done.jumped:
             self._show_everybody(lab)
+
+    def _changed(self, lab: Lab, message: wire.Changed, kept: AsyncResult) -> None:
+        """Say what a document has become without a command, after the documents of all commands before it."""
+        try:
+            kept.get()
+        except Exception:
+            log.exception("a document could not be kept")
+        if not lab.discarding:
+            lab.document = message.document
+            self.audience.document(lab.id, message.revision, message.document)
 
     def _write_checkpoint(self, lab: Lab, checkpoint: wire.Checkpoint) -> None:
         if lab.discarding:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,15 @@ class Chains(ChainsState):
         rows = self._used()
         live = rows[rows[:, _SPACE] != 0]
         return sorted(set(zip(*(live[:, column].tolist() for column in (_PAGE, _SPACE, _WHAT)), strict=True)))
+
+    def whats(self, pages: Sequence[int]) -> dict[int, npt.NDArray[np.uint64]]:
+        """By space, in ascending order and each once, what rests on any of these pages."""
+        wanted = np.zeros(len(self._heads), np.bool_)
+        wanted[np.asarray(pages, np.int64) - _FIRST] = True
+        rows = self._used()
+        rows = rows[rows[:, _SPACE] != 0]
+        rows = rows[wanted[rows[:, _PAGE] - np.uint64(_FIRST)]]
+        return {int(space): np.unique(rows[rows[:, _SPACE] == space, _WHAT]) for space in np.unique(rows[:, _SPACE])}
 
     def _used(self) -> npt.NDArray[np.uint64]:
         return self._rows[1 : self.count + 1]

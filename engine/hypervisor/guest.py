@@ -62,6 +62,11 @@ class Guest:
         self.started = 0
 
     @property
+    def halted(self) -> bool:
+        """Is there nothing of it to execute, whatever happens to it?"""
+        return self.ended
+
+    @property
     def machine_mode(self) -> bool:
         """Does it run in M mode itself, with no firmware below it?"""
         return self.board.firmware is None
@@ -130,7 +135,7 @@ class Guest:
     def arrive(self, frames: Sequence[bytes]) -> None:
         """Frames for the guest's network card."""
         if not self.ended:
-            self.board.net.receive(frames)
+            self.board.arrive(frames)
 
     # -- state ---------------------------------------------------------------------------------------
     @property
@@ -145,6 +150,11 @@ class Guest:
     def hart(self, vcpu: int) -> Hart:
         """The architectural state that the guest believes in, with a true pc."""
         raise NotImplementedError
+
+    def settled(self, vcpu: int) -> bool:  # noqa: ARG002
+        """Is the vCPU between two instructions of its own? Under a technique that executes others in their place it may
+        be in the midst of one."""
+        return True
 
     def level_of(self, hart: Hart) -> Level:
         raise NotImplementedError

@@ -39,7 +39,7 @@ from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
 from engine.hypervisor.interpret import execute
 from engine.hypervisor.second_stage import SecondStage
-from engine.hypervisor.technique import Outcome, refuse_paravirtual
+from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
 from engine.isa.decoder import decode
@@ -70,7 +70,9 @@ class HardwareAssist:
 
     @classmethod
     def of(cls, guest: VmGuest) -> HardwareAssist:
-        return cls(guest, SecondStage(guest.host.frames, guest.id))
+        made = cls(guest, SecondStage(guest.host.frames, guest.id))
+        guest.vm.ram.protected = made.stage.protect
+        return made
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
@@ -247,9 +249,8 @@ class HardwareAssist:
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
             page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            before = ram.map.frame(page)
             try:
-                frame = ram.own(page) if stores else ram.frame(page)
+                frame, action = claim(ram, page, stores)
                 self.stage.map(page, frame, ram.writable(page))
             except OutOfFramesError:
                 self.guest.fail(
@@ -257,7 +258,7 @@ class HardwareAssist:
                 )
                 return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
             host = self.guest.host_address(frame) | target & 0xFFF
-            action = Action.SECOND_STAGE_FILL if before in (None, frame) else Action.COPY_ON_WRITE
+            action = Action.SECOND_STAGE_FILL if action is None else action
             return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
         if hart.fault_instruction or access == Access.FETCH:
             # A page table, or code, where the guest has no memory.

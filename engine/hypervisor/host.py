@@ -16,7 +16,7 @@ hart, nothing of this takes place.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,7 @@ class Host:
         self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
+        self.staged: dict[int, VmGuest] = {}  # guests that come here or have just left: memory and no right to run
         self.loaded: list[VCpu | None] = [None] * harts
         self.position_offset = 0
         self.busy_ns = 0
@@ -120,7 +121,7 @@ class Host:
     @property
     def memory_used_mib(self) -> int:
         """Memory that guests may use, and what the hypervisor keeps."""
-        promised = sum(guest.memory_mib for guest in self.guests.values())
+        promised = sum(guest.memory_mib for guest in (*self.guests.values(), *self.staged.values()))
         return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
 
     def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
@@ -177,13 +178,13 @@ class Host:
         self.guests[guest.id] = guest
         if isinstance(guest, VmGuest):
             self.scheduler.admit(guest.id, guest.vcpu_count, share, self.active.clock)
-            self._look_again()
+            self.look_again()
 
     def set_share(self, guest_id: int, share: Share) -> None:
         """From now on a guest has this share of the harts. On bare metal it has the machine."""
         if isinstance(self.guests[guest_id], VmGuest):
             self.scheduler.set_share(guest_id, share, self.active.clock)
-            self._look_again()
+            self.look_again()
 
     def set_scheduler(self, scheduler: SchedulerId | None) -> None:
         """Another scheduler, which knows nothing of what was; None: the stack's own."""
@@ -195,7 +196,7 @@ class Host:
                 for vcpu in guest.vcpus:
                     if not guest.ended and not vcpu.asleep:
                         self.scheduler.woke((guest.id, vcpu.number))
-        self._look_again()
+        self.look_again()
 
     def guest(self, guest_id: int) -> Guest:
         return self.guests[guest_id]
@@ -206,7 +207,7 @@ class Host:
         del self.guests[guest_id]
         if isinstance(guest, VmGuest):
             self.scheduler.forget(guest_id)
-            self._look_again()
+            self.look_again()
 
     def power(self, guest_id: int, action: str) -> None:
         """on: start if it does not run; off: stop at once; reset: start again from the image."""
@@ -245,6 +246,49 @@ class Host:
         assert isinstance(clone, VmGuest)
         self._admit(clone, self.scheduler.shares[guest_id])
         clone.become_clone(original)
+
+    # -- migration (engine.hypervisor.migration) -----------------------------------------------------
+    def stage(
+        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
+    ) -> VmGuest:
+        """Room for a VM that will come. Raises LabError if it does not fit."""
+        guest = self._new(guest_id, image, vcpus, memory_mib, arguments, machine_mode)
+        assert isinstance(guest, VmGuest)
+        self.staged[guest_id] = guest
+        return guest
+
+    def unstage(self, guest_id: int) -> None:
+        """Give back what `stage` or `send_off` kept."""
+        self.staged.pop(guest_id).close()
+
+    def send_off(self, guest_id: int) -> None:
+        """A paused VM has no right to run here any more; its memory stays."""
+        guest = self._concrete(guest_id)
+        assert isinstance(guest, VmGuest)
+        del self.guests[guest_id]
+        self.scheduler.forget(guest_id)
+        self.staged[guest_id] = guest
+
+    def welcome(self, guest_id: int, state: dict[str, Any]) -> None:
+        """A staged VM goes on here with what `VmGuest.portable` gave. On the hindmost hart's clock, so that no hart
+        shows it a time that it has seen before."""
+        guest = self.staged.pop(guest_id)
+        self.active = min(self.harts, key=lambda hart: hart.clock)
+        self._admit(guest, Share(*state["share"]))
+        guest.take_over(state | {"pages": {}})
+
+    def arrange(self, here: Iterable[int], staged: Iterable[int], make: Callable[[int], VmGuest]) -> None:
+        """Have exactly these guests, in this order, before their state is loaded; `make` gives one that is new."""
+        wanted = (list(here), list(staged))
+        if wanted == (list(self.guests), list(self.staged)):
+            return
+        for place in (self.guests, self.staged):
+            for guest_id in [guest_id for guest_id in place if guest_id not in wanted[place is self.staged]]:
+                guest = place.pop(guest_id)
+                assert isinstance(guest, VmGuest)
+                guest.close()
+        self.guests = {guest_id: self.guests.get(guest_id) or make(guest_id) for guest_id in wanted[0]}
+        self.staged = {guest_id: self.staged.get(guest_id) or make(guest_id) for guest_id in wanted[1]}
 
     def _concrete(self, guest_id: int) -> BareMetalGuest | VmGuest:
         guest = self.guests[guest_id]
@@ -423,7 +467,7 @@ class Host:
         if self.bare_metal:
             return any(not guest.ended for guest in self.guests.values()) and self._awake(hart)
         vcpu = self.loaded[hart.number]
-        if vcpu is not None and not self._vm_of(vcpu).ended and vcpu.runnable:
+        if vcpu is not None and not self._vm_of(vcpu).halted and vcpu.runnable:
             return True
         return any(self._ready_at(waiting, hart) <= hart.clock for waiting in self._off_hart())
 
@@ -436,7 +480,7 @@ class Host:
         return [
             vcpu
             for guest in self.guests.values()
-            if isinstance(guest, VmGuest) and not guest.ended
+            if isinstance(guest, VmGuest) and not guest.halted
             for vcpu in guest.vcpus
             if vcpu.hart is None
         ]
@@ -470,9 +514,9 @@ class Host:
         """Something happened that a vCPU without a hart may have waited for."""
         if vcpu.asleep and vcpu.woken is None and vcpu.runnable:
             vcpu.woken = self.active.clock
-            self._look_again()
+            self.look_again()
 
-    def _look_again(self) -> None:
+    def look_again(self) -> None:
         """Every hart asks the scheduler before its next instruction."""
         for hart in self.harts:
             if self.loaded[hart.number] is not None:
@@ -524,7 +568,7 @@ class Host:
             self._bare_timer(hart)
             return self._can_run(hart)
         vcpu = self.loaded[hart.number]
-        if vcpu is not None and (self._vm_of(vcpu).ended or not vcpu.runnable):
+        if vcpu is not None and (self._vm_of(vcpu).halted or not vcpu.runnable):
             self._unload(hart)
             vcpu = None
         if vcpu is None:
@@ -597,6 +641,12 @@ class Host:
             vcpu = self.loaded[hart.number]
             if vcpu is not None and vcpu.vm is guest.vm:
                 self._unload(hart)
+
+    def put_to_sleep(self, guest: VmGuest) -> None:
+        """Its vCPUs, which have no harts, do not wait for any."""
+        for vcpu in guest.vcpus:
+            vcpu.arrive(self.active.clock)
+            self.scheduler.slept(_key(vcpu, guest))
 
     def end_slice(self, hart: Hart) -> None:
         """The vCPU on this hart gives the rest of its time slice up, to whoever the scheduler finds worth no less."""
@@ -688,7 +738,7 @@ class Host:
         """Clock of the next timer event of anything that sleeps on this host; NEVER if there is none."""
         if self.bare_metal:
             return min((self._wakes_at(hart) for hart in self.harts), default=NEVER)
-        waiting = [vcpu for vcpu in self.loaded if vcpu is not None and not self._vm_of(vcpu).ended]
+        waiting = [vcpu for vcpu in self.loaded if vcpu is not None and not self._vm_of(vcpu).halted]
         return min(
             (
                 *(self._ready_at(vcpu, None) for vcpu in self._off_hart()),
@@ -758,6 +808,7 @@ class Host:
             "harts": [hart.save() for hart in self.harts],
             "frames": self.frames.save(),
             "guests": {guest.id: guest.save() for guest in self.guests.values()},
+            "staged": {guest.id: guest.save() for guest in self.staged.values()},
             "loaded": [None if vcpu is None else [self._vm_of(vcpu).id, vcpu.number] for vcpu in self.loaded],
             "scheduler": self.scheduler.save(),
             "began": list(self._began),
@@ -779,7 +830,10 @@ class Host:
         self.loaded = [None] * len(self.harts)
         for guest_id, saved in state["guests"].items():
             self._concrete(guest_id).load(saved)
-        self.scheduler.load(state["scheduler"])
+        if "scheduler" in state:  # lost with a lab that was saved before there were any: they begin anew
+            self.scheduler.load(state["scheduler"])
+        for guest_id, saved in state.get("staged", {}).items():
+            self.staged[guest_id].load(saved)
         for hart, entry in zip(self.harts, state["loaded"], strict=True):
             if entry is not None:
                 guest = self.guests[entry[0]]

@@ -1,6 +1,6 @@
 """What a paravirtual guest's kernel asks of its hypervisor: the calls, the page they share, events. The one table
-from which the hypervisor dispatches, the C header of the guests is made (`python -m engine.hypervisor.hypercalls`)
-and the page's reference is drawn.
+from which the hypervisor dispatches, and from which the guests' C header (`python -m engine.hypervisor.hypercalls`)
+and the README's reference are made.
 
 A call is an `ecall` of the guest's kernel as the SBI specification (2.0, chapter 3) has it: a7 = EXTENSION, a6 = the
 call's number, a0 and a1 its arguments; the answer is an error in a0 and a value in a1. The kernel asks the base
@@ -22,7 +22,9 @@ Numbers, pages and entries are 64-bit words. Addresses are guest physical; frame
                   whose cause has the interrupt bit. Masking takes no call; unmasking takes one if something is pending.
     time          is the `time` counter, which the hart lets the guest read, plus time_offset; read time_version before
                   and after: if it differs, read again.
-    grants        are words of the shared page: a page that a device's back end may read and perhaps write.
+    rings         are pages through which a device's front end, the guest's, and its back end talk. What a request is
+                  about lies in a page that the guest has granted: a word of the shared page's second half. Rings and
+                  grants are engine.devices.paravirtual's.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from engine.devices.paravirtual import console
+from engine.devices.paravirtual import block, console
+from engine.devices.paravirtual.ring import GRANTS, READABLE, SLOTS, WRITABLE
 from engine.machine import sbi
 from engine.machine.loader import PARAVIRTUAL_NOTE
 from engine.trace.record import INTERRUPT_BIT, Interrupt
@@ -86,16 +89,19 @@ class Event(IntEnum):
 
     TIMER = 0
     CONSOLE = 1
+    BLOCK = 2
+    NET = 3
 
 
 class Device(IntEnum):
-    """Devices with a back end here, each with one ring."""
+    """What has a ring of its own."""
 
     CONSOLE = 0
+    BLOCK = 1
+    NET_SEND = 2
+    NET_RECEIVE = 3
 
 
-#: The event channel of each device.
-EVENTS = {Device.CONSOLE: Event.CONSOLE}
 
 _PARAM, _ADDRESS, _DENIED, _FAILED = (
     sbi.Error.INVALID_PARAM, sbi.Error.INVALID_ADDRESS, sbi.Error.DENIED, sbi.Error.FAILED,
@@ -108,7 +114,7 @@ CALLS: tuple[Call, ...] = (
     Call(Number.RETURN, ("calls", "count"),
          "do the calls of a batch, then go on where the shared page says (pc, sp, a0, a1, a6, a7, privilege), with "
          "upcalls off if `previous` says so; if one of the calls got an error, come back instead with their number",
-         (_PARAM, _ADDRESS, _FAILED), batched=False),
+         (_PARAM, _ADDRESS, _DENIED, _FAILED), batched=False),
     Call(Number.SHARE, ("page",), "share this page from now on", (_ADDRESS, _DENIED)),
     Call(Number.SET_TRAP_ENTRY, ("pc",),
          "traps and upcalls go there, with sp from the shared page's `stack`, and upcalls off", (_PARAM,)),
@@ -123,8 +129,9 @@ CALLS: tuple[Call, ...] = (
     Call(Number.BLOCK, (), "sleep until an unmasked event is pending", batched=False),
     Call(Number.YIELD, (), "let another virtual CPU run", batched=False),
     Call(Number.DELIVER, (), "take the upcall that is pending now that upcalls are on", batched=False),
-    Call(Number.CONNECT, ("device", "page"), "this page is the device's ring, set up and empty",
-         (_PARAM, _ADDRESS, _DENIED)),
+    Call(Number.CONNECT, ("device", "page"),
+         "this page is the device's ring, set up and empty; the value is a disk's sectors, a network card's address",
+         (_PARAM, _ADDRESS, _DENIED, _FAILED)),
     Call(Number.NOTIFY, ("device",), "look at the device's ring", (_PARAM, _FAILED)),
     Call(Number.CONSOLE_WRITE, ("address", "bytes"),
          "print, without a ring: at most 4096 bytes are taken, the value says how many", (_ADDRESS,)),
@@ -176,15 +183,32 @@ def header() -> str:
     lines += [f"#define PV_{row.number.name} {row.number.value} /* {', '.join(row.arguments) or '-'} */" for row in CALLS]
     lines += ["", *(f"#define PV_EVENT_{event.name} {event.value}" for event in Event)]
     lines += ["", *(f"#define PV_DEVICE_{device.name} {device.value}" for device in Device)]
+    lines += ["", "/* Operations of the disk's ring, and what a grant allows. */"]
+    operations = (("READ", block.READ), ("WRITE", block.WRITE), ("FLUSH", block.FLUSH))
+    lines += [f"#define PV_BLOCK_{name} {value}" for name, value in operations]
+    lines += [f"#define PV_GRANT_READABLE {READABLE}", f"#define PV_GRANT_WRITABLE {WRITABLE}"]
     lines += ["", "/* Places in the shared page, for the assembler. */"]
     lines += [f"#define PV_SHARED_{name.upper()} {8 * index}" for index, (name, _) in enumerate(SHARED)]
     lines += ["", "#ifndef __ASSEMBLER__", "#include <stdint.h>", "", "struct pv_call {"]
     lines += ["    uint64_t number, argument0, argument1;", "    int64_t error;", "};", "", "struct pv_shared {"]
     lines += [f"    uint64_t {name};{' ' * (14 - len(name))}/* {meaning} */" for name, meaning in SHARED]
-    lines += [f"    uint64_t reserved[{512 - len(SHARED)}];"]
+    lines += [f"    uint64_t reserved[{512 - GRANTS - len(SHARED)}];"]
+    lines += [f"    uint64_t grants[{GRANTS}]; /* pages that back ends may read (bit 0) and write (bit 1) */"]
     lines += ["};", "", "struct pv_console {", f"    uint64_t {', '.join(CONSOLE_RING)};"]
-    lines += [f"    char in[{CONSOLE_INPUT}], out[{CONSOLE_OUTPUT}];", "};", "#endif"]
+    lines += [f"    char in[{CONSOLE_INPUT}], out[{CONSOLE_OUTPUT}];", "};", ""]
+    lines += ["struct pv_request {", "    uint64_t operation, place, buffer, bytes;", "};", "", "struct pv_ring {"]
+    lines += ["    uint64_t produced, answered, reserved[6];", f"    struct pv_request slots[{SLOTS}];", "};", "#endif"]
     return "\n".join(lines) + "\n"
+
+
+def reference() -> str:
+    """The calls as a table for people, in Markdown."""
+    rows = ["| | call | what it does | errors |", "|---|---|---|---|"]
+    for call in CALLS:
+        errors = ", ".join(error.name.lower().replace("_", " ") for error in call.errors)
+        name = f"{call.number.name.lower()}({', '.join(call.arguments)})"
+        rows.append(f"| {call.number.value} | `{name}`{'' if call.batched else ' *'} | {call.meaning} | {errors} |")
+    return "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":

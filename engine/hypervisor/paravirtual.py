@@ -32,8 +32,8 @@ from engine.commands import Problem
 from engine.hypervisor import hypercalls
 from engine.hypervisor.direct_tables import DirectTables, RefusedError
 from engine.hypervisor.frames import OutOfFramesError
-from engine.hypervisor.hypercalls import BATCH_LIMIT, BY_NUMBER, CALL, EVENTS, UPCALL, WORD, Device, Event, Number
-from engine.hypervisor.technique import Outcome
+from engine.hypervisor.hypercalls import BATCH_LIMIT, BY_NUMBER, CALL, UPCALL, WORD, Device, Event, Number
+from engine.hypervisor.technique import Outcome, claim
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import Status
 from engine.machine import mmu, sbi
@@ -78,7 +78,7 @@ class Paravirtual:
 
     @classmethod
     def of(cls, guest: VmGuest) -> Paravirtual:
-        domain = Domain(guest.board, EVENTS[Device.CONSOLE])
+        domain = Domain(guest.board, Event.CONSOLE, Event.BLOCK, Event.NET)
         guest.board.domain = domain
         made = cls(guest, domain, DirectTables(guest.vm.ram, lambda page: domain.shared == page << 12))
         domain.raise_event = made.raise_event
@@ -325,8 +325,7 @@ class Paravirtual:
         page = target >> 12
         if not ram.holds(target, 1):
             raise Trap(_ACCESS_FAULTS[access], address)
-        before = ram.frame(page)
-        copied = access == Access.STORE and ram.own(page) != before
+        _, action = claim(ram, page, access == Access.STORE)
         if not self.tables.grants(hart.satp, address, right):
             if not virtual.satp:
                 self.tables.fill_start(page)
@@ -336,7 +335,7 @@ class Paravirtual:
                     self.tables.fill_megapage(step.table >> 12, step.index, page, step.entry)
             if not self.tables.grants(hart.satp, address, right):
                 raise Trap(mmu.page_fault(access), address)
-        action = Action.COPY_ON_WRITE if copied else Action.DIRECT_FILL
+        action = Action.DIRECT_FILL if action is None else action
         host = self.guest.host_address(ram.frame(page)) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
 
@@ -506,16 +505,33 @@ class Paravirtual:
         return 0
 
     def _connect(self, _vcpu: VCpu, device: int, page: int) -> int:
-        if device != Device.CONSOLE:
-            raise RefusedError(sbi.Error.INVALID_PARAM)
         self._check_page(page)
-        self.domain.console.connect(page)
+        domain = self.domain
+        match device:
+            case Device.CONSOLE:
+                domain.console.connect(page)
+            case Device.BLOCK:
+                sectors = domain.block.connect(page)
+                if sectors is None:
+                    raise RefusedError(sbi.Error.FAILED)
+                return sectors
+            case Device.NET_SEND | Device.NET_RECEIVE:
+                ring = domain.network.sending if device == Device.NET_SEND else domain.network.receiving
+                ring.connect(page)
+                return int.from_bytes(self.guest.fitting.mac, "big")
+            case _:
+                raise RefusedError(sbi.Error.INVALID_PARAM)
         return 0
 
     def _notify(self, _vcpu: VCpu, device: int, _b: int) -> int:
-        if device != Device.CONSOLE:
+        back_ends: dict[int, Callable[[], bool]] = {
+            Device.CONSOLE: self.domain.console.service, Device.BLOCK: self.domain.block.service,
+            Device.NET_SEND: self.domain.network.service,
+        }  # fmt: skip
+        service = back_ends.get(device)
+        if service is None:
             raise RefusedError(sbi.Error.INVALID_PARAM)
-        if not self.domain.console.service():
+        if not service():
             raise RefusedError(sbi.Error.FAILED)
         return 0
 
@@ -553,11 +569,16 @@ class Paravirtual:
     def stored(self, address: int, length: int) -> None:
         """A device or a debugger wrote to a table: check all of them anew."""
         tables = self.tables
-        if tables.tables and any(page in tables.tables for page in range(address >> 12, (address + length - 1 >> 12) + 1)):
+        pages = range(address >> 12, (address + length - 1 >> 12) + 1)
+        if not tables.tables or not any(page in tables.tables for page in pages):
+            return
+        try:
             self.domain.pins = tables.rebuild(self.domain.pins)
             for vcpu in self.guest.vm.vcpus:
                 if vcpu.hart is not None:
                     self._select_space(vcpu, vcpu.hart)
+        except OutOfFramesError:
+            self._fail_for_memory(self.guest.vm.vcpus[0])
 
     def remapped(self, page: int) -> None:
         self.tables.refresh(page)

@@ -13,7 +13,10 @@ the root (Sv39x4, privileged specification 1.12, section 8.5). They are kept unt
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from engine.hypervisor.frames import Frames
 from engine.machine import mmu
@@ -58,14 +61,28 @@ class SecondStage:
 
     def remap(self, page: int, frame: int, writable: bool) -> None:
         """Correct the leaf of a guest page, if the hart can reach it."""
+        table = self._leaf_table(page)
+        if table is not None and self.memory.read(table * PAGE + 8 * (page & 0x1FF), 8) & mmu.V:
+            self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+
+    def _leaf_table(self, page: int) -> int | None:
+        """The table that has the leaf of a guest page, if there is one."""
         table = self.root
         for level in (2, 1):
             if table is None:
-                return
+                return None
             entry = self.memory.read(table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF)), 8)
             table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
-        if table is not None and self.memory.read(table * PAGE + 8 * (page & 0x1FF), 8) & mmu.V:
-            self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+        return table
+
+    def protect(self, pages: Sequence[int]) -> None:
+        """No page of these may be stored to: as `remap` of each, in whole tables."""
+        numbers = np.asarray(pages, np.uint64)
+        self.memory.flush()
+        for part in np.split(numbers, np.flatnonzero(np.diff(numbers >> np.uint64(9))) + 1) if len(numbers) else []:
+            table = self._leaf_table(int(part[0]))
+            if table is not None:
+                self.memory.clear_bits(table, part & np.uint64(0x1FF), mmu.W | mmu.D)
 
     def close(self) -> None:
         """The VM is gone."""

@@ -20,9 +20,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from engine.hypervisor.chains import Chains
 from engine.hypervisor.frames import Frames
@@ -63,6 +65,11 @@ class ShadowTables(ShadowState):
         self._keys: dict[int, SpaceKey] = {}
         self.leaves = Chains(ram.pages, MAX_LEAVES)  # (space, virtual page) that map a guest page
         self.table_pages = Chains(ram.pages, mmu.LEVELS * MAX_LEAVES)  # see `_use`
+        self.foreign: set[int] = set()  # tables below a space that are not the guest's, and left alone
+        #: May the guest store to this page without the VMM's help? Where it is not the default, native code fills nothing.
+        self.writable: Callable[[int], bool] = ram.writable
+        #: The guest's tables may say something else of [address, address + the span of an entry of `level`).
+        self.changed: Callable[[SpaceKey, int, int], None] = _nobody
         stores, spaces = mmap.mmap(-1, ram.pages), mmap.mmap(-1, 8 * SPACE_WORDS * MAX_SPACES)
         self._stores = memoryview(stores)  # into each table page since the last walk through it
         self._spaces = memoryview(spaces).cast("Q")
@@ -115,6 +122,7 @@ class ShadowTables(ShadowState):
         self.memory.flush()
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
             self.frames.give_back(frame)
+        self.changed(key, 0, mmu.LEVELS)
         number = self._numbers.pop(key)
         del self._keys[number]
         self._set_row(number, 0, 0, 0)
@@ -128,12 +136,12 @@ class ShadowTables(ShadowState):
         self.remembered = 0
 
     # -- leaves --------------------------------------------------------------------------------------
-    def _entry_offset(self, key: SpaceKey, address: int, make: bool) -> int | None:
-        """Offset in host RAM of the leaf entry for a virtual address."""
+    def _entry_offset(self, key: SpaceKey, address: int, make: bool, of_level: int = 0) -> int | None:
+        """Offset in host RAM of the entry for a virtual address, in the table of leaves or one `of_level` above."""
         table = self.roots.get(key)
         if table is None:
             return None
-        for level in (2, 1):
+        for level in range(mmu.LEVELS - 1, of_level, -1):
             offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
             entry = self.memory.read(offset, 8)
             if entry & mmu.V:
@@ -143,13 +151,30 @@ class ShadowTables(ShadowState):
                 if key not in self.roots:  # taking it emptied this very cache
                     self.frames.give_back(frame)
                     self.satp(key)
-                    return self._entry_offset(key, address, make)
+                    return self._entry_offset(key, address, make, of_level)
                 self.tables[key].append(frame)
                 self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | mmu.V)
                 table = frame
             else:
                 return None
-        return table * PAGE + 8 * (address >> 12 & 0x1FF)
+        return table * PAGE + 8 * (address >> (12 + 9 * of_level) & 0x1FF)
+
+    def link(self, key: SpaceKey, address: int, table: int) -> None:
+        """Let a space use a foreign table of leaves where `address` is. Raises OutOfFramesError."""
+        entry = ((RAM_BASE >> 12) + table) << 10 | mmu.V
+        offset = self._entry_offset(key, address, make=True, of_level=1)
+        assert offset is not None
+        if self.memory.read(offset, 8) != entry:
+            self.foreign.add(table)
+            self.memory.write(offset, 8, entry)
+
+    def unlink(self, address: int, table: int) -> None:
+        """No space uses this table any more."""
+        for key in self.roots:
+            offset = self._entry_offset(key, address, make=False, of_level=1)
+            if offset is not None and self.memory.read(offset, 8) >> 10 == (RAM_BASE >> 12) + table:
+                self.memory.write(offset, 8, 0)
+        self.foreign.discard(table)
 
     def fill(
         self, key: SpaceKey, address: int, guest_page: int, permissions: int, trail: list[mmu.Step]
@@ -166,15 +191,19 @@ class ShadowTables(ShadowState):
         frame = self.ram.frame(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
-        for step in trail:
-            self._use(step.table >> 12, key, step.level, self._first_address(address, step.level))
-        if guest_page in self.table_pages or not self.ram.writable(guest_page):
+        self.rest_on(key, address, trail)
+        if guest_page in self.table_pages or not self.writable(guest_page):
             permissions &= ~mmu.W
         self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | exits.SHADOW_LEAF | permissions)
         self.leaves.add(guest_page, (self._numbers[key], address >> 12))
         self.filled += 1
         self.remembered += 1
         return frame
+
+    def rest_on(self, key: SpaceKey, address: int, trail: list[mmu.Step]) -> None:
+        """Something is true as long as the guest's entries of this walk are what they are."""
+        for step in trail:
+            self._use(step.table >> 12, key, step.level, self._first_address(address, step.level))
 
     @staticmethod
     def _first_address(address: int, level: int) -> int:
@@ -213,8 +242,17 @@ class ShadowTables(ShadowState):
                 continue
             if entry >> 10 != (RAM_BASE >> 12) + frame:
                 self.memory.write(offset, 8, 0)
-            elif not self.ram.writable(guest_page):
+            elif not self.writable(guest_page):
                 self.memory.write(offset, 8, entry & ~mmu.W)
+
+    def protect(self, guest_pages: Sequence[int]) -> None:
+        """No page of these may be stored to: as `remapped` of each, in whole tables."""
+        self.memory.flush()
+        for number, pages in self.leaves.whats(guest_pages).items():
+            for part in np.split(pages, np.flatnonzero(np.diff(pages >> np.uint64(9))) + 1):
+                offset = self._entry_offset(self._keys[number], int(part[0]) << 12, make=False)
+                if offset is not None:
+                    self.memory.clear_bits(offset // PAGE, part & np.uint64(0x1FF), mmu.W)
 
     # -- kept true -----------------------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:
@@ -230,6 +268,7 @@ class ShadowTables(ShadowState):
             for index in range((low & 0xFFF) >> 3, ((high - 1) & 0xFFF) // 8 + 1):
                 for key, level, first in self._uses(page):
                     self._drop_range(key, first + (index << (12 + 9 * level)), level)
+                    self.changed(key, first + (index << (12 + 9 * level)), level)
 
     def _uses(self, page: int) -> list[tuple[SpaceKey, int, int]]:
         """(space, level, first address) of what rests on a table page; see `_use`."""
@@ -247,6 +286,7 @@ class ShadowTables(ShadowState):
                 self._drop_children(key, self.roots.get(key), level)
             else:
                 self._drop_range(key, first, level + 1)
+            self.changed(key, first, level + 1)
         for offset in self._leaf_offsets(page):
             self.memory.write(offset, 8, 0)
 
@@ -258,7 +298,7 @@ class ShadowTables(ShadowState):
                 return
             entry = self.memory.read(table * PAGE + 8 * (address >> (12 + 9 * above) & 0x1FF), 8)
             table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
-        if table is None:
+        if table is None or table in self.foreign:
             return
         offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
         entry = self.memory.read(offset, 8)
@@ -271,7 +311,7 @@ class ShadowTables(ShadowState):
             self._drop_children(key, (entry >> 10) - (RAM_BASE >> 12), level - 1)
 
     def _drop_children(self, key: SpaceKey, table: int | None, level: int) -> None:
-        if table is None:
+        if table is None or table in self.foreign:
             return
         for index in range(512):
             offset = table * PAGE + 8 * index
@@ -298,6 +338,7 @@ class ShadowTables(ShadowState):
                 [page, sorted([list(key), virtual_page] for key, virtual_page in leaves)]
                 for page, leaves in self._by_page(self.leaves, lambda what: (what,))
             ],
+            "foreign": sorted(self.foreign),
             "counts": [self.filled, self.dropped, self.remembered],
         }
 
@@ -318,6 +359,7 @@ class ShadowTables(ShadowState):
         for page, leaves in state["leaves"]:
             for key, at in leaves:
                 self.leaves.add(page, (self._numbers[_key(key)], at))
+        self.foreign = set(state["foreign"])
         self.filled, self.dropped, remembered = state["counts"]
         # What was saved has at least as many; what comes from elsewhere may say anything.
         self.remembered = max(remembered, self.leaves.count, -(-self.table_pages.count // mmu.LEVELS))
@@ -327,6 +369,10 @@ class ShadowTables(ShadowState):
     ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
         for page, rows in groupby(chains.all(), lambda row: row[0]):
             yield page, [(self._keys[number], *what(word)) for _, number, word in rows]
+
+
+def _nobody(_key: SpaceKey, _address: int, _level: int) -> None:
+    """Nothing rests on the tables but the leaves."""
 
 
 def _host_satp(root: int) -> int:

@@ -48,7 +48,8 @@ _CLASSES: Mapping[Action, Exit] = {
     Action.COPY_ON_WRITE: Exit.FILL, Action.SBI_CALL: Exit.HYPERCALL, Action.TIMER: Exit.TIMER,
     Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER, Action.HYPERCALL: Exit.HYPERCALL,
     Action.MULTICALL: Exit.HYPERCALL, Action.HYPERCALL_RETURN: Exit.HYPERCALL, Action.BLOCK: Exit.HYPERCALL,
-    Action.UPCALL: Exit.TIMER, Action.DIRECT_FILL: Exit.FILL,
+    Action.UPCALL: Exit.TIMER, Action.DIRECT_FILL: Exit.FILL, Action.LOG_DIRTY: Exit.FILL,
+    Action.REMOTE_FETCH: Exit.FILL,
 }  # fmt: skip
 
 
@@ -98,7 +99,7 @@ STACKS: dict[StackId, Stack] = {
     "xen": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _DOMAIN, _D, _DOMAIN, _H), scheduler="credit"),
     "kvm": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _D, _H), hosted=True),
     "vmware": Stack(
-        2, _preferring("trap-and-emulate"), (_H,), _devices(_H, _K, _D, _K, _H) | {Exit.TIMER: (_H, _K, _H)}
+        2, _preferring("binary-translation"), (_H,), _devices(_H, _K, _D, _K, _H) | {Exit.TIMER: (_H, _K, _H)}
     ),
     "parallels": Stack(
         2, _preferring("hardware-assist"), (_K, Level.VMM, _K), {Exit.FILL: (_K,), Exit.TIMER: (_K,)}, hosted=True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from engine.commands import Problem
-from engine.hypervisor.vm import VCpu
+from engine.hypervisor.vm import GuestRam, VCpu
 from engine.machine.hart import Hart
 from engine.machine.mmu import RecordedWalk, Tables
 from engine.trace.record import Action, Disposition, Kind, Level
@@ -36,6 +36,18 @@ def refuse_paravirtual() -> Problem:
         "The guest's kernel is made for paravirtualization: it makes hypercalls, which nobody answers here.",
         {},
     )
+
+
+def claim(ram: GuestRam, page: int, stores: bool) -> tuple[int, Action | None]:
+    """The frame behind a guest page that the guest faulted on, its own if it is about to store there; and what that
+    took, if it was more than a look. Raises OutOfFramesError."""
+    absent, logged, before = page in ram.absent, page in ram.clean, ram.map.frame(page)
+    if not stores:
+        return ram.frame(page), Action.REMOTE_FETCH if absent else None
+    frame = ram.own(page)
+    if absent or logged:
+        return frame, Action.REMOTE_FETCH if absent else Action.LOG_DIRTY
+    return frame, None if before in (None, frame) else Action.COPY_ON_WRITE
 
 
 class Technique(Protocol):

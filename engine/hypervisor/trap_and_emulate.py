@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
 from engine.hypervisor.interpret import execute
-from engine.hypervisor.shadow import ShadowTables
-from engine.hypervisor.technique import Outcome, refuse_paravirtual
+from engine.hypervisor.shadow import ShadowTables, SpaceKey
+from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode
@@ -97,10 +97,14 @@ class TrapAndEmulate:
 
     kernel_level = Level.KERNEL_DEPRIVILEGED
     hypervisor_extension = False  # a machine from before there was one
+    #: Does the hart execute the code of the guest's kernel where it is?
+    kernel_in_place = True
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
+        made = cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
+        guest.vm.ram.protected = made.shadow.protect
+        return made
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)
@@ -149,11 +153,15 @@ class TrapAndEmulate:
 
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""
-        satp = self.shadow.satp(self.shadow.key(vcpu.virtual))
+        satp = self.shadow.satp(self._space(vcpu.virtual))
         if hart.satp != satp or hart.privilege != USER:
             hart.satp = satp
             hart.privilege = USER
             hart.refresh()
+
+    def _space(self, virtual: Hart) -> SpaceKey:
+        """The shadow space that a vCPU needs in its present state."""
+        return self.shadow.key(virtual)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._hand_over(vcpu)
@@ -165,20 +173,21 @@ class TrapAndEmulate:
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
-        origin, pc = vcpu.level, hart.pc
         self.catch_up(vcpu)
-        instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
-        if cause == Cause.ECALL_U:
-            outcome = self._ecall(vcpu)
-        elif cause == Cause.ILLEGAL_INSTRUCTION:
-            outcome = self._privileged(vcpu, value)
-        elif cause in PAGE_FAULTS:
-            access = Access(PAGE_FAULTS.index(Cause(cause)))
-            outcome, instruction = self._page_fault(vcpu, access, value)
-        else:
-            outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
+        origin, pc = vcpu.level, vcpu.virtual.pc
+        outcome, instruction = self._handle(vcpu, cause, value)
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
         self._resume(vcpu, hart)
+
+    def _handle(self, vcpu: VCpu, cause: int, value: int) -> tuple[Outcome, int]:
+        """The outcome of a trap, and the encoding of the instruction where it mattered."""
+        if cause == Cause.ECALL_U:
+            return self._ecall(vcpu), 0
+        if cause == Cause.ILLEGAL_INSTRUCTION:
+            return self._privileged(vcpu, value), value
+        if cause in PAGE_FAULTS:
+            return self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+        return self._inject(vcpu, cause, value, Kind.EXCEPTION), 0
 
     def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
         """The host's timer interrupted the guest: its own timer is due, or (`preempted_by`: next guest) its
@@ -186,7 +195,7 @@ class TrapAndEmulate:
         hart = vcpu.hart
         assert hart is not None
         self.catch_up(vcpu)
-        origin, pc = vcpu.level, hart.pc
+        origin, pc = vcpu.level, vcpu.virtual.pc
         hart.steps += 1
         hart.unretired += 1
         self.guest.vm.board.update_timer(vcpu.number)
@@ -209,8 +218,8 @@ class TrapAndEmulate:
         deliver."""
         hart = vcpu.hart
         assert hart is not None
-        origin, pc = vcpu.level, vcpu.pc
         self.catch_up(vcpu)
+        origin, pc = vcpu.level, vcpu.virtual.pc
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
             return False
@@ -268,7 +277,7 @@ class TrapAndEmulate:
         elif action == Action.CSR_WRITE:
             a, b = number, source
         elif action == Action.ADDRESS_SPACE:
-            a, b = virtual.satp, int(self.shadow.key(virtual) in self.shadow.roots)
+            a, b = virtual.satp, int(self._space(virtual) in self.shadow.roots)
         elif action in (Action.SRET, Action.MRET):
             a, b = virtual.pc, virtual.privilege
         elif action == Action.WFI:
@@ -280,7 +289,7 @@ class TrapAndEmulate:
     def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> tuple[Outcome, int]:
         """The outcome, and the encoding of the instruction where it was emulated."""
         virtual = vcpu.virtual
-        key = self.shadow.key(virtual)
+        key = self._space(virtual)
         if key[1] < 0:
             return self._interpret(vcpu, Action.EMULATE, 0)
         walk = RecordedWalk(virtual.bus)
@@ -297,20 +306,23 @@ class TrapAndEmulate:
             if access == Access.FETCH:
                 return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
             return self._interpret(vcpu, Action.EMULATE, target, (address, access, target))
-        if access == Access.STORE and target >> 12 in self.shadow.table_pages:
+        if access == Access.STORE and (noticed := self._noticed(target >> 12)) is not None:
             self._carry_reservation(vcpu, target)
-            return self._interpret(vcpu, Action.PAGE_TABLE_WRITE, target, (address, access, target))
+            return self._interpret(vcpu, noticed, target, (address, access, target))
         ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
-        copied = False
-        if access == Access.STORE:
-            before = ram.frame(target >> 12)
-            copied = ram.own(target >> 12) != before
+        if key[1] != USER and not self.kernel_in_place:
+            allowed &= ~mmu.X
+        _, action = claim(ram, target >> 12, access == Access.STORE)
         frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
-        action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
-        action = Action.COPY_ON_WRITE if copied else action
+        if action is None:
+            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
+
+    def _noticed(self, page: int) -> Action | None:
+        """What a store to this guest page is, of which the VMM has to know; None: it need not."""
+        return Action.PAGE_TABLE_WRITE if page in self.shadow.table_pages else None
 
     def _carry_reservation(self, vcpu: VCpu, target: int) -> None:
         """A store-conditional to a page table is emulated, but its load-reserved ran on the host hart."""
@@ -343,12 +355,12 @@ class TrapAndEmulate:
             write, address, value = touched
             action = Action.MMIO_WRITE if write else Action.MMIO_READ
             return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
-        kind = Kind.PAGE_FAULT if action == Action.PAGE_TABLE_WRITE else Kind.VM_EXIT
+        kind = Kind.VM_EXIT if action == Action.EMULATE else Kind.PAGE_FAULT
         return Outcome(kind, Disposition.EMULATED, action, target, stored), word
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
-        key = self.shadow.key(vcpu.virtual)
+        key = self._space(vcpu.virtual)
         walk = RecordedWalk(tables)
         if key not in self.shadow.roots:
             return walk, None

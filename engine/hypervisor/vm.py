@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.bits import MASK64, signed
 from engine.devices import AccessFault
@@ -33,6 +34,8 @@ from engine.trace.record import Interrupt, Level
 
 FIRST_PAGE = RAM_BASE >> 12
 _FRAME = PAGE_SHARED - 1
+#: Pages; bounds what a copy takes besides.
+COPIED_AT_ONCE = 1024
 
 
 class PageMap(MutableMapping[int, int]):
@@ -84,6 +87,16 @@ class PageMap(MutableMapping[int, int]):
         index = page - FIRST_PAGE
         self._words[index] = self._words[index] & ~PAGE_SHARED | (PAGE_SHARED if shared else 0)
 
+    def share(self, pages: Sequence[int]) -> None:
+        """As set_shared of each."""
+        words = np.frombuffer(self._words, np.uint64)
+        words[np.asarray(pages, np.int64) - FIRST_PAGE] |= np.uint64(PAGE_SHARED)
+
+    def frames(self, pages: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The frames of pages that have one."""
+        words = np.frombuffer(self._words, np.uint64)[np.asarray(pages, np.int64) - FIRST_PAGE]
+        return (words & np.uint64(_FRAME)).astype(np.int64) - 1
+
     def shared(self) -> set[int]:
         words = np.frombuffer(self._words, np.uint64)
         return set((np.flatnonzero(words & np.uint64(PAGE_SHARED)) + FIRST_PAGE).tolist())
@@ -96,9 +109,17 @@ class GuestRam(RamState):
     first: a technique maps a page for storing only if it is `writable`, and asks for it on the fault; every
     store made here does so itself.
 
+    The dirty log works the same way, by write protection and not by the D bits of a second stage: it serves shadow
+    tables too, needs no scan of every leaf after each round, and the first store to a page is a trap that can be seen.
+    A page that is there and not `clean` may have been stored to since the last `take_dirty`.
+
+    After a post-copy switch (engine.hypervisor.migration) `absent` pages are still at the `origin`: whoever needs one
+    gets it from there, and who only reads looks there.
+
     `stored(address, length)` is told of every write made here, which is every write that the guest does not
     make itself. `remapped(page)` is told that a guest page has another frame now, or became or is no longer
-    `writable`: what a technique has mapped there is to be corrected.
+    `writable`: what a technique has mapped there is to be corrected. `protected(pages)`: as that, of many pages in
+    ascending order that became unwritable.
     """
 
     def __init__(self, frames: Frames, size: int) -> None:
@@ -107,8 +128,16 @@ class GuestRam(RamState):
         self.size = size
         self.map = PageMap(size // PAGE)
         super().__init__(self.map.at, size // PAGE, NO_PAGE, ctypes.addressof(frames))
+        self.logging = False
+        self.clean: set[int] = set()  # while logging: pages to `own` before a store, which makes them dirty
+        self.absent: set[int] = set()
+        self.origin: GuestRam | None = None
+        self.fetched = 0  # absent pages that came because somebody needed them
+        self.fetch_ns = 0  # what one of them takes
+        self.owed_ns = 0  # what of that no hart has waited for yet
         self.stored: Callable[[int, int], None] = _nobody
         self.remapped: Callable[[int], None] = _no_page
+        self.protected: Callable[[Sequence[int]], None] = self._each_remapped
         self._watcher: Callable[[], None] = _nothing
         frames.promised += size // PAGE
 
@@ -120,6 +149,10 @@ class GuestRam(RamState):
         found = self.map.frame(page)
         if found is None:
             found = self.map[page] = self.frames.take_promised()
+            if page in self.absent:
+                self.fetched += 1
+                self.owed_ns += self.fetch_ns
+                self._bring(page, found)
             if self.watched == page:
                 self.memory.watch(found, self._watcher)
         return found
@@ -133,17 +166,11 @@ class GuestRam(RamState):
         """The guest pages to `own` before a store."""
         return self.map.shared()
 
-    def take_map(self, frames: Mapping[int, int], shared: Iterable[int]) -> None:
-        """Have these frames, as they were saved."""
-        self.map.clear()
-        self.map.update(frames)
-        for page in shared:
-            self.map.set_shared(page, True)
-
     def own(self, page: int) -> int:
         """The frame behind a page that is about to be stored to: from now on this guest's alone."""
         frame = self.frame(page)
         if self.map.is_shared(page):
+            self.clean.discard(page)
             self.map.set_shared(page, False)
             if self.frames.is_shared(frame):
                 frame = self.map[page] = self.frames.copy(frame)
@@ -152,9 +179,66 @@ class GuestRam(RamState):
             self.remapped(page)
         return frame
 
+    def _each_remapped(self, pages: Sequence[int]) -> None:
+        for page in pages:
+            self.remapped(page)
+
+    # -- the dirty log -------------------------------------------------------------------------------
+    def log_dirty(self, logging: bool) -> None:
+        """Begin the log, with every page dirty, or end it."""
+        clean, self.clean, self.logging = self.clean, set(), logging
+        for page in sorted(clean):
+            if not self.frames.is_shared(self.map[page]):
+                self.own(page)
+
+    @property
+    def dirty(self) -> int:
+        """How many pages `take_dirty` would give."""
+        return len(self.map) - len(self.clean)
+
+    def take_dirty(self, running: bool = True) -> list[int]:
+        """The pages that may have been stored to since the last time; from now on they are clean. running=False: no vCPU
+        runs until the log ends, so that only who stores here has to be noticed."""
+        pages = [page for page in self.map if page not in self.clean]
+        self.clean.update(pages)
+        self.map.share(pages)
+        if running:
+            self.protected(pages)
+        return pages
+
+    def copy_to(self, other: GuestRam, pages: Sequence[int]) -> None:
+        """Put the content of `pages`, which are there, into another VM's RAM. Raises OutOfFramesError."""
+        for first in range(0, len(pages), COPIED_AT_ONCE):
+            part = pages[first : first + COPIED_AT_ONCE]
+            frames = np.fromiter(map(other.frame, part), np.int64, len(part))
+            other.memory.copy_pages(frames, self.memory, self.map.frames(part))
+
+    # -- pages that are elsewhere --------------------------------------------------------------------
+    def leave_at(self, origin: GuestRam | None, absent: Iterable[int] = (), fetch_ns: int = 0) -> None:
+        """The content of `absent` pages is here as soon as somebody needs it, which takes `fetch_ns`."""
+        self.origin, self.absent, self.fetch_ns = origin, set(absent), fetch_ns
+        self.away = len(self.absent)
+
+    def fetch(self, pages: Sequence[int]) -> None:
+        """Bring absent pages over before somebody needs them."""
+        if pages:
+            assert self.origin is not None
+            self.absent.difference_update(pages)
+            self.away = len(self.absent)
+            self.origin.copy_to(self, pages)
+
+    def _bring(self, page: int, frame: int) -> None:
+        origin = self.origin
+        assert origin is not None
+        self.absent.discard(page)
+        self.away = len(self.absent)
+        self.map[page] = frame
+        self.memory.write_bytes(frame * PAGE, origin.read(page << 12, PAGE))
+
     def share_with(self, clone: GuestRam) -> None:
         """Give a new VM of the same size every frame that this one has. Nobody watches a shared frame: nobody
         stores to it."""
+        self.fetch(sorted(self.absent))
         for page, frame in self.map.items():
             self.frames.share(frame)
             clone.map[page] = frame
@@ -183,10 +267,12 @@ class GuestRam(RamState):
         parts = []
         for at, chunk in _chunks(address, length):
             frame = self.map.frame(at >> 12)
-            begin = at & 0xFFF
-            parts.append(
-                bytes(chunk) if frame is None else self.memory.read_bytes(frame * PAGE + begin, chunk)
-            )
+            if frame is not None:
+                parts.append(self.memory.read_bytes(frame * PAGE + (at & 0xFFF), chunk))
+            elif at >> 12 in self.absent and self.origin is not None:
+                parts.append(self.origin.read(at, chunk))
+            else:
+                parts.append(bytes(chunk))
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
@@ -204,6 +290,30 @@ class GuestRam(RamState):
             self.frames.give_back(frame)
         self.frames.promised -= self.size // PAGE - len(self.map)
         self.map.clear()
+        self.clean, self.logging = set(), False
+        self.leave_at(None)
+
+    def save(self) -> dict[str, Any]:
+        """What is behind which page; the content is in host memory, that of absent pages at the origin."""
+        return {
+            "map": [[page, frame] for page, frame in self.map.items()],
+            "shared": sorted(self.shared),
+            "log": {
+                "logging": self.logging, "clean": sorted(self.clean), "absent": sorted(self.absent),
+                "fetched": self.fetched, "owed_ns": self.owed_ns,
+            },
+        }  # fmt: skip
+
+    def load(self, state: dict[str, Any]) -> None:
+        """As saved; the log is not in what was saved before there was one."""
+        self.map.clear()
+        self.map.update(dict(state["map"]))
+        for page in state["shared"]:
+            self.map.set_shared(page, True)
+        log = state.get("log", {})
+        self.logging, self.clean = log.get("logging", False), set(log.get("clean", ()))
+        self.fetched, self.owed_ns = log.get("fetched", 0), log.get("owed_ns", 0)
+        self.leave_at(None, log.get("absent", ()))
 
 
 class GuestBus:
@@ -412,8 +522,8 @@ class VCpu:
         self.virtual.instructions_base, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]
         self.streak = (a, b, c, d)
-        self.ran, self.stolen = state["times"]
-        self.asleep, self.since, self.woken = state["off"]
+        self.ran, self.stolen = state.get("times", (0, 0))  # a lab may have been saved before these were
+        self.asleep, self.since, self.woken = state.get("off", (True, 0, None))
 
     def arrive(self, clock: int) -> None:
         """Be asleep on a host whose clock this is."""

@@ -3,10 +3,12 @@ elsewhere."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
 from engine.commands import TechniqueId
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.paravirtual import Paravirtual
 from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
@@ -29,6 +31,7 @@ from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
 #: The techniques there are.
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
+    "binary-translation": BinaryTranslation,
     "hardware-assist": HardwareAssist,
     "paravirtual": Paravirtual,
 }
@@ -44,6 +47,7 @@ class VmGuest(Guest):
         self._make()
 
     def _make(self) -> None:
+        self.paused: int | None = None  # the board's time at which the hypervisor stopped it
         size = self.memory_mib << 20
         technique = self.host.technique
         assert technique is not None
@@ -83,13 +87,35 @@ class VmGuest(Guest):
         self.technique.close()
         self.vm.ram.release()
 
+    # -- pausing -------------------------------------------------------------------------------------
+    @property
+    def halted(self) -> bool:
+        return self.ended or self.paused is not None
+
+    def now(self) -> int:
+        return super().now() if self.paused is None else self.paused
+
+    def pause(self) -> None:
+        """Stop every vCPU and the board's clock; input still arrives. The clock stops where the foremost vCPU could
+        have seen it."""
+        self.host.unload_guest(self)
+        self.host.put_to_sleep(self)
+        self.paused = max(hart.clock for hart in self.host.harts) - self.started
+
+    def resume(self) -> None:
+        """Go on as if no time had passed."""
+        assert self.paused is not None
+        self.started, self.paused = self.host.time - self.paused, None
+        self.host.put_to_sleep(self)
+        self.host.look_again()
+
     def wake(self, hart: int) -> None:
         """Its timer may have changed; interrupt lines are looked at before the next instruction anyway."""
         vcpu = self.vm.vcpus[hart]
         self.technique.wake(vcpu)
         if vcpu.hart is not None:
             self.host.retime(vcpu.hart)
-        elif self.host.guests.get(self.id) is self and not self.ended:
+        elif self.host.guests.get(self.id) is self and not self.halted:
             self.host.woken(vcpu)
 
     # -- stolen time ---------------------------------------------------------------------------------
@@ -104,7 +130,7 @@ class VmGuest(Guest):
     def stolen_in_all(self) -> int:
         now = self.host.time
         return sum(
-            vcpu.stolen + (0 if self.ended or vcpu.asleep or vcpu.hart is not None else max(0, now - vcpu.since))
+            vcpu.stolen + (0 if self.halted or vcpu.asleep or vcpu.hart is not None else max(0, now - vcpu.since))
             for vcpu in self.vm.vcpus
         )
 
@@ -130,8 +156,8 @@ class VmGuest(Guest):
         origin: Level,
         switched: bool = True,
     ) -> None:
-        """Charge the switch and write the record. switched=False: the VMM already had the hart, nothing
-        crossed."""
+        """Charge the switch, and what was waited for pages of another host, and write the record. switched=False: the
+        VMM already had the hart, nothing crossed."""
         kind, disposition, action, a, b, device = outcome
         what = self._device_exit(action, a) if device else exit_class(action)
         hart = vcpu.hart
@@ -157,7 +183,9 @@ class VmGuest(Guest):
         elif switches_worlds(route):
             hart.flush()
         time = hart.clock
-        hart.extra += cost
+        ram = self.vm.ram
+        hart.extra += cost + ram.owed_ns
+        ram.owed_ns = 0
         if route[1] == Level.HARDWARE:
             disposition = Disposition.HARDWARE
         else:
@@ -239,6 +267,10 @@ class VmGuest(Guest):
         self.technique.catch_up(chosen)
         return chosen.virtual
 
+    def settled(self, vcpu: int) -> bool:
+        technique = self.technique
+        return not isinstance(technique, BinaryTranslation) or technique.settled(self.vm.vcpus[vcpu])
+
     def level_of(self, hart: Hart) -> Level:
         return Level.USER if hart.privilege == USER else self.technique.kernel_level
 
@@ -262,8 +294,8 @@ class VmGuest(Guest):
     def save(self) -> dict[str, Any]:
         return super().save() | {
             "vcpus": self._saved_vcpus(),
-            "map": [[page, frame] for page, frame in self.vm.ram.map.items()],
-            "shared": sorted(self.vm.ram.shared),
+            **self.vm.ram.save(),
+            "paused": self.paused,
             "technique": self.technique.save(),
         }
 
@@ -277,20 +309,23 @@ class VmGuest(Guest):
         super().load(state)
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
-        self.vm.ram.take_map(dict(state["map"]), state["shared"])
+        self.vm.ram.load(state)
+        self.paused = state.get("paused")
         self.technique.load(state["technique"])
         self._connect()
 
     def export(self) -> dict[str, Any]:
         """The VM without its host: for another host, or to come back to this one."""
         ram = self.vm.ram
-        return self._portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in ram.map}}
+        pages = sorted(ram.map.keys() | ram.absent)
+        return self.portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in pages}}
 
-    def _portable(self) -> dict[str, Any]:
+    def portable(self) -> dict[str, Any]:
         """All but the memory."""
         return super().save() | {
             "vcpus": [self._departing(vcpu) for vcpu in self.vm.vcpus],
-            "elapsed": self.host.active.clock - self.started,
+            "elapsed": self.now(),
+            "share": list(dataclasses.astuple(self.host.scheduler.shares[self.id])),
             **self._shape(),
         }
 
@@ -302,7 +337,7 @@ class VmGuest(Guest):
 
     def become_clone(self, original: VmGuest) -> None:
         """Go on from where another VM of this host is now, on its memory, as long as neither stores there."""
-        self.take_over(original._portable() | {"pages": {}, "exits": 0})
+        self.take_over(original.portable() | {"pages": {}, "exits": 0})
         original.vm.ram.share_with(self.vm.ram)
 
     def take_over(self, state: dict[str, Any]) -> None:

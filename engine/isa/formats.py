@@ -163,6 +163,16 @@ class Row:
 
     def limits(self, field: str) -> Limits:
         """The values that a field can hold, reserved ones included."""
+        known = self._limits.get(field)
+        if known is None:
+            known = self._limits[field] = self._find_limits(field)
+        return known
+
+    @cached_property
+    def _limits(self) -> dict[str, Limits]:
+        return {}
+
+    def _find_limits(self, field: str) -> Limits:
         pieces = [piece for piece in self.pieces if piece.field == field]
         bits = max(piece.field_low + piece.width for piece in pieces)
         step = 1 << min(piece.field_low for piece in pieces)

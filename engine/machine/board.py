@@ -101,8 +101,11 @@ class Dma:
     def __init__(self, ram: Ram) -> None:
         self._ram = ram
 
+    def holds(self, address: int, length: int) -> bool:
+        return RAM_BASE <= address <= RAM_BASE + self._ram.size - length
+
     def _check(self, address: int, length: int) -> None:
-        if not RAM_BASE <= address <= RAM_BASE + self._ram.size - length:
+        if not self.holds(address, length):
             raise AccessFault("dma", address, length)
 
     def read(self, address: int, length: int) -> bytes:
@@ -125,6 +128,7 @@ class Board:
         self.now = now
         self.harts: list[Hart] = []
         self.dma = Dma(ram)
+        self.disk = fitting.disk
         self.clint = Clint(hart_count, lambda: now() // TICK_NS, self._clint_changed)
         self.plic = Plic(hart_count, self._plic_changed)
         self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), self.print_serial)
@@ -169,6 +173,13 @@ class Board:
             return self.domain.console.receive(data)
         console = self.console if self._virtio_spoke and self.console.live else self.uart
         return console.receive(data)
+
+    def arrive(self, frames: Sequence[bytes]) -> None:
+        """Frames for the network card."""
+        if self.domain is not None:
+            self.domain.network.receive(frames)
+        else:
+            self.net.receive(frames)
 
     # -- start ---------------------------------------------------------------------------------------
 

@@ -174,7 +174,7 @@ class Firmware:
 
     def load(self, state: dict[str, Any]) -> None:
         self.suspended = set(state["suspended"])
-        self.steal_records = dict(state["steal_records"])
+        self.steal_records = dict(state.get("steal_records", ()))
 
 
 def prepare_supervisor(hart: Hart) -> None:

@@ -37,14 +37,16 @@ class FramesState(ctypes.Structure):
 class RamState(ctypes.Structure):
     """Where the RAM of a VM is (engine.hypervisor.vm). map_at: a word for each of its `pages`: the frame plus 1 or,
     where it has none yet, 0, and PAGE_SHARED where the page is to be owned before a store. watched: the number of the
-    page whose frame somebody has to be told of, or NO_PAGE. frames_at: the host's FramesState."""
+    page whose frame somebody has to be told of, or NO_PAGE. frames_at: the host's FramesState. away: how many pages without
+    a frame are on another host, and must not begin as zeros."""
 
-    _fields_ = (("map_at", _WORD), ("pages", _WORD), ("watched", _WORD), ("frames_at", _WORD))
+    _fields_ = (("map_at", _WORD), ("pages", _WORD), ("watched", _WORD), ("frames_at", _WORD), ("away", _WORD))
 
     map_at: int
     pages: int
     watched: int
     frames_at: int
+    away: int
 
 
 class ChainsState(ctypes.Structure):

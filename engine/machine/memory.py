@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from engine.machine.state import MemoryState
 
@@ -117,6 +118,25 @@ class Memory(MemoryState):
             at += chunk
         if touched & TABLE:
             self.flush()
+
+    def copy_pages(self, frames: npt.NDArray[np.int64], source: Memory, source_frames: npt.NDArray[np.int64]) -> None:
+        """Store whole pages of another memory into `frames`, and keep every cache true."""
+        here, there = (np.frombuffer(memory.ram, np.uint8).reshape(-1, PAGE) for memory in (self, source))
+        here[frames] = there[source_frames]
+        np.frombuffer(self.dirty, np.uint8)[frames] = 1
+        flags = np.frombuffer(self.flags, np.uint8)[frames]
+        for page in frames[flags & CODE != 0].tolist():
+            self.forget_code(page)
+        if (flags & TABLE).any():
+            self.flush()
+
+    def clear_bits(self, table: int, indexes: npt.NDArray[np.uint64], bits: int) -> None:
+        """Take `bits` out of the valid entries among `indexes` of the page table in a frame; the caller flushes."""
+        first = table * PAGE // 8
+        entries = np.frombuffer(self.views[3], np.uint64)[first : first + PAGE // 8]
+        chosen = entries[indexes]
+        entries[indexes] = np.where(chosen & np.uint64(1), chosen & ~np.uint64(bits), chosen)
+        self.dirty[table] = 1
 
     def set_entry(self, offset: int, entry: int) -> None:
         """Write a page-table entry for a walker that sets A and D: cached translations stay true."""

@@ -126,6 +126,12 @@ class Action(enum.IntEnum):
     UPCALL = 26  # a: pending events, by their bits, b: handler's pc
     DIRECT_FILL = 27  # a page that comes when it is touched: a: guest physical address, b: host physical address
     BLOCK = 28  # a hypercall. a: virtual time at which the vCPU wakes (ns), 0: only an external event wakes it
+    TRANSLATE = 29  # binary translation: a: guest pc of the new block, b: guest instructions in it
+    CHAIN = 30  # the next time execution goes on without the VMM. a: guest pc where to, b: host address there
+    RETRANSLATE = 31  # a store that faulted often is a call-out now. a: guest physical address, b: value
+    CODE_WRITE = 32  # a store to guest code of which there are translations: a: guest physical address, b: value
+    LOG_DIRTY = 33  # first write since a migration copied the page: a: guest physical address, b: host physical
+    REMOTE_FETCH = 34  # a page that a post-copy migration had left behind: a: guest physical address, b: host physical
 
 
 Path = tuple[Level, ...]

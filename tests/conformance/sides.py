@@ -133,9 +133,9 @@ def _run(program: Program, hypervisor_extension: bool, step_limit: int, tier: Na
     return bytes(memory.ram)
 
 
-def run_in_vm(program: Program) -> bytes:
-    """Guest RAM after the program wrote the finisher, as a VM: its M mode is deprivileged."""
-    host = Host(1, 1, 4 * MEMORY_MIB, Configuration.parse("trap-and-emulate"), Trace(), _silent)
+def run_in_vm(program: Program, technique: str = "trap-and-emulate") -> bytes:
+    """Guest RAM after the program wrote the finisher, as a VM whose M mode is deprivileged."""
+    host = Host(1, 1, 4 * MEMORY_MIB, Configuration.parse(technique), Trace(), _silent)
     host.add_guest(1, inspect(program.elf(), program.name), 1, MEMORY_MIB, "")
     guest = host.guests[1]
     assert isinstance(guest, VmGuest)

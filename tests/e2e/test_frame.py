@@ -83,13 +83,13 @@ def test_escape_cancels_a_drag(page: Page) -> None:
     expect(page.locator(GUESTS)).to_have_count(1)
 
 
-def test_a_stack_is_refused_before_the_drop_by_a_host_with_guests(page: Page) -> None:
+def test_a_stack_is_refused_before_the_drop_by_a_host_that_has_it(page: Page) -> None:
     ready(page)
-    drag_to_canvas(page, page.locator('[data-item="stack"][data-id="bare-metal"]'), 0.5, 0.3)
+    drag_to_canvas(page, page.locator('[data-item="stack"][data-id="kvm"]'), 0.5, 0.3)
     expect(page.locator(".ghost")).to_have_attribute("data-fits", "false")
-    expect(page.locator(".ghost")).to_contain_text("host-1 has guests")
+    expect(page.locator(".ghost")).to_contain_text("host-1 has this stack already")
     page.mouse.up()
-    expect(page.locator(".toast")).to_contain_text("host-1 has guests")
+    expect(page.locator(".toast")).to_contain_text("host-1 has this stack already")
 
 
 def test_the_same_by_keyboard(page: Page) -> None:

@@ -201,3 +201,39 @@ def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
     assert len(numbers) == 15
     assert Axe().run(page).violations_count == 0
+
+
+def test_guest_code_is_shown_beside_its_translation(open_page: Callable[..., Page]) -> None:
+    """A host gets binary translation, a guest runs on it and stands still: what its kernel is, and what runs instead."""
+    page = open_page(bypass_csp=True)
+    ready(page)
+    pause(page)
+    page.locator('[data-item="host"]').focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Space")
+    expect(page.locator(HOSTS)).to_have_count(2)
+    for item in (page.locator("[data-item]", has_text="Binary translation"),
+                 page.locator('[data-item="image"][data-id="ringos"]')):  # fmt: skip
+        item.focus()
+        page.keyboard.press("Space")
+        page.keyboard.press("ArrowRight")
+        expect(page.locator("#announcer")).to_contain_text("host-2")
+        page.keyboard.press("Space")
+    expect(page.locator("#inspector .line")).to_contain_text("ringos on host-2")
+    page.locator(GUESTS, has_text="vm-2").focus()
+    page.get_by_role("group", name="Speed").get_by_text("max", exact=True).click()
+    page.keyboard.press("r")
+    expect(open_panel(page, "console").locator(".console-screen:visible .xterm-rows")).to_contain_text("ringos$")
+    pause(page)
+    cpu = open_panel(page, "cpu")
+    cpu.get_by_role("button", name="Translation").click()
+    table = cpu.get_by_role("table", name="Translation")
+    expect(table.get_by_role("columnheader", name="runs in its place")).to_be_visible()
+    expect(table.locator(".how:not([role=columnheader])").first).to_have_text(re.compile("copied|rewritten|inline|call-out"))
+    expect(table.locator(".host-line").first).to_be_visible()
+    expect(cpu.locator(".translation-counts dt").first).to_have_text("blocks translated")
+    assert int(cpu.locator(".translation-counts dd").first.inner_text().replace(",", "")) > 50
+    assert Axe().run(page, context="#panel-cpu").response["violations"] == []
+    page.locator(GUESTS, has_text="vm-1").focus()  # trap-and-emulate: nothing is translated
+    expect(cpu.get_by_role("button", name="Translation")).to_be_hidden()
+    expect(cpu.get_by_role("table", name="Disassembly")).to_be_visible()

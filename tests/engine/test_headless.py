@@ -20,7 +20,7 @@ from engine.headless import STATUS_HELP, Status
 from engine.machine.loader import inspect
 from tests.support.qemu import run_qemu
 
-STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
+STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist")
 FINISHER = """
 _start: li t0, 0x100000
         li t1, {word}

@@ -65,10 +65,11 @@ def test_paused_and_resumed_a_hundred_times(straight: tuple[str, bytes]) -> None
     [
         ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "trap-and-emulate", 2),
         ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "hardware-assist", 2),
+        ([["run=demo", "run=work switch 1000", "run=work syscall 1000"]], "binary-translation", 2),
         ([["run=demo"], ["run=work pagefault 1000"]], "bare-metal", 1),
         ([["run=demo"], ["run=work switch 1000"]], "bare-metal", 2),
     ],
-    ids=["three guests on two harts", "hardware assist", "bare metal", "bare metal with two harts"],
+    ids=["three guests on two harts", "hardware assist", "binary translation", "bare metal", "bare metal with two harts"],
 )
 def test_cut_into_pieces_on_other_hosts(hosts: list[list[str]], stack: str, harts: int) -> None:
     lab, again, chance = (*(lab_of(*hosts, configuration=stack, harts=harts) for _ in range(2)), random.Random(4))

@@ -27,6 +27,7 @@ from engine.commands import (
     TimelineQuery,
     TraceDetailQuery,
     TraceQuery,
+    TranslationQuery,
     WalkQuery,
 )
 from engine.lab import Lab
@@ -262,3 +263,30 @@ def test_records_that_the_ring_no_longer_holds_are_derived_again() -> None:
     assert derived == seen
     assert lab.query(TraceQuery(guest))["first"] == 1
     assert lab.trace_hash() == hash_before
+
+
+def test_guest_code_is_read_beside_its_translation() -> None:
+    lab = lab_of(["run=work syscall 100000"], configuration="binary-translation")
+    [guest] = guests_of(lab)
+    run_to(lab, 150_000)
+    digest = lab.trace_hash()
+    found = lab.query(TranslationQuery(guest))
+    assert found["counts"]["blocks"] > 100
+    handler = registers(lab, guest)["csrs"]["stvec"]
+    rows = lab.query(TranslationQuery(guest, handler))["block"]["rows"]
+    code = lab.query(CodeQuery(guest, handler, rows=len(rows)))["rows"]
+    assert [(row["address"], row["text"]) for row in rows] == [(row["address"], row["text"]) for row in code]
+    hows = {row["text"].split()[0]: row["how"] for row in rows}
+    assert hows["csrrw"] == "inline"
+    assert hows["sd"] == "copied"
+    assert rows[0]["symbol"] == "trap_entry"
+    copied = [row for row in rows if row["how"] == "copied"]
+    assert all([line["text"] for line in row["host"]] == [row["text"]] for row in copied)
+    host = [line["address"] for row in rows for line in row["host"]]
+    assert host == sorted(set(host))
+    assert lab.query(TranslationQuery(guest, 0x1000))["block"] is None
+    assert lab.trace_hash() == digest
+
+
+def test_nothing_is_translated_under_other_techniques(booted: Lab) -> None:
+    assert booted.query(TranslationQuery(guests_of(booted)[0])) | {"pc": 0} == {"pc": 0, "counts": None, "block": None}

@@ -34,9 +34,9 @@ from engine.machine.loader import inspect
 from engine.snapshot import About, Machine, Snapshot
 from engine.trace.rings import Trace
 from engine.world import Scrollback
-from tests.support.labs import console, guests_of, host_create, lab_of, registers, run_to
+from tests.support.labs import console, guests_of, host_create, lab_of, registers, ringos_for, run_to
 
-STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
+STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual")
 END = 120_000
 MEMORY_MIB = 16
 
@@ -45,12 +45,14 @@ def _machine(stack: str, harts: int) -> tuple[Host, Trace, bytearray]:
     shown = bytearray()
     trace = Trace()
     host = Host(1, harts, 4 * MEMORY_MIB, Configuration.parse(stack), trace, lambda _guest, data: shown.extend(data))
-    host.add_guest(1, inspect(guests.load_image("ringos"), "ringos"), 1, MEMORY_MIB, "run=demo")
+    name = ringos_for(stack)
+    host.add_guest(1, inspect(guests.load_image(name), name), 1, MEMORY_MIB, "run=demo")
     return host, trace, shown
 
 
 def _file(host: Host, trace: Trace) -> bytes:
-    row, image = GuestRow(1, "guest", 1, "ringos", 1, MEMORY_MIB, "run=demo"), builtin_rows()["ringos"]
+    name = ringos_for(str(host.configuration))
+    row, image = GuestRow(1, "guest", 1, name, 1, MEMORY_MIB, "run=demo"), builtin_rows()[name]
     about = About(row, image, *msgspec.structs.astuple(host.configuration))
     kept = {"trace": trace.save_guest(1), "console": Scrollback().save()}
     machine = Machine(len(host.harts), host.memory_mib, 1, host.save(), trace.save_guest(1))
@@ -91,7 +93,7 @@ def test_a_guest_goes_on_in_another_lab(stack: str) -> None:
     lab = Lab.new("other")
     image = lab.apply(ImageAdd("mine.ringside", _kept(stack)))["image"]
     row = next(row for row in lab.document()["images"] if row["id"] == image)
-    assert (row["kind"], row["name"], row["snapshot"]["image"]) == ("snapshot", "mine", "ringos")
+    assert (row["kind"], row["name"], row["snapshot"]["image"]) == ("snapshot", "mine", ringos_for(stack))
     host = lab.apply(host_create(stack))["host"]
     guest = lab.apply(GuestCreate(host, image))["guest"]
     origin = lab_of(["run=demo"], configuration=stack)
@@ -309,6 +311,43 @@ def test_a_state_that_no_hart_can_have(stack: str, change: object) -> None:
         lab.apply(ImageAdd("bad", snapshot.write(found)))
     assert caught.value.problem.key == "snapshot-damaged"
     assert len(lab.document()["images"]) == len(builtin_rows())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda domain: domain.update(shared=5),
+        lambda domain: domain.update(shared=0x80200800),
+        lambda domain: domain.update(shared=0x80000000 + (MEMORY_MIB << 20)),
+        lambda domain: domain.update(shared="page"),
+        lambda domain: domain["console"].update(page=0x1000),
+        lambda domain: domain["console"].update(waiting="typed"),
+        lambda domain: domain["rings"][1].update(page=-4096),
+        lambda domain: domain["rings"].pop(),
+        lambda domain: domain["pins"].append(1),
+        lambda domain: domain["pins"].append(domain["pins"][0]),
+        lambda domain: domain.pop("pins"),
+    ],
+)
+def test_what_no_paravirtual_guest_can_have_agreed_to(change: object) -> None:
+    found = snapshot.read(_kept("paravirtual"))
+    change(found.state["machine"]["board"]["domain"])  # type: ignore[operator]
+    with pytest.raises(LabError) as caught:
+        snapshot.try_out(found, Images(Library()))
+    assert caught.value.problem.key == "snapshot-damaged"
+
+
+@pytest.mark.parametrize("pins", [[], [0x80210], list(range(0x80210, 0x80240))])
+def test_page_tables_that_a_snapshot_only_claims(pins: list[int]) -> None:
+    """Roots that are none: whatever is there is checked like any table, and the guest ends at most."""
+    found = snapshot.read(_kept("paravirtual"))
+    found.state["machine"]["board"]["domain"]["pins"] = pins
+    lab = Lab.new("other")
+    image = lab.apply(ImageAdd("odd", snapshot.write(found)))["image"]
+    host = lab.apply(HostCreate(technique="paravirtual"))["host"]
+    guest = lab.apply(GuestCreate(host, image))["guest"]
+    lab.run(20_000)
+    assert lab.keyframe()["status"][str(guest)]["state"] == 4
 
 
 def test_a_page_outside_of_its_memory() -> None:

@@ -23,7 +23,7 @@ from engine.commands import GuestCreate, ImageAdd, LabError, SnapshotTake
 from engine.lab import Lab
 from tests.support.labs import guests_of, host_create, lab_of
 
-STACKS = ("bare-metal", "trap-and-emulate", "hardware-assist")
+STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual")
 KEYS = {
     "snapshot-foreign",
     "snapshot-newer",

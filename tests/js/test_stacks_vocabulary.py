@@ -9,7 +9,9 @@ from typing import Any, get_args
 import pytest
 
 from engine.commands import CrossingId, ProfileId
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.costs import COSTS
+from engine.hypervisor.paravirtual import Paravirtual
 from engine.hypervisor.stacks import HYPERVISORS, STACKS, SWITCHES, Configuration, Exit
 from engine.hypervisor.vm_guest import TECHNIQUES
 from engine.trace.record import Level
@@ -34,13 +36,12 @@ def page() -> dict[str, Any]:
 
 def test_the_page_has_every_stack_and_technique(page: dict[str, Any]) -> None:
     assert {row["id"] for row in page["stacks"]} == set(STACKS)
-    kinds = {row["id"]: row["guest"] for row in page["techniques"]}
-    assert kinds.pop("paravirtual") == "paravirtual"
-    assert kinds == {
-        name: "deprivileged" if technique.kernel_level == Level.KERNEL_DEPRIVILEGED else "virtual"
-        for name, technique in TECHNIQUES.items()
-        if name in kinds
-    }
+    for row in page["techniques"]:
+        technique = TECHNIQUES[row["id"]]
+        assert (row["guest"] == "virtual") == (technique.kernel_level == Level.KERNEL)
+        assert (row["guest"] == "translated") == issubclass(technique, BinaryTranslation)
+        assert (row["guest"] == "paravirtual") == issubclass(technique, Paravirtual)
+    assert {row["id"] for row in page["techniques"]} == set(TECHNIQUES)
 
 
 def test_every_station_of_every_stack_is_a_band(page: dict[str, Any]) -> None:

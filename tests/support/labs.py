@@ -20,8 +20,13 @@ def lab_of(*hosts: list[str], configuration: str = "trap-and-emulate", harts: in
     for guests in hosts:
         host = lab.apply(host_create(configuration, harts=harts))["host"]
         for arguments in guests:
-            lab.apply(GuestCreate(host, "ringos", arguments=arguments))
+            lab.apply(GuestCreate(host, ringos_for(configuration), arguments=arguments))
     return lab
+
+
+def ringos_for(configuration: str) -> str:
+    """The build of ringos that runs there."""
+    return "ringos-pv" if "paravirtual" in configuration else "ringos"
 
 
 def host_create(configuration: str, **fields: Any) -> HostCreate:

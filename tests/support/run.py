@@ -15,7 +15,7 @@ from engine.machine.loader import inspect
 from engine.trace.rings import Trace
 
 SLICE_STEPS = 2000
-CONFIGURATIONS = ("bare-metal", "trap-and-emulate", "hardware-assist")
+CONFIGURATIONS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist")
 
 
 @dataclass(frozen=True)

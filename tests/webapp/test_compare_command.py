@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def test_it_prints_a_table_and_the_way_to_the_page(capsys: pytest.CaptureFixture
     assert "all printed the same: work syscall 50: 50 system calls" in said
     assert "syscall: environment call from U-mode, injected" in said
     assert f"/compare?workload=syscall:50&configs={CONFIGS}" in said
+
+
+def test_many_configurations_have_letters_for_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    configs = "bare-metal,xen,kvm,vmware,parallels"
+    assert main(["compare", "--workload", "io:5", "--configs", configs]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line[2] for line in said if re.match("  [a-z] ", line)] == list("abcde")
+    (heads,) = (line.split() for line in said if line.startswith("  exits"))
+    assert heads == ["exits", *"abcde"]
 
 
 def test_csv_and_json_have_the_same_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

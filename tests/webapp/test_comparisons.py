@@ -7,9 +7,12 @@ import io
 import json
 import os
 import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.support.server import Server
@@ -97,6 +100,26 @@ def test_its_link_asks_for_the_same_and_gets_the_same_numbers(shared: Server, la
     assert opened.status == 302
     assert opened.headers["Location"].startswith("/?workload=syscall")
     assert asking.browser.get(opened.headers["Location"]).status == 200
+
+
+def test_the_labs_own_costs_can_be_used_and_are_in_link_and_file(shared: Server, lab: str) -> None:
+    asking = Asking(shared, lab)
+    with joined(shared, lab) as page:
+        command = {"type": "costs.set", "profile": "dall-x86-2016", "overrides": {"exit": 1000, "entry": 500}}
+        assert page.ask("command", {"command": command})["ok"]
+        own = asking.all()["choices"]["own_costs"]
+        assert own == "dall-x86-2016+entry:500+exit:1000"
+        body = {"workloads": ["syscall:10"], "configurations": ["kvm/trap-and-emulate"], "costs": own}
+        began = json.loads(asking.send("POST", asking.folder, body).body)["id"]
+        finished(page, began)
+    found = asking.of(began)
+    assert found["runs"][0]["figures"]["modelled_cycles"] == 10 * 7 * 1500
+    assert found["costs"]["profile"] == "dall-x86-2016"
+    assert found["costs"]["overrides"] == {"exit": 1000, "entry": 500}
+    assert all(row["source"] for row in found["costs"]["rows"])
+    assert found["query"].endswith(f"&costs={own}")
+    opened = asking.browser.get(f"/compare?{found['query']}")
+    assert opened.headers["Location"].endswith("costs=dall-x86-2016%2Bentry:500%2Bexit:1000")
 
 
 def test_it_outlives_the_server_and_can_be_deleted(own: Server) -> None:
@@ -209,3 +232,20 @@ def test_another_labs_comparison_is_out_of_reach(shared: Server, page: Callable[
     assert others.of(began)["error"]["key"] == "compare-gone"
     others.send("DELETE", f"{others.folder}/{began}")
     assert asking.of(began)["done"] == 1
+
+
+def test_one_that_another_version_kept_is_listed_and_says_so(own: Server) -> None:
+    lab = create_lab(own)
+    with joined(own, lab) as page:
+        began = Asking(own, lab).begin(["syscall:5"], ["bare-metal"])
+        finished(page, began)
+    own.stop()
+    strange = {"workloads": ["juggle"], "configurations": ["xen/telepathy"], "costs": "", "measures": [{"type": "?"}]}
+    with closing(sqlite3.connect(own.data / "ringside.sqlite")) as database:
+        database.execute("UPDATE comparisons SET content = ?", (msgspec.msgpack.encode(strange),))
+        database.commit()
+    own.start()
+    asking = Asking(own, lab)
+    assert [one["workloads"] for one in asking.all()["comparisons"]] == [["juggle"]]
+    assert asking.of(began)["error"]["key"] == "compare-unreadable"
+    assert asking.send("DELETE", f"{asking.folder}/{began}").status == 200

@@ -5,10 +5,10 @@
  *      trap.c        switch.S                       why the kernel was entered; from stack to stack
  *      syscall.c     proc.c     clock.c             what programs ask for; who runs, and when
  *      vm.c          memory.c   program.c           address spaces, pages, what to put in them
- *      console.c     fdt.c                          lines of text, the machine's description
+ *      console.c     disk.c     fdt.c               lines of text, blocks, the machine's description
  *      ------------- machine.h, in native/ and again in pv/ ------------------------
  *      trapvec.S     interrupts.c                   into the kernel and out again
- *      serial.c      firmware.c                     bytes of text, the timer, the machine's end
+ *      serial.c      disk.c     firmware.c          bytes of text, sectors, the timer, the machine's end
  *
  * The files below the second line are there twice: native/ for a machine that the kernel has to itself
  * or believes so, pv/ for one that a hypervisor gives it and that it knows to be given. The rest is
@@ -162,6 +162,14 @@ void timer_set(uint64_t time);
 _Noreturn void machine_off(int status);
 _Noreturn void machine_reboot(void);
 _Noreturn void machine_failed(void);
+
+/* disk.c: a block is a page */
+long disk_read(uint64_t block, uint64_t buffer);
+long disk_write(uint64_t block, uint64_t buffer);
+
+/* native/disk.c, pv/disk.c: how many sectors of 512 bytes there are, 0 without a disk; move one page */
+uint64_t disk_begin(void);
+bool disk_transfer(uint64_t sector, void *page, bool write);
 
 /* syscall.c */
 long syscall(const struct frame *frame);

@@ -121,6 +121,16 @@ static long sys_reboot(const uint64_t *a)
     machine_reboot();
 }
 
+static long sys_disk_read(const uint64_t *a)
+{
+    return disk_read(a[0], a[1]);
+}
+
+static long sys_disk_write(const uint64_t *a)
+{
+    return disk_write(a[0], a[1]);
+}
+
 static long (*const system_calls[])(const uint64_t *) = {
 #define ROW(number, name) [number] = sys_##name,
     SYSTEM_CALLS(ROW)

@@ -152,9 +152,15 @@ class Scheduler(ABC):
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:
         return {
+            "guests": [
+                [guest, len(keys), self.shares[guest].weight, self.shares[guest].cap]
+                for guest, keys in sorted(self.members.items())
+            ],
             "allowances": [[guest, it.quota, it.begin, it.spent] for guest, it in sorted(self._allowances.items())],
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """What `save` gave for a host with the same guests and shares."""
+        """What `save` gave."""
+        self.members = {guest: [(guest, n) for n in range(vcpus)] for guest, vcpus, _, _ in state["guests"]}
+        self.shares = {guest: Share(weight, cap) for guest, _, weight, cap in state["guests"]}
         self._allowances = {guest: Allowance(*rest) for guest, *rest in state["allowances"]}

@@ -69,7 +69,9 @@ SHADOW_RAM, SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED, WA
     for name in ("ram_at", "spaces_at", "leaves_at", "table_pages_at", "stores_at", "filled", "dropped", "remembered",
                  "leaf", "level", "trail")
 )  # fmt: skip
-MAP, PAGES, WATCHED, FRAMES = (offset_of(RamState, name) for name in ("map_at", "pages", "watched", "frames_at"))
+MAP, PAGES, WATCHED, FRAMES, AWAY = (
+    offset_of(RamState, name) for name in ("map_at", "pages", "watched", "frames_at", "away")
+)
 LOW, HIGH, RECYCLED, PROMISED = (
     offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
 )
@@ -379,7 +381,9 @@ def take_frame(h: Any, ram: int, index: int) -> int:
     """A frame for a guest page that has none yet; returns its number plus 1."""
     frames = h.peek(ram + FRAMES, 8)
     high: int = h.peek(frames + HIGH, 8)
-    if index + FIRST_PAGE == h.peek(ram + WATCHED, 8) or h.peek(frames + RECYCLED, 8) or high <= h.peek(frames + LOW, 8):
+    if h.peek(ram + AWAY, 8) or index + FIRST_PAGE == h.peek(ram + WATCHED, 8):
+        raise Refused
+    if h.peek(frames + RECYCLED, 8) or high <= h.peek(frames + LOW, 8):
         raise Refused
     h.poke(frames + HIGH, 8, high - 1)
     h.poke(frames + PROMISED, 8, h.peek(frames + PROMISED, 8) - 1)

@@ -18,7 +18,21 @@ export async function restack(app, host, wanted) {
   const done = (await app.attempt({ type: 'host.stack', host, ...wanted, guests })) !== undefined;
   const technique = wanted.technique ?? app.store.schema.stacks[wanted.stack]?.techniques[0] ?? null;
   if (done) app.announce(app.t('announce.stack-changed', { host: row.name, name: stackText(app, { stack: wanted.stack, technique }) }));
+  if (done && row.stack !== wanted.stack) await shown(app, host, wanted.stack);
   return done;
+}
+
+/** Its bands are others now: show them. @param {App} app @param {number} host @param {string} stack */
+async function shown(app, host, stack) {
+  if (app.store.host(host)?.stack !== stack) {
+    await new Promise((resolve) => {
+      const stop = app.store.on('document', () => {
+        stop();
+        resolve(undefined);
+      });
+    });
+  }
+  app.page.showLevel('stack');
 }
 
 /**

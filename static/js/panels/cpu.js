@@ -1,7 +1,8 @@
 /**
  * The CPU panel: a guest's registers, CSRs with their fields, and the code around pc with its source. While the lab runs it
  * asks at most four times a second; when the lab stands still, at once. Rows are made once and changed in place.
- * "Written" and "read" are by the instruction at pc, and are marked by letter as well as by colour.
+ * "Written" and "read" are by the instruction at pc, and are marked by letter as well as by colour. Of a guest under binary
+ * translation, the code can be shown beside its translation (translation.js).
  * @typedef {import('../app.js').App} App
  * @typedef {import('./format.js').Word} Word
  * @typedef {{pc: Word, x: Word[], level: number, csrs: Record<string, Word>, fields: Record<string, [string, Word | string][]>, written: number[],
@@ -11,10 +12,12 @@
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { GUEST_STATES } from '../protocol.js';
+import { layersOf } from '../stacks.js';
 import { hex, hexWord, word } from './format.js';
 import { openMemory } from './links.js';
 import { button, guestPicker, stateLine, Undoing, vcpuPicker } from './parts.js';
 import { poller } from './poller.js';
+import { translationTable } from './translation.js';
 
 const EVERY_MS = 250;
 const CODE_ROWS = 40;
@@ -27,6 +30,7 @@ export function mountCpu(root, app) {
   let pinned = null;
   let asked = '';
   let shown = true;
+  let beside = false;
   /** @type {Registers | null} */
   let latest = null;
 
@@ -43,9 +47,15 @@ export function mountCpu(root, app) {
     setAttribute(follow, 'aria-pressed', String(pinned === null));
     ask();
   }, { 'aria-pressed': 'true' });
+  const translate = button(app.t('cpu.translation'), () => {
+    showBeside(!beside);
+    ask();
+  }, { 'aria-pressed': 'false', title: app.t('cpu.translation.tip') });
+  const translation = translationTable(app);
+  translation.element.hidden = true;
   const legend = h('span.panel-hint.cpu-legend', {}, h('span.written', {}, h('b', {}, 'W'), ` ${app.t('cpu.written')}`),
     h('span.read', {}, h('b', {}, 'R'), ` ${app.t('cpu.read')}`), ` ${app.t('cpu.legend')}`);
-  const bar = h('div.panel-bar', {}, picker.element, vcpus.element, levelElement, pcElement, instruction, h('span.panel-gap'), legend, follow);
+  const bar = h('div.panel-bar', {}, picker.element, vcpus.element, levelElement, pcElement, instruction, h('span.panel-gap'), legend, translate, follow);
   const state = stateLine(app);
   const registers = h('div.cpu-registers', { role: 'table', 'aria-label': app.t('cpu.registers') });
   const csrs = h('div.cpu-csrs');
@@ -54,9 +64,20 @@ export function mountCpu(root, app) {
   const pane = (/** @type {string} */ name, /** @type {string} */ title, /** @type {HTMLElement} */ body) => h('section', { class: `cpu-pane ${name}` },
     h('h3', {}, title), h('div.cpu-scroll', { tabindex: '0', role: 'region', 'aria-label': title }, body));
   const sourcePane = pane('source', app.t('cpu.source'), source);
+  const codePane = pane('code', app.t('cpu.code'), h('div', {}, code, translation.element));
   const content = h('div.cpu-content', {}, pane('registers', app.t('cpu.registers'), registers), pane('csrs', app.t('cpu.csrs'), csrs),
-    pane('code', app.t('cpu.code'), code), sourcePane);
+    codePane, sourcePane);
   root.append(h('div.dock-panel.cpu', {}, bar, state.element, content));
+
+  /** Show the translation beside the code, in its place. @param {boolean} wanted */
+  function showBeside(wanted) {
+    beside = wanted;
+    setAttribute(translate, 'aria-pressed', String(beside));
+    content.classList.toggle('translating', beside);
+    translation.element.hidden = !beside;
+    code.hidden = beside;
+    setText(/** @type {Element} */ (codePane.querySelector('h3')), app.t(beside ? 'cpu.translation' : 'cpu.code'));
+  }
 
   /** @param {Word} address */
   function openAt(address) {
@@ -190,10 +211,12 @@ export function mountCpu(root, app) {
   const poll = poller(EVERY_MS, async () => {
     const guest = app.guest;
     if (guest === null || !shown) return;
+    const at = pinned === null ? {} : { address: pinned };
     try {
-      const [now, around] = await Promise.all([
+      const [now, around, translated] = await Promise.all([
         app.query({ type: 'registers', guest, vcpu }),
-        app.query({ type: 'code', guest, vcpu, rows: CODE_ROWS, ...(pinned === null ? {} : { address: pinned }) }),
+        app.query({ type: 'code', guest, vcpu, rows: CODE_ROWS, ...at }),
+        beside && !translate.hidden ? app.query({ type: 'translation', guest, vcpu, ...at }) : null,
       ]);
       if (guest !== app.guest) return;
       latest = now;
@@ -209,6 +232,7 @@ export function mountCpu(root, app) {
       showRegisters(now);
       showCsrs(now);
       showCode(around);
+      if (translated) translation.show(translated);
     } catch (error) {
       if (guest !== app.guest) return;
       content.hidden = true;
@@ -231,6 +255,8 @@ export function mountCpu(root, app) {
     }
     vcpu = Math.min(vcpu, guest.vcpus - 1);
     vcpus.update(guest.vcpus, vcpu);
+    translate.hidden = layersOf(app.store.host(guest.host)).guest !== 'translated';
+    if (translate.hidden && beside) showBeside(false);
     const live = app.store.live(guest.id);
     if (GUEST_STATES[live.state] === 'off') {
       content.hidden = true;

@@ -118,6 +118,12 @@ export const ACTIONS = {
   upcall: (r, c) => ['action.upcall', { events: events(c, r.a), handler: place(c, r, r.b) }],
   direct_fill: (r) => ['action.direct_fill', { gpa: hex(r.a), hpa: hex(r.b) }],
   block: (r) => (word(r.a) === 0n ? ['action.block.event'] : ['action.block', { time: duration(r.a).join(' ') }]),
+  translate: (r, c) => ['action.translate', { pc: place(c, r, r.a), count: c.n(r.b) }],
+  chain: (r, c) => ['action.chain', { pc: place(c, r, r.a) }],
+  retranslate: (r) => ['action.retranslate', { gpa: hex(r.a), value: hex(r.b) }],
+  code_write: (r) => ['action.code_write', { gpa: hex(r.a), value: hex(r.b) }],
+  log_dirty: (r) => ['action.log_dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
+  remote_fetch: (r) => ['action.remote_fetch', { gpa: hex(r.a), hpa: hex(r.b) }],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */

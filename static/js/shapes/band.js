@@ -13,11 +13,20 @@ const GROUPS = {
 /** @typedef {import('../render/brush.js').Brush} Brush */
 /** @typedef {import('../render/layout.js').Box} Box */
 
+/** A guest's own bands by how it runs (see stacks.js). @type {Record<string, Record<string, string>>} */
+const GUEST_BANDS = {
+  deprivileged: { user: 'band.guest_user', kernel: 'band.kernel_deprivileged' },
+  translated: { user: 'band.guest_user', kernel: 'band.kernel_translated' },
+  paravirtual: { user: 'band.guest_user', kernel: 'band.kernel_paravirtual' },
+  virtual: { user: 'band.user_virtual', kernel: 'band.kernel_virtual' },
+  native: { user: 'band.user', kernel: 'band.kernel' },
+};
+
 /** The key of a band's title. @param {import('../app.js').App} app @param {Box} box */
 function titleKey(app, box) {
   const stack = layersOf(app.store.host(box.host));
-  if (box.station === 'kernel') return { deprivileged: 'band.kernel_deprivileged', paravirtual: 'band.kernel_paravirtual', virtual: 'band.kernel_virtual', native: 'band.kernel' }[stack.guest];
-  if (box.station === 'user') return { deprivileged: 'band.guest_user', paravirtual: 'band.guest_user', virtual: 'band.user_virtual', native: 'band.user' }[stack.guest];
+  const own = GUEST_BANDS[stack.guest][box.station];
+  if (own) return own;
   return bandKey(app.store.host(box.host)?.stack ?? '', box.station);
 }
 
@@ -28,7 +37,7 @@ export const band = {
   ground(brush, box, { carried }) {
     const { app } = brush;
     const group = GROUPS[box.station];
-    const dashed = box.station === 'kernel' && ['deprivileged', 'paravirtual'].includes(layersOf(app.store.host(box.host)).guest);
+    const dashed = box.station === 'kernel' && ['deprivileged', 'translated', 'paravirtual'].includes(layersOf(app.store.host(box.host)).guest);
     brush.context.globalAlpha = carried(box) ? 0.4 : 1;
     brush.rectangle(brush.colour(`--band-${group}`), null, { radius: 5 });
     brush.context.globalAlpha *= 0.6;

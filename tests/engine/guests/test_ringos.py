@@ -201,7 +201,7 @@ def test_kill_ends_a_job_with_its_children() -> None:
         RINGOS,
         [
             (PROMPT, "work switch 999999999 &\r"),
-            (PROMPT, "ps\r"),
+            (PROMPT, "work compute 5000000; ps\r"),  # by then it is in the middle of its work
             (PROMPT, "kill 3; ps\r"),
             (PROMPT, "kill 1; kill 99\r"),
             (PROMPT, "poweroff\r"),

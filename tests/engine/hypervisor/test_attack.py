@@ -21,6 +21,7 @@ import random
 import pytest
 
 from engine.devices import AccessFault
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
@@ -42,16 +43,21 @@ SECRET = 0x5EC2_E75E_C2E7_0BAD
 SECRET_PAGE = SECRET.to_bytes(8, "little") * (PAGE // 8)
 SLICE_STEPS = 400
 STEP_LIMIT = 60_000
+KERNELS = (1, 3, -1)  # what the key of a shadow space says of a kernel's
+TECHNIQUES = ("trap-and-emulate", "binary-translation")
+RUNS = [*(("trap-and-emulate", seed) for seed in range(6)), *(("binary-translation", seed) for seed in (2, 4))]
 IDLE_VICTIM = "1: wfi\nj 1b"
 
 
 class World:
     """A host with a victim full of secrets and an attacker."""
 
-    def __init__(self, program: Program, memory_mib: int = MEMORY_MIB, host_mib: int = HOST_MIB) -> None:
+    def __init__(
+        self, program: Program, technique: str, memory_mib: int = MEMORY_MIB, host_mib: int = HOST_MIB
+    ) -> None:
         self.shown = bytearray()
         self.host = Host(
-            1, 1, host_mib, Configuration.parse("trap-and-emulate"), Trace(), lambda _guest, data: self.shown.extend(data)
+            1, 1, host_mib, Configuration.parse(technique), Trace(), lambda _guest, data: self.shown.extend(data)
         )
         self.host.add_guest(2, inspect(assemble(IDLE_VICTIM).elf(), "victim"), 1, VICTIM_MIB, "")
         self.victim = self._guest(2)
@@ -117,17 +123,31 @@ class World:
 def check_confinement(guest: VmGuest) -> None:
     """The shadow tables as they lie in host memory say nothing that they must not say."""
     shadow = guest.technique.shadow
+    translations = translation_frames(guest)
     owned = set(guest.vm.ram.map.values())
     for key, root in shadow.roots.items():
-        tables = {root, *shadow.tables[key]}
-        assert not tables & owned
+        tables = {root, *shadow.tables[key], *(shadow.foreign if key[1] in KERNELS else ())}
+        assert not (tables | translations) & owned
         for address, entry in leaves(guest, root, 2, 0, tables):
             frame = (entry >> 10) - (RAM_BASE >> 12)
+            if frame in translations:
+                assert key[1] in KERNELS, "user code reaches the translations"
+                assert not entry & (mmu.R | mmu.W), "a guest can read or change its translations"
+                continue
             assert frame in owned, (
                 f"{address:#x} is mapped to host frame {frame:#x}, which the guest does not own"
             )
             assert entry & mmu.U
+            assert not (translations and key[1] in KERNELS and entry & mmu.X), "a kernel can run in place"
             check_permissions(guest, key, address, entry, frame)
+
+
+def translation_frames(guest: VmGuest) -> set[int]:
+    """The frames that hold translated code."""
+    technique = guest.technique
+    if not isinstance(technique, BinaryTranslation):
+        return set()
+    return {frame for _, frame in technique.cache.save()["pages"]}
 
 
 def leaves(guest: VmGuest, table: int, level: int, begin: int, tables: set[int]) -> list[tuple[int, int]]:
@@ -281,11 +301,11 @@ ATTACKS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(("technique", "seed"), RUNS)
 @pytest.mark.parametrize("name", ATTACKS)
-def test_an_attacker_stays_in_its_own_memory(name: str, seed: int) -> None:
+def test_an_attacker_stays_in_its_own_memory(technique: str, name: str, seed: int) -> None:
     program = assemble(build(name, ATTACKS[name], seed).source, name)
-    world = World(program)
+    world = World(program, technique)
     world.run()
     assert world.attacker.ended
     if world.attacker.exit_status == 0:
@@ -298,7 +318,7 @@ def test_most_attackers_come_to_their_end() -> None:
     """So that the attacks attack: a program that dies at its first step would prove nothing."""
     ended = 0
     for seed in range(10):
-        world = World(assemble(build("supervisor", ATTACKS["supervisor"], seed).source))
+        world = World(assemble(build("supervisor", ATTACKS["supervisor"], seed).source), TECHNIQUES[0])
         world.run()
         ended += world.attacker.exit_status == 0
     assert ended >= 8
@@ -346,10 +366,10 @@ def sbi_program(seed: int) -> str:
     return "\n".join([*lines, ".data", "answers: .zero 4096"])
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_firmware_calls_with_wild_arguments(seed: int) -> None:
+@pytest.mark.parametrize(("technique", "seed"), RUNS)
+def test_firmware_calls_with_wild_arguments(technique: str, seed: int) -> None:
     program = assemble(sbi_program(seed), "sbi")
-    world = World(program)
+    world = World(program, technique)
     world.run()
     assert world.attacker.exit_status == 0, world.attacker.failure
     host = Host(1, 1, 16, Configuration.parse("bare-metal"), Trace(), lambda _guest, _data: None)
@@ -406,9 +426,10 @@ sum: .dword 0
 """
 
 
-def test_a_guest_cannot_exhaust_the_hypervisor() -> None:
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_a_guest_cannot_exhaust_the_hypervisor(technique: str) -> None:
     program = assemble(GREEDY, "greedy")
-    world = World(program, host_mib=24)
+    world = World(program, technique, host_mib=24)
     world.run()
     assert world.attacker.exit_status == 0, world.attacker.failure
     words = [world.attacker.vm.ram.read(BASE + (megabyte << 20), 8) for megabyte in range(0, 16, 2)]
@@ -416,7 +437,8 @@ def test_a_guest_cannot_exhaust_the_hypervisor() -> None:
     assert int.from_bytes(world.attacker.vm.ram.read(program.symbols["sum"], 8), "little") == total
 
 
-def test_memory_that_a_guest_gave_back_is_empty_for_the_next() -> None:
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_memory_that_a_guest_gave_back_is_empty_for_the_next(technique: str) -> None:
     """All of RAM read by the next guest: not one secret."""
     scanner = assemble(
         """
@@ -444,6 +466,6 @@ _start:
 end:
 """
     )
-    world = World(scanner)
+    world = World(scanner, technique)
     world.run()
     assert world.attacker.exit_status == 0, world.attacker.failure

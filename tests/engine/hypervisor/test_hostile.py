@@ -107,7 +107,11 @@ def noise(seed: int, level: str) -> str:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
-    ("level", "stack"), [*((level, "trap-and-emulate") for level in BASES), ("s", "hardware-assist")]
+    ("level", "stack"),
+    [
+        *((level, stack) for level in BASES for stack in ("trap-and-emulate", "binary-translation")),
+        ("s", "hardware-assist"),
+    ],
 )
 def test_noise_harms_nobody(level: str, stack: str, seed: int) -> None:
     program = assemble(noise(seed, level), "noise", BASES[level])

@@ -20,7 +20,11 @@ import numpy as np
 import pytest
 
 from engine.bits import MASK64
+from engine.devices.paravirtual import block
 from engine.devices.paravirtual.console import INPUT, OUTPUT
+from engine.devices.paravirtual.ring import GRANTS, READABLE, SLOTS, WRITABLE, Status
+from engine.devices.virtio.net import mac_address
+from engine.hypervisor import direct_tables
 from engine.hypervisor.host import Host
 from engine.hypervisor.hypercalls import BATCH_LIMIT, CALL, CALLS, EXTENSION, WORD, Device, Event, Number
 from engine.hypervisor.paravirtual import Paravirtual
@@ -28,6 +32,7 @@ from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.isa.assembler import assemble
 from engine.machine import mmu, sbi
+from engine.machine.domain import GRANTS_AT
 from engine.machine.loader import RAM_BASE, LoadedImage, inspect
 from engine.machine.memory import PAGE
 from engine.machine.mmu import A, D, R, U, V, W, X
@@ -53,10 +58,14 @@ def image(source: str) -> LoadedImage:
 class Puppet:
     """A paravirtual guest that makes the calls that a test asks for, on a host with another guest."""
 
-    def __init__(self, host_mib: int = 32) -> None:
+    def __init__(self, host_mib: int = 32, disk: bytes | None = None) -> None:
         self.shown = bytearray()
+        self.sent: list[bytes] = []
         paravirtual = Configuration.parse(PARAVIRTUAL)
-        self.host = Host(1, 1, host_mib, paravirtual, Trace(), lambda _guest, data: self.shown.extend(data))
+        self.host = Host(
+            1, 1, host_mib, paravirtual, Trace(),
+            lambda _guest, data: self.shown.extend(data), lambda _guest, frame: self.sent.append(frame),
+        )  # fmt: skip
         self.host.add_guest(2, image("_start: j _start"), 1, MIB, "")
         victim = self._guest(2)
         for page in range(BASE, LAST + 1):
@@ -65,7 +74,7 @@ class Puppet:
         self.host.guests[2].power_off()
         for frame in range(self.host.frames.first):
             self.host.memory.write_bytes(frame * PAGE, HOST_ONLY)
-        self.host.add_guest(1, image("_start: ecall\nj _start"), 1, MIB, "")
+        self.host.add_guest(1, replace(image("_start: ecall\nj _start"), disk=disk), 1, MIB, "")
         self.guest = self._guest(1)
         self.satp = 0
 
@@ -296,7 +305,7 @@ def test_every_call_refuses_what_is_not_the_guests() -> None:
             count = 1 if call.number in (Number.MULTICALL, Number.RETURN) else wild
             number, a = (call.number, wild)
             if call.number == Number.CONNECT:
-                a, count = Device.CONSOLE, wild
+                a, count = Device.NET_SEND, wild
             if call.number == Number.SET_TRAP_ENTRY and wild % 4 == 0:
                 continue
             error, _ = puppet.call(number, a, count)
@@ -416,6 +425,131 @@ def test_a_ring_with_impossible_indices_is_not_looked_at_again(indices: tuple[in
     puppet.check()
 
 
+DISK = bytes(range(256)) * 64
+RING, BUFFER = POOL[0] << 12, POOL[1] << 12
+
+
+def with_ring(device: Device) -> tuple[Puppet, int]:
+    """A guest with a ring, whose grant 5 is a page that the back end may use in both ways; and what CONNECT said."""
+    puppet = Puppet(disk=DISK)
+    puppet.share()
+    puppet.poke(SHARED + GRANTS_AT + 8 * 5, BUFFER | READABLE | WRITABLE)
+    error, value = puppet.call(Number.CONNECT, device, RING)
+    assert error == 0
+    return puppet, value
+
+
+def ask(puppet: Puppet, device: Device, *requests: tuple[int, int, int, int]) -> list[tuple[int, int]]:
+    """Make requests and tell the back end; (status, bytes) of each."""
+    produced = puppet.peek(RING)
+    places = [RING + 64 + (produced + number) % SLOTS * 32 for number in range(len(requests))]
+    for place, request in zip(places, requests, strict=True):
+        puppet.poke(place, *request)
+    puppet.poke(RING, produced + len(requests) & MASK64)
+    assert puppet.call(Number.NOTIFY, device) == (0, 0)
+    assert puppet.peek(RING + 8) == puppet.peek(RING)
+    found = [(puppet.peek(place), puppet.peek(place + 24)) for place in places]
+    return [(status - (1 << 64) if status >> 63 else status, moved) for status, moved in found]
+
+
+def test_the_disks_ring_reads_and_writes_what_was_granted() -> None:
+    puppet, sectors = with_ring(Device.BLOCK)
+    assert sectors == len(DISK) // 512
+    ram, here = puppet.guest.vm.ram, 5 * PAGE
+    assert ask(puppet, Device.BLOCK, (block.READ, 3, here + 512, 1024)) == [(0, 1024)]
+    assert ram.read(BUFFER + 512, 1024) == DISK[3 * 512 : 5 * 512]
+    ram.write(BUFFER, bytes(512 * [7]) + bytes(512 * [8]))
+    several = (block.WRITE, 31, here, 512), (block.WRITE, 0, here + 512, 512), (block.FLUSH, 0, 0, 0)
+    assert ask(puppet, Device.BLOCK, *several) == [(0, 512), (0, 512), (0, 0)]
+    assert ask(puppet, Device.BLOCK, (block.READ, 31, here + 1024, 512), (block.READ, 0, here + 2048, 512)) == [(0, 512)] * 2
+    assert ram.read(BUFFER + 1024, 512) == bytes(512 * [7])
+    assert ram.read(BUFFER + 2048, 512) == bytes(512 * [8])
+    assert puppet.peek(SHARED + 8 * WORD["pending"]) == 1 << Event.BLOCK
+    assert ask(puppet, Device.BLOCK, *[(block.FLUSH, 0, 0, 0)] * SLOTS) == [(0, 0)] * SLOTS
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        ((block.READ, 0, 6 * PAGE, 512), Status.DENIED),  # never granted
+        ((block.READ, 0, GRANTS * PAGE, 512), Status.INVALID),
+        ((block.READ, 0, MASK64, 512), Status.INVALID),
+        ((block.READ, 0, 5 * PAGE + 4000, 512), Status.INVALID),  # beyond the page
+        ((block.READ, 0, 5 * PAGE, 8192), Status.INVALID),
+        ((block.READ, 0, 5 * PAGE, MASK64 - 511), Status.INVALID),
+        ((block.READ, 0, 5 * PAGE, 0), Status.INVALID),
+        ((block.READ, 0, 5 * PAGE, 100), Status.INVALID),
+        ((block.READ, 32, 5 * PAGE, 512), Status.INVALID),  # beyond the disk
+        ((block.READ, MASK64, 5 * PAGE, 512), Status.INVALID),
+        ((99, 0, 5 * PAGE, 512), Status.INVALID),
+        ((block.READ, 0, 7 * PAGE, 512), Status.DENIED),  # granted for reading only
+        ((block.WRITE, 0, 8 * PAGE, 512), Status.DENIED),  # granted for writing only
+        ((block.READ, 0, 9 * PAGE, 512), Status.DENIED),  # granted, but not the guest's
+        ((block.READ, 0, 10 * PAGE, 512), Status.DENIED),
+    ],
+)
+def test_a_request_that_cannot_be_is_answered_with_why(request_: tuple[int, int, int, int], status: Status) -> None:
+    puppet, _ = with_ring(Device.BLOCK)
+    foreign = RAM_BASE + next(iter(puppet._guest(2).vm.ram.map.values())) * PAGE
+    rest = (BUFFER | READABLE, BUFFER | WRITABLE, RAM_BASE - PAGE | 3, MASK64 - 4095 | 3)
+    puppet.poke(SHARED + GRANTS_AT + 8 * 7, *rest)
+    puppet.poke(SHARED + GRANTS_AT + 8 * 11, foreign | 3)
+    before, ours = puppet.untouched(), puppet.guest.vm.ram.read(BUFFER, PAGE)
+    assert ask(puppet, Device.BLOCK, request_) == [(status, 0)]
+    ask(puppet, Device.BLOCK, (block.READ, 0, 11 * PAGE, 512))
+    assert puppet.guest.vm.ram.read(BUFFER, PAGE) == ours
+    assert puppet.untouched() == before
+    assert [Status[name].value for name in ("OK", "FAILED", "INVALID", "DENIED")] == [
+        sbi.Error.SUCCESS, sbi.Error.FAILED, sbi.Error.INVALID_PARAM, sbi.Error.DENIED,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("device", [Device.BLOCK, Device.NET_SEND])
+@pytest.mark.parametrize("indices", [(SLOTS + 1, 0), (0, 1), (MASK64, 0)])
+def test_a_ring_of_requests_with_impossible_indices_is_not_looked_at_again(device: Device, indices: tuple[int, int]) -> None:
+    puppet, _ = with_ring(device)
+    puppet.poke(RING, *indices)
+    assert puppet.call(Number.NOTIFY, device)[0] == sbi.Error.FAILED
+    puppet.poke(RING, 0, 0)
+    assert puppet.call(Number.NOTIFY, device)[0] == sbi.Error.FAILED
+    assert puppet.call(Number.CONNECT, device, RING)[0] == 0
+    assert puppet.call(Number.NOTIFY, device)[0] == 0
+
+
+def test_there_is_no_disk_where_there_is_none() -> None:
+    puppet = Puppet()
+    puppet.share()
+    assert puppet.call(Number.CONNECT, Device.BLOCK, RING)[0] == sbi.Error.FAILED
+
+
+def test_frames_go_out_and_come_in() -> None:
+    puppet, address = with_ring(Device.NET_SEND)
+    assert address.to_bytes(6, "big") == mac_address(1)
+    ram, here = puppet.guest.vm.ram, 5 * PAGE
+    frame = bytes(range(200))
+    ram.write(BUFFER + 100, frame)
+    assert ask(puppet, Device.NET_SEND, (0, 0, here + 100, 200), (0, 0, here, 13), (0, 0, here, 4000)) == [
+        (0, 200), (Status.INVALID, 0), (Status.INVALID, 0),
+    ]  # fmt: skip
+    assert puppet.sent == [frame]
+    puppet.guest.arrive([frame])  # nobody listens: it is lost
+    assert puppet.call(Number.CONNECT, Device.NET_RECEIVE, RING)[0] == 0
+    puppet.poke(RING, 2, 0)
+    for number, (offset, room) in enumerate(((0, 1500), (2048, 100))):
+        puppet.poke(RING + 64 + 32 * number, 0, 0, here + offset, room)
+    puppet.guest.arrive([frame, b"x" * 60, b"y" * 60])
+    assert puppet.peek(RING + 8) == 2
+    assert [puppet.peek(RING + 64 + 32 * number + 24) for number in (0, 1)] == [200, 60]
+    assert (ram.read(BUFFER, 200), ram.read(BUFFER + 2048, 60)) == (frame, b"x" * 60)
+    assert puppet.peek(SHARED + 8 * WORD["pending"]) >> Event.NET & 1
+    state = puppet.host.save()
+    puppet.host.load(state)
+    puppet.poke(RING, 3)
+    puppet.poke(RING + 64 + 64, 0, 0, here, 1500)
+    puppet.guest.arrive([b"z" * 60])
+    assert ram.read(BUFFER, 60) == b"z" * 60
+
+
 def test_the_consoles_ring_carries_everything_in_order() -> None:
     puppet, chance = Puppet(), random.Random(3)
     ring, said, typed, heard = POOL[0] << 12, b"", b"", b""
@@ -462,6 +596,23 @@ def test_a_device_that_writes_to_a_table_changes_no_mapping() -> None:
     puppet.call(Number.NOTIFY, Device.CONSOLE)
     puppet.check()
     assert puppet.untouched() == before
+
+
+def test_a_device_that_makes_more_tables_than_there_may_be_ends_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    puppet = Puppet()
+    root = puppet.identity()
+    puppet.share()
+    assert puppet.call(Number.CONNECT, Device.CONSOLE, RING) == (0, 0)
+    assert puppet.call(Number.SET_ENTRY, root, RING >> 12 << 10 | V) == (0, 0)
+    before = puppet.untouched()
+    monkeypatch.setattr(direct_tables, "MAX_TABLES", len(puppet.technique.tables.tables) + 3)
+    puppet.guest.receive(b"".join((page << 10 | V).to_bytes(8, "little") for page in POOL[2:]))
+    assert puppet.guest.failure is not None
+    assert puppet.guest.failure.key == "out-of-memory"
+    assert puppet.untouched() == before
+    puppet.host.run(1000)
+    puppet.host.remove_guest(1)
+    assert puppet.host.frames.used == len(puppet._guest(2).vm.ram.map)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from engine.hypervisor.hypercalls import CALLS, Number
 from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.lab import Lab
-from engine.machine.loader import PARAVIRTUAL_NOTE, RAM_BASE, inspect
+from engine.machine.loader import PARAVIRTUAL_NOTE, RAM_BASE, inspect, with_disk
 from engine.machine.memory import PAGE
 from engine.trace.record import PATHS, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
@@ -60,6 +60,43 @@ def test_every_workload_prints_what_it_prints_under_the_other_techniques(workloa
         assert machine.guest.exit_status == 3
     assert {machine.output.replace(b"-pv", b"") for machine in machines} == {machines[1].output}
     assert machines[0].guest.exits < machines[1].guest.exits / 3
+
+
+def test_blocks_go_to_the_disk_and_back_under_every_technique(tmp_path: Path) -> None:
+    """By virtio's queue and by the ring, and on QEMU: the same blocks in the same places."""
+    said, disks = set(), set()
+    for name, stack in (("ringos-pv", PARAVIRTUAL), ("ringos", VM), ("ringos", ASSISTED), ("ringos", BARE)):
+        image = with_disk(inspect(load_image(name), name), bytes(1 << 16), "disk")
+        shown = bytearray()
+        host = Host(1, 1, 64, Configuration.parse(stack), Trace(), lambda _g, data, to=shown: to.extend(data))
+        host.add_guest(1, image, 1, 16, "run=work disk 40;poweroff 5")
+        host.run(3_000_000)
+        assert host.guests[1].exit_status == 5
+        said.add(bytes(shown))
+        disk = host.guests[1].fitting.disk
+        assert disk is not None
+        disks.add(disk.read(0, 1 << 16))
+    assert len(said) == len(disks) == 1
+    [text], [content] = said, disks
+    assert len({content[block : block + PAGE] for block in range(0, 1 << 16, PAGE)}) == 16
+    kernel, raw = tmp_path / "image.elf", tmp_path / "disk.raw"
+    kernel.write_bytes(load_image("ringos"))
+    raw.write_bytes(bytes(1 << 16))
+    options = (
+        "-global", "virtio-mmio.force-legacy=false", "-drive", f"file={raw},format=raw,if=none,id=d",
+        "-device", "virtio-blk-device,drive=d",
+    )  # fmt: skip
+    result = run_qemu(kernel, arguments="run=work disk 40;poweroff 5", options=options)
+    assert text.decode().splitlines()[1] in result.output
+    assert raw.read_bytes() == content
+
+
+def test_a_guest_without_a_disk_says_so() -> None:
+    for image, stack in (("ringos-pv", PARAVIRTUAL), ("ringos", VM)):
+        machine = Machine(load_image(image), stack, arguments="run=work disk 1;poweroff 5")
+        machine.run()
+        assert b"work: disk: no disk" in machine.output
+        assert machine.guest.exit_status == 5
 
 
 @pytest.mark.parametrize("kind", ["null", "store", "jump", "illegal", "breakpoint", "stack"])
@@ -273,3 +310,7 @@ def test_the_walk_shows_the_guests_table_and_the_harts(worked: Machine) -> None:
             break
     assert [len(walk["guest"]), len(walk["shadow"]), walk["second"]] == [3, 3, []]
     assert walk["hpa"] == RAM_BASE + guest.vm.ram.map[walk["gpa"] >> 12] * PAGE | walk["gpa"] & 0xFFF
+
+
+def test_the_readme_has_the_calls_as_they_are() -> None:
+    assert hypercalls.reference() in (ROOT.parents[1] / "README.md").read_text()

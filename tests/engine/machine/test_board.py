@@ -40,7 +40,7 @@ def _chosen(host: Host) -> tuple[int, fdt.Node]:
     return at, node
 
 
-@pytest.mark.parametrize("stack", ["bare-metal", "trap-and-emulate", "hardware-assist"])
+@pytest.mark.parametrize("stack", ["bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist"])
 @pytest.mark.parametrize("size", [1, 4096, MIB + 1])
 def test_the_initial_ram_disk_lies_between_kernel_and_device_tree(stack: str, size: int) -> None:
     content = bytes(index & 0xFF for index in range(size))

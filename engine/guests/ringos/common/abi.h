@@ -22,7 +22,9 @@
     ROW(13, receive) \
     ROW(14, processes) \
     ROW(15, poweroff) \
-    ROW(16, reboot)
+    ROW(16, reboot) \
+    ROW(17, disk_read) \
+    ROW(18, disk_write)
 
 /* One row per error: its name, and what a person is told. */
 #define ERRORS(ROW) \
@@ -37,7 +39,8 @@
     ROW(TOO_LONG, "too long") \
     ROW(INVALID, "invalid argument") \
     ROW(NOT_PERMITTED, "not permitted") \
-    ROW(INTERRUPTED, "interrupted")
+    ROW(INTERRUPTED, "interrupted") \
+    ROW(NO_DISK, "no disk")
 
 #define PROCESSES 16      /* that can exist at one time */
 #define NAME_MAX 16       /* bytes of a program's name, with its final zero */

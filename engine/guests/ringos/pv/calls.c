@@ -46,3 +46,11 @@ long call_now(uint64_t number, uint64_t argument0, uint64_t argument1)
     calls_flush();
     return call(number, argument0, argument1).error;
 }
+
+/* The call's value, or its error, which is below zero. */
+long call_for(uint64_t number, uint64_t argument0, uint64_t argument1)
+{
+    calls_flush();
+    struct answer answer = call(number, argument0, argument1);
+    return answer.error < 0 ? answer.error : answer.value;
+}

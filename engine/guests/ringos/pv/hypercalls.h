@@ -27,8 +27,20 @@
 
 #define PV_EVENT_TIMER 0
 #define PV_EVENT_CONSOLE 1
+#define PV_EVENT_BLOCK 2
+#define PV_EVENT_NET 3
 
 #define PV_DEVICE_CONSOLE 0
+#define PV_DEVICE_BLOCK 1
+#define PV_DEVICE_NET_SEND 2
+#define PV_DEVICE_NET_RECEIVE 3
+
+/* Operations of the disk's ring, and what a grant allows. */
+#define PV_BLOCK_READ 0
+#define PV_BLOCK_WRITE 1
+#define PV_BLOCK_FLUSH 2
+#define PV_GRANT_READABLE 1
+#define PV_GRANT_WRITABLE 2
 
 /* Places in the shared page, for the assembler. */
 #define PV_SHARED_STACK 0
@@ -73,11 +85,21 @@ struct pv_shared {
     uint64_t masked;        /* guest: events that do not count */
     uint64_t time_version;  /* hypervisor: grows with each change of time_offset */
     uint64_t time_offset;   /* hypervisor: what the time counter is to be added to, in ticks */
-    uint64_t reserved[496];
+    uint64_t reserved[240];
+    uint64_t grants[256]; /* pages that back ends may read (bit 0) and write (bit 1) */
 };
 
 struct pv_console {
     uint64_t out_produced, out_consumed, in_produced, in_consumed;
     char in[1024], out[2048];
+};
+
+struct pv_request {
+    uint64_t operation, place, buffer, bytes;
+};
+
+struct pv_ring {
+    uint64_t produced, answered, reserved[6];
+    struct pv_request slots[64];
 };
 #endif

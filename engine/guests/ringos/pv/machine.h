@@ -16,6 +16,7 @@ extern struct pv_shared shared;
 extern bool in_tables; /* the kernel's tables are in use */
 void call_later(uint64_t number, uint64_t argument0, uint64_t argument1);
 long call_now(uint64_t number, uint64_t argument0, uint64_t argument1);
+long call_for(uint64_t number, uint64_t argument0, uint64_t argument1);
 void calls_flush(void);
 
 /* Where the trap that is being served came from, and why. */

@@ -21,6 +21,8 @@ long receive(uint64_t *word); /* the sender's pid */
 long processes(struct process_info *buffer, size_t capacity);
 long poweroff(long status);
 long reboot(void);
+long disk_read(uint64_t block, void *buffer); /* of 4096 bytes */
+long disk_write(uint64_t block, const void *buffer);
 
 /* A system call that does nothing, for whoever measures (calls.S). */
 void mark(void);

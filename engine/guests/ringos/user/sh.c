@@ -14,7 +14,7 @@ static const char help_text[] =
     "ps                  list the processes\n"
     "reboot              start the machine again\n"
     "spin                loop for ever, without a system call\n"
-    "work KIND N         do N of: compute syscall pagefault switch io timer\n"
+    "work KIND N         do N of: compute syscall pagefault switch io timer disk\n"
     "A; B runs B after A, A & runs A in the background, ^C ends what is in the foreground.\n";
 
 static void report(long pid, int status, bool in_background)

@@ -5,6 +5,7 @@
 #define BATCH 16 /* pages that the pagefault workload holds at a time */
 #define COLUMNS 64
 #define TICK_US 100
+#define DISK_BLOCKS 16 /* that the disk workload uses, in turn */
 
 static _Noreturn void give_up(const char *what, long error)
 {
@@ -99,6 +100,25 @@ static uint64_t tick(uint64_t count)
     return checksum;
 }
 
+/* A block of 4 KiB to the disk and back. */
+static uint64_t disk(uint64_t count)
+{
+    uint64_t checksum = 1;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t block[PAGE / 8];
+        for (unsigned word = 0; word < PAGE / 8; word += 64)
+            block[word] = mix(i, word + 1);
+        long error = disk_write(i % DISK_BLOCKS, block);
+        block[0] = 0;
+        if (error == 0)
+            error = disk_read(i % DISK_BLOCKS, block);
+        if (error < 0)
+            give_up("disk", error);
+        checksum = mix(checksum, block[0]);
+    }
+    return checksum;
+}
+
 const struct workload workloads[] = {
     [COMPUTE] = {"compute", "steps", compute},
     [SYSCALL] = {"syscall", "system calls", call},
@@ -106,6 +126,7 @@ const struct workload workloads[] = {
     [SWITCH] = {"switch", "messages there and back", switch_processes},
     [IO] = {"io", "characters", output},
     [TIMER] = {"timer", "sleeps of 100 microseconds", tick},
+    [DISK] = {"disk", "blocks of 4 KiB there and back", disk},
 };
 
 _Noreturn void answer(void)
