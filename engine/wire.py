@@ -152,7 +152,8 @@ class Done(FromWorker, tag="done", frozen=True):
 
 
 class Changed(FromWorker, tag="changed", frozen=True):
-    """A lab's document is another one without a command: the server's library has changed."""
+    """A lab's document is another one without a command: the server's library has changed, or a guest that migrated runs
+    on another host now."""
 
     lab: str
     revision: int

@@ -470,8 +470,10 @@ class Labs:
             case wire.Done():
                 self._writes.put(_Commit(lab, message, self._waiter(lab, message.request)))
             case wire.Changed():
-                lab.document = message.document
-                self.audience.document(lab.id, message.revision, message.document)
+                document = bytes(message.document)
+                kept: AsyncResult = AsyncResult()
+                self._writes.put(_Work(lambda: self._store.describe(lab.id, document, document_name(document)), kept))
+                gevent.spawn(self._changed, lab, message, kept)
             case wire.Checkpoint():
                 self._writes.put(_Save(lab, message))
             case wire.Answer():
@@ -588,6 +590,16 @@ class Labs:
             self.audience.document(lab.id, done.entry.revision, done.document)
         if done.jumped:
             self._show_everybody(lab)
+
+    def _changed(self, lab: Lab, message: wire.Changed, kept: AsyncResult) -> None:
+        """Say what a document has become without a command, after the documents of all commands before it."""
+        try:
+            kept.get()
+        except Exception:
+            log.exception("a document could not be kept")
+        if not lab.discarding:
+            lab.document = message.document
+            self.audience.document(lab.id, message.revision, message.document)
 
     def _write_checkpoint(self, lab: Lab, checkpoint: wire.Checkpoint) -> None:
         if lab.discarding:

@@ -2,6 +2,7 @@
  * Everything a reader can do, once: the buttons of the top bar, the keyboard and the command palette all come from here.
  * To add an action, add a row. Ids are unique (checked when the table is built).
  */
+import { cancellable } from './migrations.js';
 
 /**
  * @typedef {import('./app.js').App} App
@@ -177,6 +178,14 @@ const TABLE = [
     run: (app) => {
       const guest = selectedGuest(app);
       if (guest !== null) app.page.move(guest);
+    },
+  },
+  {
+    id: 'migrate-cancel', titleKey: 'do.migrate-cancel', hintKey: 'do.migrate-cancel.hint',
+    enabled: (app) => live(app) && cancellable(app.store.migrations.get(selectedGuest(app) ?? 0)),
+    run: async (app) => {
+      const guest = selectedGuest(app);
+      if (guest !== null) await app.attempt({ type: 'guest.migrate.cancel', guest });
     },
   },
   {

@@ -20,6 +20,7 @@ import { byId, translate } from './dom.js';
 import { I18n } from './i18n.js';
 import { PANELS, openEditor } from './panels/index.js';
 import { sessionOf } from './panels/session.js';
+import { active, verdict } from './migrations.js';
 import { Preferences, storage } from './preferences.js';
 import { CanvasView } from './render/canvas.js';
 import { Scheduler } from './render/scheduler.js';
@@ -121,6 +122,12 @@ store.on('keyframe', () => {
     history.replaceState(null, '', location.pathname);
     parts.openCompare(asked);
   }
+});
+store.on('migration', (row) => {
+  if (active(row)) return;
+  const text = verdict(app, row);
+  app.toast({ text, level: row.phase === 'failed' ? 'error' : 'info' });
+  app.announce(text);
 });
 store.on('notice', (notice) => {
   const name = notice.params.guest;

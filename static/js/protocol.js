@@ -23,7 +23,7 @@ export const PROTOCOL = 1;
  *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null,
  *            paravirtual?: boolean, original?: string | null}} Image
  * @typedef {{name: string, hosts: Host[], guests: Guest[], images: Image[], speed: string, unit: 'trap' | 'instruction',
- *            running: boolean, undo: string | null, redo: string | null,
+ *            running: boolean, undo: string | null, redo: string | null, link_gbit: number,
  *            costs: {profile: string, overrides: Record<string, number>}}} LabDocument
  *
  * @typedef {{size: number, fields: Record<string, [offset: number, bytes: number]>, kinds: string[],
@@ -39,13 +39,14 @@ export const PROTOCOL = 1;
  * @typedef {Record<string, ArrayBuffer>} Columns
  * @typedef {{guest: number, host: number, key: string, params: Record<string, string | number>, level: string}} Notice
  * @typedef {{n: number, position: number, time: number, running: boolean, guests: Columns, hosts: Columns,
- *            counts: Columns, sample: ArrayBuffer, console: [number, ArrayBuffer][], notices: Notice[], gdb?: GdbRow | null}} Tick
+ *            counts: Columns, sample: ArrayBuffer, console: [number, ArrayBuffer][], notices: Notice[],
+ *            migrations?: import('./migrations.js').Migration[], gdb?: GdbRow | null}} Tick
  * @typedef {{state: number, level: number, pc: number | bigint, instructions: number, exits: number,
  *            exit_status: number | null, failure: {key: string, params: Record<string, string | number>} | null}} GuestStatus
  * @typedef {{schema: Schema, document: LabDocument, position: number, time: number, running: boolean,
  *            history: {begin: number, end: number}, status: Record<string, GuestStatus>, totals: Columns,
  *            console: [number, ArrayBuffer][], records: ArrayBuffer, symbols: Record<string, number>, hosts: Columns,
- *            gdb?: GdbRow | null}} Keyframe
+ *            migrations?: import('./migrations.js').Migration[], gdb?: GdbRow | null}} Keyframe
  */
 
 /** The states of a guest, in the order of the tick's `state` column. */

@@ -14,6 +14,7 @@ import { GDB_STATES, viewColumns } from './protocol.js';
  * @typedef {import('./protocol.js').Tick} Tick
  * @typedef {import('./protocol.js').Notice} Notice
  * @typedef {import('./records.js').TrapRecord} TrapRecord
+ * @typedef {import('./migrations.js').Migration} Migration
  *
  * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number,
  *            exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
@@ -29,7 +30,8 @@ import { GDB_STATES, viewColumns } from './protocol.js';
  * @typedef {{guest: number, path: number, disposition: number, rate: number, pending: number, sampled: number, sampledPending: number}} Flow
  *
  * @typedef {{tick: Tick, document: LabDocument, keyframe: Keyframe, traps: TrapRecord[], console: [number, ArrayBuffer][],
- *            notice: Notice, quiet: null}} StoreEvents
+ *            notice: Notice, migration: Migration, quiet: null}} StoreEvents
+ * `migration`: one had an event; `Store.migrations` has the latest of each guest.
  */
 
 /** How many traps are kept for the feed and the timeline. */
@@ -106,6 +108,8 @@ export class Store extends Emitter {
     this.flows = new Map();
     /** @type {TrapRing} */
     this.traps = new TrapRing(RING_CAPACITY);
+    /** @type {Map<number, Migration>} by guest */
+    this.migrations = new Map();
     /** @type {Record<string, number>} number of symbols by image */
     this.symbols = {};
     this.lastTick = 0;
@@ -162,6 +166,7 @@ export class Store extends Emitter {
     this.history = keyframe.history;
     this.symbols = keyframe.symbols;
     this.gdb = gdbOf(keyframe.gdb);
+    this.migrations = new Map((keyframe.migrations ?? []).map((row) => [row.guest, row]));
     this.lastTick = now;
     this.guests.clear();
     this.totals.clear();
@@ -193,6 +198,7 @@ export class Store extends Emitter {
     this.running = document.running;
     const { guests, hosts } = this.index;
     for (const id of this.guests.keys()) if (!guests.has(id)) this.guests.delete(id);
+    for (const id of this.migrations.keys()) if (!guests.has(id)) this.migrations.delete(id);
     for (const id of this.totals.keys()) if (!guests.has(id)) this.totals.delete(id);
     for (const [key, flow] of this.flows) if (!guests.has(flow.guest)) this.flows.delete(key);
     for (const id of this.hosts.keys()) if (!hosts.has(id)) this.hosts.delete(id);
@@ -225,6 +231,10 @@ export class Store extends Emitter {
         live.exitStatus = null;
         live.failure = null;
       }
+    }
+    for (const row of tick.migrations ?? []) {
+      this.migrations.set(row.guest, row);
+      this.emit('migration', row);
     }
     const traps = this.addTraps(tick.sample);
     for (const { guest, path, disposition } of traps) {

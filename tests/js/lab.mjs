@@ -3,7 +3,7 @@
 /** @returns {import('../../static/js/protocol.js').LabDocument} */
 export function labDocument() {
   return {
-    name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null,
+    name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null, link_gbit: 10,
     costs: { profile: 'adams-agesen-2006', overrides: {} },
     hosts: [
       { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [], host_load: 0 },
@@ -17,6 +17,14 @@ export function labDocument() {
       { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
       { id: 'ringos', name: 'ringos', builtin: true, size: 41_000, default_memory_mib: 16, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
     ],
+  };
+}
+
+/** A migration of guest 1 in its second round. @returns {import('../../static/js/migrations.js').Migration} */
+export function migration() {
+  return {
+    guest: 1, source: 1, target: 2, mode: 'pre-copy', link_gbit: 10, phase: 'copying', reason: '', begin: 0, end: 0, due: 300_000, downtime: 0,
+    pages: 60, bytes: 246_240, fetched: 0, round_count: 2, rounds: [[0, 200_000, 50, 205_200, 10], [200_000, 300_000, 10, 41_040, null]],
   };
 }
 

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { TrapRing } from '../../static/js/records.js';
 import { Store } from '../../static/js/store.js';
-import { counts, keyframe, labDocument, records, tick } from './lab.mjs';
+import { migration, counts, keyframe, labDocument, records, tick } from './lab.mjs';
 
 function joined() {
   const store = new Store();
@@ -69,6 +69,22 @@ test('a guest that does not trap is told by its instructions, whatever the hostâ
   assert.equal(store.untrapped(1), 400);
   store.tick(tick({ n: 5, instructions: 7000 }), 500);
   assert.equal(store.untrapped(1), 0, 'time was turned back');
+});
+
+test('the latest migration of each guest is kept, told of, and gone with its guest', () => {
+  const store = joined();
+  /** @type {string[]} */
+  const heard = [];
+  store.on('migration', (row) => heard.push(row.phase));
+  const row = migration();
+  store.tick({ ...tick({ n: 1 }), migrations: [row] }, 100);
+  store.tick({ ...tick({ n: 2 }), migrations: [{ ...row, phase: 'done' }] }, 200);
+  assert.deepEqual(heard, ['copying', 'done']);
+  assert.equal(store.migrations.get(1)?.phase, 'done');
+  const document = labDocument();
+  document.guests = document.guests.filter((guest) => guest.id !== 1);
+  store.setDocument(document, 9);
+  assert.equal(store.migrations.size, 0);
 });
 
 test('a flow knows how much of it the sample did not show, and dies when nothing runs', () => {

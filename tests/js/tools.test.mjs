@@ -178,8 +178,8 @@ test('by keyboard: arrows go round the hosts, each is announced, the drop is the
   assert.ok(said.some((text) => text.startsWith('host-2:')), said.join(' | '));
 });
 
-test('a guest cannot be moved to where it is; to another host it is moved', async () => {
-  const { carry, sent } = lab(fits);
+test('a guest cannot be moved to where it is; to another host it is moved, and migrated while it runs', async () => {
+  const { carry, sent, app } = lab(fits);
   carry.begin({ kind: 'guest', id: 1 }, 'keyboard');
   await settled();
   assert.deepEqual(carry.targets(), [2]);
@@ -187,7 +187,12 @@ test('a guest cannot be moved to where it is; to another host it is moved', asyn
   carry.begin({ kind: 'guest', id: 1 }, 'pointer');
   carry.over(1, true);
   await carry.drop({ x: 0, y: 0 });
-  assert.deepEqual(sent, [{ type: 'guest.move', guest: 1, host: 2 }]);
+  assert.deepEqual(sent, [{ type: 'guest.migrate', guest: 1, host: 2, mode: 'pre-copy' }]);
+  app.store.live(1).state = 3;
+  carry.begin({ kind: 'guest', id: 1 }, 'pointer');
+  carry.over(2, true);
+  await carry.drop({ x: 0, y: 0 });
+  assert.deepEqual(sent[1], { type: 'guest.move', guest: 1, host: 2 });
 });
 
 test('a host that has a stack refuses it; with another it restarts, and whoever dropped it is asked about guests', async () => {

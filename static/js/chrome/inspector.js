@@ -9,6 +9,7 @@ import { GUEST_STATES } from '../protocol.js';
 import { UNTRAPPED_INSTRUCTIONS } from '../store.js';
 import { shownState } from '../marks.js';
 import { layersOf, stackText, techniqueText } from '../stacks.js';
+import { linkControl, migrationFigures, modeControl } from './migration.js';
 import { stackControls } from './restack.js';
 import { lockstepPart } from './lockstep.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
@@ -31,7 +32,7 @@ export class Inspector {
       this.dirty = true;
       scheduler.invalidate();
     };
-    for (const event of /** @type {const} */ (['document', 'keyframe', 'tick', 'quiet', 'notice'])) app.store.on(event, touch);
+    for (const event of /** @type {const} */ (['document', 'keyframe', 'tick', 'quiet', 'notice', 'migration'])) app.store.on(event, touch);
     for (const event of /** @type {const} */ (['selection', 'connection', 'busy'])) app.on(event, touch);
     app.on('language', () => {
       this.built = '';
@@ -49,7 +50,7 @@ export class Inspector {
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
     const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
     const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
-    const key = JSON.stringify([selection, { ...thing, host_load: null }, guests, store.document?.hosts.length, store.document?.guests.length]);
+    const key = JSON.stringify([selection, { ...thing, host_load: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)
         ? document.activeElement.dataset.action : undefined;
@@ -78,6 +79,7 @@ export class Inspector {
     this.root.replaceChildren(
       this.title(app.t('inspector.lab'), lab?.name ?? '', app.t('inspector.lab-line')),
       section(app, 'lab-figures', app.t('inspector.figures'), h('dl.figures', null, hosts.element, guests.element, exits.element, time.element)),
+      section(app, 'lab-link', app.t('migrate.title'), h('div.controls', null, linkControl(app)), h('p.text', null, app.t('migrate.explained'))),
       section(app, 'lab-steps', app.t('inspector.first-steps'), h('ol.steps', null,
         ['first.watch', 'first.select', 'first.drag', 'first.step', 'first.console'].map((key) => h('li', null, app.t(key))))),
       section(app, 'lab-colours', app.t('inspector.colours'),
@@ -156,6 +158,9 @@ export class Inspector {
       h('p.text', null, app.t('inspector.price.text', { original: image.original })), h('div.buttons', null, actionButton(app, 'difference')))] : [];
     const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'gdb', 'gdb-close', 'rename'].map((action) => actionButton(app, action));
     buttons.push(actionButton(app, 'remove', { className: 'danger' }));
+    const migration = migrationFigures(app, id);
+    const migrations = host && host.technique !== null
+      ? [section(app, 'guest-migration', app.t('migrate.title'), h('div.controls', null, modeControl(app)), migration.element)] : [];
     this.root.replaceChildren(
       this.title(app.t('inspector.guest'), guest.name,
         app.t('inspector.guest-line', { image: image?.name ?? guest.image, host: host?.name ?? '', stack: techniqueText(app, host?.technique ?? null) }), badge.element),
@@ -165,6 +170,7 @@ export class Inspector {
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
       host?.switches.includes('silent-sensitive') ? section(app, 'guest-silent', app.t('silent.title'), lockstepPart(app, id)) : '',
+      ...migrations,
       section(app, 'guest-where', app.t('inspector.where'), where.element),
       ...price,
       section(app, 'guest-causes', app.t('inspector.causes'), causes.element),
@@ -193,6 +199,7 @@ export class Inspector {
       const held = app.store.gdb?.guest === id ? app.store.gdb : null;
       gdb.hidden = held === null;
       if (held) fill(gdb, app.t(`gdb.${held.state}`), app.t(`gdb.${held.state}.do`, { address: held.address, port: String(held.port) }));
+      migration.update();
       where.update();
       causes.update();
       for (const button of buttons) button.refresh();

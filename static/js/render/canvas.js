@@ -11,6 +11,7 @@ import { drawMark } from '../shapes/host.js';
 import { Brush } from './brush.js';
 import { Camera } from './camera.js';
 import { hit } from './hit.js';
+import { Lanes } from './lanes.js';
 import { layout, route } from './layout.js';
 import { Particles, travelMs } from './particles.js';
 import { Words } from './words.js';
@@ -37,6 +38,7 @@ export class CanvasView {
     this.camera = new Camera();
     this.words = new Words(app);
     this.particles = new Particles();
+    this.lanes = new Lanes();
     const layers = /** @type {const} */ (['ground', 'live', 'particles']);
     const contexts = layers.map((name) => {
       const canvas = /** @type {HTMLCanvasElement} */ (root.querySelector(`#layer-${name}`));
@@ -47,7 +49,7 @@ export class CanvasView {
     this.moving = new Brush(contexts[2], app, this.camera);
     this.dirty = { ground: true, live: true, particles: true };
     /** @type {import('./layout.js').Scene} */
-    this.scene = layout({ name: '', hosts: [], guests: [], images: [], speed: '10', unit: 'trap', running: false, undo: null, redo: null, costs: { profile: '', overrides: {} } }, 'stack');
+    this.scene = layout({ name: '', hosts: [], guests: [], images: [], speed: '10', unit: 'trap', running: false, undo: null, redo: null, link_gbit: 10, costs: { profile: '', overrides: {} } }, 'stack');
     this.layoutDirty = true;
     /** @type {import('./layout.js').Preview} */
     this.preview = {};
@@ -91,12 +93,17 @@ export class CanvasView {
       const { schema } = app.store;
       this.paths = schema.paths.map((path) => path.map((level) => schema.levels[level].name));
       this.particles.clear();
+      this.lanes.begin(app.store.migrations.values());
       this.words.forget();
       this.makeSprites();
       this.relayout();
     });
     for (const event of /** @type {const} */ (['tick', 'quiet'])) app.store.on(event, () => this.touch('live'));
     app.store.on('traps', (traps) => this.spawn(traps));
+    app.store.on('migration', (row) => {
+      this.lanes.hear(row, performance.now());
+      this.touch('particles');
+    });
     app.on('selection', () => this.touch('live'));
     app.on('theme', () => {
       this.makeSprites();
@@ -324,11 +331,14 @@ export class CanvasView {
       this.particles.advance(now, this.scene, this.paths);
       this.dirty.particles = true;
     }
+    const streaming = this.lanes.shown.size > 0;
+    const lanesMove = this.lanes.advance(now, this.app.store.running);
+    if (streaming) this.dirty.particles = true;
     const under = String(this.particles.count > 0);
     if (this.root.dataset.moving !== under) this.root.dataset.moving = under;
     for (const [key, until] of this.shining) if (until <= now) this.shining.delete(key);
     if (this.shining.size > 0) this.dirty.particles = true;
-    return moved || this.particles.count > 0 || this.shining.size > 0;
+    return moved || (lanesMove && !this.stillness.matches) || this.particles.count > 0 || this.shining.size > 0;
   }
 
   draw() {
@@ -455,7 +465,8 @@ export class CanvasView {
       }
     }
     for (const key of this.shining.keys()) this.drawShine(brush, key);
-    this.drawn = labels || this.shining.size > 0
+    this.lanes.draw(brush, this.scene, performance.now(), this.stillness.matches);
+    this.drawn = labels || this.lanes.shown.size > 0 || this.shining.size > 0
       ? { x: 0, y: 0, w: camera.width, h: camera.height }
       : { x: left - 2, y: top - 2, w: Math.max(0, right - left + 4), h: Math.max(0, bottom - top + 4) };
   }

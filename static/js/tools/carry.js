@@ -3,9 +3,10 @@
  * while the item is over a host, and turns the drop into the command. Pure but for the questions it is given.
  */
 import { Emitter } from '../events.js';
+import { moveGuest } from '../migrations.js';
 
 /**
- * An image becomes a guest, a host a host, a stack replaces a host's stack, a technique its technique, a guest moves.
+ * An image becomes a guest, a host a host, a stack replaces a host's stack, a technique its technique, a guest moves (how: see moveGuest).
  * @typedef {{kind: 'image', id: string} | {kind: 'host'} | {kind: 'stack', id: string} | {kind: 'technique', id: string} |
  *            {kind: 'guest', id: number}} Item
  * `fits` null: the lab has not answered yet.
@@ -181,8 +182,7 @@ export class Carry extends Emitter {
     } else if (item.kind === 'stack' || item.kind === 'technique') {
       if (await app.page.restack(target, this.restacked(item, target))) app.select({ kind: 'host', id: target });
     } else if (app.store.guest(item.id)?.host !== target) {
-      const result = await app.attempt({ type: 'guest.move', guest: item.id, host: target });
-      if (result) this.done({ kind: 'guest', id: item.id }, app.t('announce.guest-moved', { name, host }));
+      await moveGuest(app, item.id, target);
     }
   }
 
