@@ -36,7 +36,7 @@ export const SCHEMA = {
     .map((name) => ({ name, group: name })),
   dispositions: ['hardware', 'emulated', 'forwarded', 'injected', 'killed'], actions: [], paths: [[2, 3, 2], [2, 3, 4, 3, 2]],
   failures: ['trap-loop'], causes: {},
-  stacks: { kvm: { type: 1, techniques: ['hardware-assist', 'trap-and-emulate'] }, 'bare-metal': { type: null, techniques: [] } }, switches: {},
+  stacks: { kvm: { type: 1, techniques: ['hardware-assist', 'trap-and-emulate'] }, 'bare-metal': { type: null, techniques: [] } }, switches: {}, generations: [], generations: [],
 };
 
 /** @param {[sequence: number, guest: number, path: number, disposition: number][]} rows */
