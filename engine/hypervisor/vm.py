@@ -428,13 +428,19 @@ class VirtualHart(Hart):
 
 
 class VCpu:
-    """A virtual hart and where it runs. `hart` is the host hart that it is loaded on, if any."""
+    """A virtual hart and where it runs. `hart` is the host hart that it is loaded on, if any.
+
+    Off the harts it is `asleep`, or waits for one, `since` a clock of its host; `woken`: when it could have gone on,
+    if the scheduler has not heard of that yet. `ran` and `stolen`: ns that it had a hart, and that it waited for one.
+    """
 
     def __init__(self, vm: Vm, virtual: VirtualHart) -> None:
         self.vm = vm
         self.virtual = virtual
         self.hart: Hart | None = None
         self._walked = (0, 0)
+        self.asleep, self.since, self.ran, self.stolen = True, 0, 0, 0
+        self.woken: int | None = None
         virtual.streak_at = NO_STREAK
         virtual.instructions = lambda: self.instructions
 
@@ -525,6 +531,7 @@ class VCpu:
             "virtual": self.virtual.save(),
             "retired": self.instructions, "reported": self.reported, "streak": list(self.streak),
             "arrived": self.virtual.arrived,
+            "times": [self.ran, self.stolen], "off": [self.asleep, self.since, self.woken],
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -536,6 +543,12 @@ class VCpu:
         self.virtual.instructions_base, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]
         self.streak = (a, b, c, d)
+        self.ran, self.stolen = state.get("times", (0, 0))  # a lab may have been saved before these were
+        self.asleep, self.since, self.woken = state.get("off", (True, 0, None))
+
+    def arrive(self, clock: int) -> None:
+        """Be asleep on a host whose clock this is."""
+        self.asleep, self.since, self.woken = True, clock, None
 
 
 class Vm:

@@ -25,6 +25,7 @@ export const PANEL_MESSAGES = {
   'action.timer.pending': ['the guest’s timer is due, but it has interrupts off: kept pending', '게스트의 타이머 시각이 되었지만 게스트가 인터럽트를 꺼 두어 대기 상태로 둠'],
   'action.timer': ['the host’s own timer: nothing for the guest', '호스트 자신의 타이머: 게스트와 무관'],
   'action.preempt': ['time slice over: {guest} runs next', '타임 슬라이스 끝: 다음은 {guest}'],
+  'action.preempt.cap': ['its cap is used up until the next period', '다음 주기까지 상한을 모두 사용함'],
   'action.preempt.host': ['the host’s own processes run next', '다음은 호스트 자신의 프로세스'],
   'action.kill': ['{reason}', '{reason}'],
   'action.shutdown': ['the guest ended itself with status {status}', '게스트가 상태 {status:으로} 스스로 종료'],
