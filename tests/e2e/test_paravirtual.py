@@ -28,7 +28,7 @@ def test_a_changed_kernel_runs_and_shows_its_price(page: Page) -> None:
     drag(page, page.locator('[data-item="technique"]', has_text="Paravirtualization"))
     expect(ghost).to_have_attribute("data-fits", "true")
     page.mouse.up()
-    drag(page, page.locator('[data-item="image"]', has_text="ringos").first)
+    drag(page, page.locator('[data-item="image"][data-id="ringos"]').first)
     expect(ghost).to_have_attribute("data-fits", "false")
     expect(ghost).to_contain_text("would execute privileged instructions")
     page.keyboard.press("Escape")
