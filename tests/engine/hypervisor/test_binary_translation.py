@@ -20,9 +20,8 @@ from engine.machine.reference import operation
 from engine.machine.tiers import Tier
 from engine.trace.record import Action, Cause, Kind, Level
 from engine.trace.rings import Trace
-from tests.support.machine import BARE, VM, WORK, Machine, program
+from tests.support.machine import BARE, TRANSLATED, VM, WORK, Machine, program
 
-TRANSLATED = "binary-translation"
 RINGOS = load_image("ringos")
 EXIT = """
 .text
