@@ -20,6 +20,7 @@ ImageId = Annotated[str, Meta(min_length=1, max_length=80)]
 #: See engine.hypervisor.stacks for what goes together.
 StackId = Literal["bare-metal", "xen", "kvm", "vmware", "parallels", "cloud"]
 TechniqueId = Literal["trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual"]
+SchedulerId = Literal["credit", "fair-share"]
 SwitchId = Annotated[str, Meta(min_length=1, max_length=40)]
 #: Crossings from one level to another whose cost is modelled, and tables of costs; see engine.hypervisor.costs.
 CrossingId = Literal[
@@ -27,6 +28,8 @@ CrossingId = Literal[
     "from-host-os",
 ]  # fmt: skip
 ProfileId = Literal["adams-agesen-2006", "dall-arm-2016", "dall-x86-2016"]
+Weight = Annotated[int, Meta(ge=1, le=65535)]
+Cap = Annotated[int, Meta(ge=0, le=800)]
 Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
 #: See engine.hypervisor.migration.
 MigrationMode = Literal["pre-copy", "post-copy", "stop-and-copy"]
@@ -78,6 +81,13 @@ class HostLoad(Command, tag="host.load", frozen=True):
 
     host: Identifier
     percent: Annotated[int, Meta(ge=0, le=90)]
+
+
+class HostScheduler(Command, tag="host.scheduler", frozen=True):
+    """Who of the vCPUs gets the harts is decided by this scheduler from now on; None: by the stack's own."""
+
+    host: Identifier
+    scheduler: SchedulerId | None
 
 
 class HostRemove(Command, tag="host.remove", frozen=True):
@@ -142,6 +152,15 @@ class GuestClone(Command, tag="guest.clone", frozen=True):
     guest: Identifier
     host: Identifier | None = None
     name: Name | None = None
+
+
+class GuestShare(Command, tag="guest.share", frozen=True):
+    """A guest's part of its host's harts from now on: `weight` against the others', at most `cap` percent of one hart (0:
+    no cap). None leaves it as it is."""
+
+    guest: Identifier
+    weight: Weight | None = None
+    cap: Cap | None = None
 
 
 class GuestRemove(Command, tag="guest.remove", frozen=True):
@@ -256,9 +275,9 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 
 AnyCommand = (
-    HostCreate | HostUpdate | HostStack | HostLoad | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestRemove | LabRename
-    | CostsSet
+    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostRemove
+    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestRemove
+    | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabLink | LabReset | LabUndo | LabRedo
 )  # fmt: skip
@@ -327,7 +346,9 @@ class WalkQuery(Query, tag="walk", frozen=True):
     """How a guest virtual address becomes a host physical one, each memory reference counted.
 
     Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "second": [[step]], "hpa": int|None,
-    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None}. shadow: the hart's own walk where the
+    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None, "walks": {"count": n, "references": n}}.
+    walks: how often the vCPU's TLB had no answer since the guest began or was last put back in time, and what that cost
+    in memory references: of this very run, not part of the trace. shadow: the hart's own walk where the
     VMM shadows the guest's tables. second: under hardware assist, the second stage's steps for each of the guest's
     and, last, for where they lead. step: {"level", "table" (physical address), "index", "address", "pte",
              "flags": "rwxuad...", "leaf": bool}.
@@ -396,6 +417,19 @@ class FitsQuery(Query, tag="fits", frozen=True):
     memory_mib: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
+class LockstepQuery(Query, tag="lockstep", frozen=True):
+    """A guest's image, started afresh on a machine like its host's, beside the same on one whose sensitive instructions
+    all trap: as far as they go the same way.
+
+    Result: {"instructions": that were the same, "ended": bool, "difference": None | {"pc", "instruction": text,
+    "symbol": str|None, "source": {"file", "line", "text"}|None, "x86": the instructions that it imitates, "values":
+    [[register, there, here]]}}. ended: the guest came to its end; neither ended nor a difference: the comparison did,
+    after no instruction at all where the host's are the instructions that trap.
+    """
+
+    guest: Identifier
+
+
 class SnapshotQuery(Query, tag="snapshot", frozen=True):
     """A kept snapshot as a file (engine.snapshot). Result: {"name", "content": bytes}."""
 
@@ -419,7 +453,7 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 LabQuery = (
     TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TranslationQuery
-    | SymbolsQuery | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
+    | SymbolsQuery | TimelineQuery | LockstepQuery | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 AnyQuery = LabQuery | GdbQuery  # a lab's worker opens the port
 

@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from engine import commands
 from engine.hypervisor.costs import Costs
+from engine.hypervisor.scheduling.scheduler import DEFAULT_WEIGHT, Share
 from engine.hypervisor.stacks import Configuration
 
 
@@ -29,6 +30,7 @@ class HostRow(Struct, frozen=True):
     technique: commands.TechniqueId | None = None
     switches: commands.Switches = ()
     host_load: Annotated[int, Meta(ge=0, le=90)] = 0
+    scheduler: commands.SchedulerId | None = None
 
     @property
     def configuration(self) -> Configuration:
@@ -44,6 +46,12 @@ class GuestRow(Struct, frozen=True):
     vcpus: Annotated[int, Meta(ge=1, le=4)]
     memory_mib: Annotated[int, Meta(ge=4, le=512)]
     arguments: Annotated[str, Meta(max_length=512)]
+    weight: commands.Weight = DEFAULT_WEIGHT
+    cap: commands.Cap = 0
+
+    @property
+    def share(self) -> Share:
+        return Share(self.weight, self.cap)
 
 
 ImageKind = Literal["elf", "flat", "image", "assembly", "linux", "snapshot"]
@@ -126,6 +134,17 @@ class HostOccupy(Struct, tag="host.occupy", tag_field="edit", frozen=True):
     percent: Annotated[int, Meta(ge=0, le=90)]
 
 
+class HostReschedule(Struct, tag="host.reschedule", tag_field="edit", frozen=True):
+    host: int
+    scheduler: commands.SchedulerId | None
+
+
+class GuestAllot(Struct, tag="guest.allot", tag_field="edit", frozen=True):
+    guest: int
+    weight: commands.Weight
+    cap: commands.Cap
+
+
 class CostsChange(Struct, tag="costs.change", tag_field="edit", frozen=True):
     costs: Costs
 
@@ -180,9 +199,9 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | CostsChange
+    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | CostsChange
     | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
-    | GuestReturn | LabRelabel
+    | GuestReturn | GuestAllot | LabRelabel
 )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.

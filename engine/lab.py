@@ -41,9 +41,11 @@ from engine.commands import (
     GuestRemove,
     GuestRename,
     GuestSet,
+    GuestShare,
     HostCreate,
     HostLoad,
     HostRemove,
+    HostScheduler,
     HostStack,
     HostUpdate,
     ImageAdd,
@@ -72,6 +74,7 @@ from engine.document import (
     Document,
     Edit,
     GuestAdd,
+    GuestAllot,
     GuestDepart,
     GuestDrop,
     GuestFork,
@@ -84,6 +87,7 @@ from engine.document import (
     HostConvert,
     HostDrop,
     HostOccupy,
+    HostReschedule,
     HostRestack,
     HostRow,
     ImageRow,
@@ -270,6 +274,26 @@ class Lab:
             )
         if row.host_load != command.percent:
             self._edit(command, HostOccupy(row.id, command.percent))
+        return {}
+
+    def _host_scheduler(self, command: HostScheduler) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        if row.technique is None:
+            raise LabError(
+                "host-without-scheduler",
+                f"{row.name} has no hypervisor: its one system has the harts to itself.",
+                host=row.name,
+            )
+        if command.scheduler != row.scheduler:
+            self._edit(command, HostReschedule(row.id, command.scheduler))
+        return {}
+
+    def _guest_share(self, command: GuestShare) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        weight = row.weight if command.weight is None else command.weight
+        cap = row.cap if command.cap is None else command.cap
+        if (weight, cap) != (row.weight, row.cap):
+            self._edit(command, GuestAllot(row.id, weight, cap))
         return {}
 
     def _host_remove(self, command: HostRemove) -> dict[str, Any]:
@@ -961,11 +985,13 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostUpdate: Lab._host_update,
     HostStack: Lab._host_stack,
     HostLoad: Lab._host_load,
+    HostScheduler: Lab._host_scheduler,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
     GuestClone: Lab._guest_clone,
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
+    GuestShare: Lab._guest_share,
     GuestMigrate: Lab._guest_migrate,
     GuestMigrateCancel: Lab._guest_migrate_cancel,
     LabLink: Lab._lab_link,
@@ -987,6 +1013,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostLoad, HostRemove, GuestCreate, GuestRename, GuestMove, GuestMigrate,
-    GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
+    HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostRemove, GuestCreate, GuestShare, GuestRename,
+    GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd, ImageAssemble,
+    SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -74,6 +74,8 @@ class Report:
                 "pc": _column("Q", (machine.pc for _, machine in guests)),
                 "instructions": _column("Q", (machine.instructions for _, machine in guests)),
                 "exits": _column("Q", (machine.exits for _, machine in guests)),
+                "ran": _column("Q", (machine.ran for _, machine in guests)),
+                "stolen": _column("Q", (machine.stolen_in_all for _, machine in guests)),
             },
             "hosts": host_columns(hosts, busy),
             "counts": world.trace.drain_counts(),
@@ -169,6 +171,8 @@ def status(machine: Guest) -> dict[str, Any]:
         "pc": machine.pc,
         "instructions": machine.instructions,
         "exits": machine.exits,
+        "ran": machine.ran,
+        "stolen": machine.stolen_in_all,
         "exit_status": machine.exit_status,
         "failure": None if failure is None else {"key": failure.key, "params": failure.params},
     }

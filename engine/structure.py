@@ -13,6 +13,7 @@ from engine.document import (
     Document,
     Edit,
     GuestAdd,
+    GuestAllot,
     GuestDrop,
     GuestFork,
     GuestRelabel,
@@ -23,6 +24,7 @@ from engine.document import (
     HostDrop,
     HostOccupy,
     HostReplace,
+    HostReschedule,
     HostRestack,
     LabRelabel,
 )
@@ -73,6 +75,16 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
             inverse = HostOccupy(host, before.host_load)
             document.hosts[host] = msgspec.structs.replace(before, host_load=percent)
             world.hosts[host].load_percent = percent
+        case HostReschedule(host, scheduler):
+            before = document.hosts[host]
+            inverse = HostReschedule(host, before.scheduler)
+            document.hosts[host] = msgspec.structs.replace(before, scheduler=scheduler)
+            world.hosts[host].set_scheduler(scheduler)
+        case GuestAllot(guest, weight, cap):
+            allotted = document.guests[guest]
+            inverse = GuestAllot(guest, allotted.weight, allotted.cap)
+            document.guests[guest] = allotted = msgspec.structs.replace(allotted, weight=weight, cap=cap)
+            world.set_share(allotted)
         case CostsChange(costs):
             inverse = CostsChange(document.costs)
             document.costs = costs

@@ -12,7 +12,8 @@ from typing import Any
 
 from engine.devices.virtio.block import Disk
 from engine.hypervisor.hypercalls import Event, Number
-from engine.hypervisor.stacks import STACKS, SWITCHES
+from engine.hypervisor.scheduling import SCHEDULERS
+from engine.hypervisor.stacks import GENERATIONS, STACKS, SWITCHES
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
 from engine.machine import sbi
@@ -40,6 +41,8 @@ class _Nowhere:
 
     def wake(self, hart: int) -> None: ...
 
+    def stolen(self, hart: int) -> None: ...
+
 
 @cache
 def vocabulary() -> dict[str, Any]:
@@ -48,8 +51,10 @@ def vocabulary() -> dict[str, Any]:
     registers: [32 names of x0..x31]; csrs: {"384": "satp"}; devices: [[name, base, size]] of the board;
     sbi: {"<extension id>": {"name": "TIME", "functions": {"<id>": "set_timer"}}}; hypercalls: {"4": "pin"}; events, by
     their bits: {"0": "timer"}. Keys are decimal numbers.
-    stacks: {id: {"type": 1, 2 or None, "techniques": [id]}}, the first technique being its usual one;
-    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something.
+    stacks: {id: {"type": 1, 2 or None, "techniques": [id], "scheduler": id or None}}, the first technique being its
+    usual one; schedulers: [id];
+    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something. generations: [[id]], the switches
+    of each generation of hardware assist.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -62,12 +67,19 @@ def vocabulary() -> dict[str, Any]:
         "csrs": {str(number): row.name for number, row in CSRS.items()},
         "sbi": calls,
         "stacks": {
-            name: {"type": stack.hypervisor_type, "techniques": list(stack.techniques)} for name, stack in STACKS.items()
+            name: {
+                "type": stack.hypervisor_type,
+                "techniques": list(stack.techniques),
+                "scheduler": stack.scheduler if stack.techniques else None,
+            }
+            for name, stack in STACKS.items()
         },
+        "schedulers": list(SCHEDULERS),
         "switches": {
             name: {"stacks": list(switch.stacks), "techniques": list(switch.techniques)}
             for name, switch in SWITCHES.items()
         },
+        "generations": [list(generation) for generation in GENERATIONS],
         "hypercalls": {str(number.value): number.name.lower() for number in Number},
         "events": {str(event.value): event.name.lower() for event in Event},
         "devices": [[device.name, device.base, device.size] for device in board.devices.all],

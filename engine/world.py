@@ -164,7 +164,7 @@ class World:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
             row.id, row.harts, row.memory_mib, row.configuration, self.trace, self._console, self._transmit, self._tier,
-            self._costs, row.host_load,
+            self._costs, row.host_load, row.scheduler,
         )  # fmt: skip
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
@@ -193,13 +193,18 @@ class World:
             for guest in guests:
                 image = self._images(guest.image)
                 if carry:
-                    after.import_guest(guest.id, image, before.export_guest(guest.id))
+                    after.import_guest(guest.id, image, before.export_guest(guest.id), guest.share)
                 else:
-                    after.add_guest(guest.id, image, guest.vcpus, guest.memory_mib, guest.arguments)
+                    after.add_guest(guest.id, image, guest.vcpus, guest.memory_mib, guest.arguments, guest.share)
                     after.power(guest.id, "off")
         except LabError:
             self.hosts[row.id] = before
             raise
+
+    def set_share(self, row: GuestRow) -> None:
+        """A guest's part of its host's harts is from now on what its row says."""
+        self._rows[row.id] = row
+        self._waken(self.homes[row.id]).set_share(row.id, row.share)
 
     def remove_host(self, host: int) -> None:
         self._settle_host(host)
@@ -227,7 +232,7 @@ class World:
         self.homes[row.id], self._rows[row.id] = row.host, row
         try:
             self._waken(row.host).add_guest(
-                row.id, self._images(row.image), row.vcpus, row.memory_mib, row.arguments
+                row.id, self._images(row.image), row.vcpus, row.memory_mib, row.arguments, row.share
             )
         except LabError:
             del self.consoles[row.id], self.homes[row.id], self._rows[row.id]
@@ -248,7 +253,7 @@ class World:
 
     def import_guest(self, row: GuestRow, state: dict[str, Any]) -> None:
         """Bring a guest back as `export_guest` found it. Raises LabError when the host cannot take it."""
-        self._waken(row.host).import_guest(row.id, self._images(row.image), state["machine"])
+        self._waken(row.host).import_guest(row.id, self._images(row.image), state["machine"], row.share)
         self.homes[row.id], self._rows[row.id] = row.host, row
         self.switch.plug(row.id)
         self._keep(row.id, state["kept"])
@@ -269,7 +274,7 @@ class World:
         source = self.hosts[self.homes[row.id]]
         state = source.export_guest(row.id)
         source.remove_guest(row.id)
-        self._waken(row.host).import_guest(row.id, self._images(row.image), state)
+        self._waken(row.host).import_guest(row.id, self._images(row.image), state, row.share)
         self.homes[row.id] = row.host
 
     # -- migration -----------------------------------------------------------------------------------

@@ -94,6 +94,20 @@ class Guest:
     def wake(self, hart: int) -> None:
         """Interrupt lines changed; the host looks at them before the hart's next instruction."""
 
+    def stolen(self, hart: int) -> int | None:  # noqa: ARG002
+        """ns that a hart could have run and did not, because the host ran something else; None: nothing else runs."""
+        return None
+
+    @property
+    def ran(self) -> int:
+        """ns that its harts had the host's, all together; a system on bare metal has them whenever it is awake."""
+        return self.host.busy_ns
+
+    @property
+    def stolen_in_all(self) -> int:
+        """ns that its harts waited for one of the host's, all together."""
+        return 0
+
     def fail(self, key: str, message: str, **params: str | int) -> None:
         """The engine ends the guest."""
         assert key in FAILURES
@@ -248,6 +262,7 @@ class Guest:
         shadow, second = ([], host.trail) if two_stages else (host.trail, [])
         if hpa is None and gpa is not None and not host.trail:
             hpa = self.host_physical(gpa)
+        count, references = self.walked(vcpu)
         stages = [*(step.second for step in second), host.last]
         return {
             "gva": address,
@@ -260,7 +275,12 @@ class Guest:
                 "guest": len(trail), "shadow": len(shadow), "second": sum(len(stage) for stage in stages),
             },
             "fault": fault,
+            "walks": {"count": count, "references": references},
         }
+
+    def walked(self, vcpu: int) -> tuple[int, int]:
+        """As VCpu.walked."""
+        raise NotImplementedError
 
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
         """The walk that the host's MMU does for this address, and where it ends."""

@@ -1,7 +1,8 @@
 """A host: harts, RAM, one stack, and its guests, executed deterministically.
 
-Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, each
-hart takes runnable vCPUs from one queue, in time slices of SLICE_NS while others wait. A step is one step of any
+Harts take turns in quanta of QUANTUM_NS of virtual time; a host's only hart needs none. On a hypervisor, the host's
+scheduler says which vCPU a hart gets and when it makes room for another. A vCPU off the harts either sleeps, until
+something wakes it, or waits for a hart: that time is stolen from it, and it is told (SBI STA). A step is one step of any
 hart; `position` counts them. `run` does exactly the number it is asked for, and what it did is the same however the
 steps are divided into calls: a call ends right after a step, and clocks of resting harts move only on the way to the
 next one.
@@ -20,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from engine.commands import LabError, Problem
+from engine.commands import LabError, Problem, SchedulerId
 from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
-from engine.hypervisor.stacks import STACKS, Configuration, Exit
+from engine.hypervisor.scheduling import SCHEDULERS
+from engine.hypervisor.scheduling.scheduler import DEFAULT_SHARE, Key, Share
+from engine.hypervisor.stacks import SILENT_SENSITIVE, STACKS, Configuration, Exit
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -41,7 +44,6 @@ from engine.trace.rings import Trace
 QUANTUM_NS = 10_000
 #: Records that native code writes before somebody has to fetch them.
 NATIVE_RECORDS = 256
-SLICE_NS = 100_000
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
@@ -49,6 +51,8 @@ SHADOW_SHARE = 16
 LOAD_PERIOD_NS = 1_000_000
 #: Who runs next when a vCPU makes room for a process of the host, as a record has it.
 OF_THE_HOST = 0
+#: And when its guest's cap is used up.
+CAP_REACHED = 1 << 16
 _UNLIMITED = 1 << 62
 
 
@@ -59,7 +63,7 @@ def _no_cable(_guest: int, _frame: bytes) -> None:
 class Host:
     """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
     `position_offset` is added to the positions in records. `load_percent`: what the host's own processes take of each
-    hart."""
+    hart. `scheduler` None: the stack's own."""
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Host:
         tier: Tier = Tier.JIT,
         costs: Costs = DEFAULT_COSTS,
         load_percent: int = 0,
+        scheduler: SchedulerId | None = None,
     ) -> None:
         self.id = host_id
         self.configuration = configuration
@@ -86,7 +91,8 @@ class Host:
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
         extension = self.technique is None or self.technique.hypervisor_extension
-        self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
+        silent = SILENT_SENSITIVE in configuration.switches
+        self.harts = [Hart(number, self.bus, _no_clock, extension, silent) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.staged: dict[int, VmGuest] = {}  # guests that come here or have just left: memory and no right to run
@@ -94,8 +100,10 @@ class Host:
         self.position_offset = 0
         self.busy_ns = 0
         self.active = self.harts[0]
-        self._queue: list[tuple[int, int]] = []  # (guest, vCPU) in the order in which they get a hart
-        self._slice_end = [0] * harts
+        self.scheduler = SCHEDULERS[scheduler or STACKS[configuration.stack].scheduler](harts)
+        self._began = [0] * harts  # when the loaded vCPU got its hart
+        self._slice_end = [0] * harts  # when to look again who should have it
+        self._charged = [0] * harts  # while a hart runs: up to when its vCPU has paid
         self._turn = 0
         self._quantum_end = QUANTUM_NS
         self._traps_left = _UNLIMITED
@@ -141,7 +149,13 @@ class Host:
         return None if paravirtual is None else self.technique.refuses(machine_mode, paravirtual)
 
     def add_guest(
-        self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str
+        self,
+        guest_id: int,
+        image: LoadedImage,
+        vcpus: int,
+        memory_mib: int,
+        arguments: str,
+        share: Share = DEFAULT_SHARE,
     ) -> None:
         """Start a guest. Raises LabError, and then nothing has changed."""
         guest = self._new(guest_id, image, vcpus, memory_mib, arguments, image.start_mode == "M")
@@ -150,7 +164,7 @@ class Host:
         except LabError:
             guest.close()
             raise
-        self._admit(guest)
+        self._admit(guest, share)
 
     def _new(
         self, guest_id: int, image: LoadedImage, vcpus: int, memory_mib: int, arguments: str, machine_mode: bool
@@ -161,10 +175,29 @@ class Host:
         kind = BareMetalGuest if self.bare_metal else VmGuest
         return kind(self, guest_id, image, vcpus, memory_mib, arguments)
 
-    def _admit(self, guest: Guest) -> None:
+    def _admit(self, guest: Guest, share: Share) -> None:
         self.guests[guest.id] = guest
         if isinstance(guest, VmGuest):
-            self._queue += [(guest.id, vcpu.number) for vcpu in guest.vcpus]
+            self.scheduler.admit(guest.id, guest.vcpu_count, share, self.active.clock)
+            self.look_again()
+
+    def set_share(self, guest_id: int, share: Share) -> None:
+        """From now on a guest has this share of the harts. On bare metal it has the machine."""
+        if isinstance(self.guests[guest_id], VmGuest):
+            self.scheduler.set_share(guest_id, share, self.active.clock)
+            self.look_again()
+
+    def set_scheduler(self, scheduler: SchedulerId | None) -> None:
+        """Another scheduler, which knows nothing of what was; None: the stack's own."""
+        before = self.scheduler
+        self.scheduler = SCHEDULERS[scheduler or STACKS[self.configuration.stack].scheduler](len(self.harts))
+        for guest in self.guests.values():
+            if isinstance(guest, VmGuest):
+                self.scheduler.admit(guest.id, guest.vcpu_count, before.shares[guest.id], self.active.clock)
+                for vcpu in guest.vcpus:
+                    if not guest.ended and not vcpu.asleep:
+                        self.scheduler.woke((guest.id, vcpu.number))
+        self.look_again()
 
     def guest(self, guest_id: int) -> Guest:
         return self.guests[guest_id]
@@ -173,7 +206,9 @@ class Host:
         guest = self._concrete(guest_id)
         guest.close()
         del self.guests[guest_id]
-        self._queue = [entry for entry in self._queue if entry[0] != guest_id]
+        if isinstance(guest, VmGuest):
+            self.scheduler.forget(guest_id)
+            self.look_again()
 
     def power(self, guest_id: int, action: str) -> None:
         """on: start if it does not run; off: stop at once; reset: start again from the image."""
@@ -189,14 +224,16 @@ class Host:
         """A guest with everything it is."""
         return self._concrete(guest_id).export()
 
-    def import_guest(self, guest_id: int, image: LoadedImage, state: dict[str, Any]) -> None:
+    def import_guest(
+        self, guest_id: int, image: LoadedImage, state: dict[str, Any], share: Share = DEFAULT_SHARE
+    ) -> None:
         """Take over what `export_guest` gave: of a bare-metal host on one, of any other on any other. Raises LabError
         if it does not fit."""
         machine_mode = state["board"]["firmware"] is None
         guest = self._new(
             guest_id, image, state["vcpu_count"], state["memory_mib"], state["arguments"], machine_mode
         )
-        self._admit(guest)  # first, so that its timers are set on this host's harts
+        self._admit(guest, share)  # first, so that its timers are set on this host's harts
         guest.take_over(state)
 
     def clone_guest(self, guest_id: int, clone_id: int) -> None:
@@ -208,7 +245,7 @@ class Host:
         )  # fmt: skip
         assert isinstance(original, VmGuest)
         assert isinstance(clone, VmGuest)
-        self._admit(clone)
+        self._admit(clone, self.scheduler.shares[guest_id])
         clone.become_clone(original)
 
     # -- migration (engine.hypervisor.migration) -----------------------------------------------------
@@ -230,7 +267,7 @@ class Host:
         guest = self._concrete(guest_id)
         assert isinstance(guest, VmGuest)
         del self.guests[guest_id]
-        self._queue = [entry for entry in self._queue if entry[0] != guest_id]
+        self.scheduler.forget(guest_id)
         self.staged[guest_id] = guest
 
     def welcome(self, guest_id: int, state: dict[str, Any]) -> None:
@@ -238,7 +275,7 @@ class Host:
         shows it a time that it has seen before."""
         guest = self.staged.pop(guest_id)
         self.active = min(self.harts, key=lambda hart: hart.clock)
-        self._admit(guest)
+        self._admit(guest, Share(*state["share"]))
         guest.take_over(state | {"pages": {}})
 
     def arrange(self, here: Iterable[int], staged: Iterable[int], make: Callable[[int], VmGuest]) -> None:
@@ -296,12 +333,17 @@ class Host:
         be told after this.
         """
         for hart in self.harts:
-            hart.extra += max(0, time - hart.clock)
             if self.loaded[hart.number] is not None:
                 self._unload(hart)
+            hart.extra += max(0, time - hart.clock)
         self.active = self.harts[0]
         self._turn = 0
         self._quantum_end = self.time + QUANTUM_NS
+
+    def delay(self, hart: Hart, time: int) -> None:
+        """Let time pass on a hart without a step: its guest cannot tell this from a modelled cost."""
+        hart.extra += time
+        hart.limit = 0
 
     @property
     def busy_from(self) -> int:
@@ -378,13 +420,14 @@ class Host:
         hart.record_limit = max(0, min(NATIVE_RECORDS, self._traps_left)) if hart.record_at else 0
 
     def _advance_hart(self, hart: Hart, steps: int, end_of_turn: int) -> None:
-        began = hart.clock
+        began = self._charged[hart.number] = hart.clock
         hart.leave = False
         hart.position_base = self.position_offset + self.position - hart.steps
         self._limit_records(hart)
         vcpu = self.loaded[hart.number]
         if vcpu is None or not self._technique(vcpu).inject_pending(vcpu):
             hart.run(steps, end_of_turn)
+        self._charge(hart)
         self.busy_ns += hart.clock - began
         for guest in self.guests.values():
             if guest.reboot_requested:
@@ -432,29 +475,98 @@ class Host:
         vcpu = self.loaded[hart.number]
         if vcpu is not None and not self._vm_of(vcpu).halted and vcpu.runnable:
             return True
-        return self._next_runnable(hart) is not None
+        return any(self._ready_at(waiting, hart) <= hart.clock for waiting in self._off_hart())
 
     def _awake(self, hart: Hart) -> bool:
         hart.wake_if_pending()
         return not hart.stopped and not hart.waiting
 
-    def _next_runnable(self, hart: Hart) -> VCpu | None:
-        """The first vCPU of the queue that could run on this hart now."""
+    def _off_hart(self) -> list[VCpu]:
+        """The vCPUs that have no hart and could want one some day."""
+        return [
+            vcpu
+            for guest in self.guests.values()
+            if isinstance(guest, VmGuest) and not guest.halted
+            for vcpu in guest.vcpus
+            if vcpu.hart is None
+        ]
+
+    def _ready_at(self, vcpu: VCpu, hart: Hart | None) -> int:
+        """Clock from which a vCPU without a hart could have one: it is awake, and its guest's cap allows it. NEVER: only
+        something from outside wakes it. hart: whose clock's timers are due."""
+        guest = self._vm_of(vcpu)
+        if vcpu.asleep and not vcpu.runnable:
+            due = vcpu.deadline() + guest.started
+            if hart is not None and due <= hart.clock:
+                self._ring(vcpu, hart)
+            if not vcpu.runnable:
+                due = vcpu.deadline() + guest.started
+                if not guest.board.timer_wakes(vcpu.number):
+                    return NEVER
+                return min(NEVER, max(due, self.scheduler.held_until(_key(vcpu, guest))))
+        return self.scheduler.held_until(_key(vcpu, guest))
+
+    def _ring(self, vcpu: VCpu, hart: Hart) -> None:
+        """The timer of a sleeping vCPU is due on this hart's clock."""
+        guest = self._vm_of(vcpu)
+        due = vcpu.deadline() + guest.started
         previous, self.active = self.active, hart
-        try:
-            for guest_id, number in self._queue:
-                guest = self.guests[guest_id]
-                assert isinstance(guest, VmGuest)
-                vcpu = guest.vcpus[number]
-                if guest.halted or vcpu.hart is not None:
-                    continue
-                if vcpu.deadline() + guest.started <= hart.clock:
-                    guest.board.update_timer(number)
-                if vcpu.runnable:
-                    return vcpu
-        finally:
-            self.active = previous
-        return None
+        guest.board.update_timer(vcpu.number)
+        self.active = previous
+        if vcpu.runnable and vcpu.woken is None:
+            vcpu.woken = max(due, vcpu.since)
+
+    def woken(self, vcpu: VCpu) -> None:
+        """Something happened that a vCPU without a hart may have waited for."""
+        if vcpu.asleep and vcpu.woken is None and vcpu.runnable:
+            vcpu.woken = self.active.clock
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Every hart asks the scheduler before its next instruction."""
+        for hart in self.harts:
+            if self.loaded[hart.number] is not None:
+                self._slice_end[hart.number] = min(self._slice_end[hart.number], hart.clock)
+                self.retime(hart)
+
+    def _waiting(self, hart: Hart) -> VCpu | None:
+        """Who should have this hart, of those that could and have none."""
+        self.scheduler.advance(hart.clock)
+        ready: dict[Key, VCpu] = {}
+        for vcpu in self._off_hart():
+            key = _key(vcpu, self._vm_of(vcpu))
+            if self._ready_at(vcpu, hart) <= hart.clock:
+                ready[key] = vcpu
+                if vcpu.asleep:
+                    vcpu.asleep = False
+                    vcpu.since = hart.clock if vcpu.woken is None else vcpu.woken
+                    vcpu.woken = None
+                    self.scheduler.woke(key)
+        if not ready:
+            return None
+        return next(ready[key] for key in self.scheduler.order() if key in ready)
+
+    def _plan(self, hart: Hart, vcpu: VCpu, waiting: VCpu | None) -> None:
+        """When to look again whether this vCPU should have the hart. `waiting`: the best of the others."""
+        now, key = hart.clock, _key(vcpu, self._vm_of(vcpu))
+        best = None if waiting is None else _key(waiting, self._vm_of(waiting))
+        at = min(
+            self.scheduler.yield_at(key, best, self._began[hart.number], now), self.scheduler.lasts_until(key, now)
+        )
+        for other in self._off_hart():
+            ready = self._ready_at(other, None)
+            if now < ready < at:
+                at = ready
+        self._slice_end[hart.number] = max(at, now + 1)
+
+    def _charge(self, hart: Hart) -> None:
+        """The vCPU on a hart pays for what it ran since it last paid."""
+        vcpu = self.loaded[hart.number]
+        if vcpu is not None:
+            ran = hart.clock - self._charged[hart.number]
+            self._charged[hart.number] = hart.clock
+            vcpu.ran += ran
+            self.scheduler.ran(_key(vcpu, self._vm_of(vcpu)), ran)
 
     def _dispatch(self, hart: Hart) -> bool:
         """Make sure that the hart has something to execute. False: it has nothing."""
@@ -466,18 +578,26 @@ class Host:
             self._unload(hart)
             vcpu = None
         if vcpu is None:
-            vcpu = self._next_runnable(hart)
+            vcpu = self._waiting(hart)
             if vcpu is None:
                 return False
-            self._to_the_back(vcpu)
+            guest = self._vm_of(vcpu)
+            self.scheduler.chosen(_key(vcpu, guest))
+            vcpu.stolen += max(0, hart.clock - vcpu.since)
             self.loaded[hart.number] = vcpu
-            self._slice_end[hart.number] = hart.clock + SLICE_NS
+            self._began[hart.number] = hart.clock
             try:
-                self._technique(vcpu).enter(vcpu, hart)
+                guest.tell_stolen(vcpu)
+                guest.technique.enter(vcpu, hart)
             except OutOfFramesError:
                 self._fail_for_memory(vcpu)
+                if vcpu.hart is None:
+                    self.loaded[hart.number] = None
+                    vcpu.arrive(hart.clock)
+                    self.scheduler.slept(_key(vcpu, guest))
                 return self._dispatch(hart)
             self._set_route(hart)
+            self._plan(hart, vcpu, self._waiting(hart))
         self.retime(hart)
         return True
 
@@ -509,17 +629,17 @@ class Host:
             "out-of-memory", "The host has no memory left for the guest.", pc=f"{vcpu.pc:#x}"
         )
 
-    def _to_the_back(self, vcpu: VCpu) -> None:
-        entry = (self._vm_of(vcpu).id, vcpu.number)
-        self._queue.remove(entry)
-        self._queue.append(entry)
-
     def _unload(self, hart: Hart) -> None:
         vcpu = self.loaded[hart.number]
         assert vcpu is not None
-        self._technique(vcpu).leave(vcpu)
+        guest = self._vm_of(vcpu)
+        guest.technique.leave(vcpu)
         self.loaded[hart.number] = None
         hart.next_event = NEVER
+        vcpu.since, vcpu.woken = hart.clock, None
+        vcpu.asleep = guest.ended or not vcpu.runnable
+        if vcpu.asleep:
+            self.scheduler.slept(_key(vcpu, guest))
 
     def unload_guest(self, guest: VmGuest) -> None:
         """Take a guest's vCPUs off the harts."""
@@ -528,8 +648,15 @@ class Host:
             if vcpu is not None and vcpu.vm is guest.vm:
                 self._unload(hart)
 
+    def put_to_sleep(self, guest: VmGuest) -> None:
+        """Its vCPUs, which have no harts, do not wait for any."""
+        for vcpu in guest.vcpus:
+            vcpu.arrive(self.active.clock)
+            self.scheduler.slept(_key(vcpu, guest))
+
     def end_slice(self, hart: Hart) -> None:
-        """The vCPU on this hart gives the rest of its time slice up."""
+        """The vCPU on this hart gives the rest of its time slice up, to whoever the scheduler finds worth no less."""
+        self._began[hart.number] = -NEVER
         self._slice_end[hart.number] = hart.clock
         self.retime(hart)
 
@@ -546,9 +673,8 @@ class Host:
             if vcpu is None:
                 return
             guest = self._vm_of(vcpu)
-            others = _clock_at(guest.board.machine_deadline(vcpu.number) + guest.started)
-            if len(self._queue) > 1:
-                others = min(others, self._slice_end[hart.number])
+            machine = _clock_at(guest.board.machine_deadline(vcpu.number) + guest.started)
+            others = min(machine, self._slice_end[hart.number])
             if self._host_share_ns:
                 others = min(others, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
             supervisor = _clock_at(guest.board.supervisor_deadline(vcpu.number) + guest.started)
@@ -569,21 +695,31 @@ class Host:
         vcpu = self.loaded[hart.number]
         assert vcpu is not None
         if hart.clock % LOAD_PERIOD_NS < self._host_share_ns:
-            self._technique(vcpu).timer(vcpu, OF_THE_HOST)
-            self._unload(hart)
-            hart.leave = True
+            self._preempt(hart, vcpu, OF_THE_HOST)
             return
-        waiting = self._next_runnable(hart) if hart.clock >= self._slice_end[hart.number] else None
-        if waiting is not None:
-            self._technique(vcpu).timer(vcpu, self._vm_of(waiting).id)
-            self._unload(hart)
-            hart.leave = True
-        elif hart.clock >= self._timer_of(vcpu):
+        if hart.clock >= self._slice_end[hart.number]:
+            self._charge(hart)
+            waiting, key = self._waiting(hart), _key(vcpu, self._vm_of(vcpu))
+            if self.scheduler.held_until(key) > hart.clock:
+                self._preempt(hart, vcpu, CAP_REACHED)
+                return
+            if waiting is not None:
+                other = self._vm_of(waiting)
+                since = self._began[hart.number]
+                if self.scheduler.yield_at(key, _key(waiting, other), since, hart.clock) <= hart.clock:
+                    self._preempt(hart, vcpu, other.id)
+                    return
+            self._plan(hart, vcpu, waiting)
+        if hart.clock >= self._timer_of(vcpu):
             self._technique(vcpu).timer(vcpu, None)
         else:
-            if hart.clock >= self._slice_end[hart.number]:
-                self._slice_end[hart.number] = hart.clock + SLICE_NS
             self.retime(hart)
+
+    def _preempt(self, hart: Hart, vcpu: VCpu, by: int) -> None:
+        self._technique(vcpu).timer(vcpu, by)
+        self._charge(hart)
+        self._unload(hart)
+        hart.leave = True
 
     def _timer_of(self, vcpu: VCpu) -> int:
         """Clock at which the vCPU's timer is due."""
@@ -608,13 +744,15 @@ class Host:
         """Clock of the next timer event of anything that sleeps on this host; NEVER if there is none."""
         if self.bare_metal:
             return min((self._wakes_at(hart) for hart in self.harts), default=NEVER)
+        waiting = [vcpu for vcpu in self.loaded if vcpu is not None and not self._vm_of(vcpu).halted]
         return min(
             (
-                vcpu.deadline() + guest.started
-                for guest in self.guests.values()
-                if isinstance(guest, VmGuest) and not guest.halted
-                for vcpu in guest.vcpus
-                if (vcpu.hart is None or not vcpu.runnable) and guest.board.timer_wakes(vcpu.number)
+                *(self._ready_at(vcpu, None) for vcpu in self._off_hart()),
+                *(
+                    vcpu.deadline() + self._vm_of(vcpu).started
+                    for vcpu in waiting
+                    if not vcpu.runnable and self._vm_of(vcpu).board.timer_wakes(vcpu.number)
+                ),
             ),
             default=NEVER,
         )
@@ -678,7 +816,8 @@ class Host:
             "guests": {guest.id: guest.save() for guest in self.guests.values()},
             "staged": {guest.id: guest.save() for guest in self.staged.values()},
             "loaded": [None if vcpu is None else [self._vm_of(vcpu).id, vcpu.number] for vcpu in self.loaded],
-            "queue": [list(entry) for entry in self._queue],
+            "scheduler": self.scheduler.save(),
+            "began": list(self._began),
             "slice_end": list(self._slice_end),
             "turn": self._turn,
             "quantum_end": self._quantum_end,
@@ -697,21 +836,28 @@ class Host:
         self.loaded = [None] * len(self.harts)
         for guest_id, saved in state["guests"].items():
             self._concrete(guest_id).load(saved)
+        if "scheduler" in state:  # lost with a lab that was saved before there were any: they begin anew
+            self.scheduler.load(state["scheduler"])
         for guest_id, saved in state.get("staged", {}).items():
             self.staged[guest_id].load(saved)
-        self._queue = [(guest_id, number) for guest_id, number in state["queue"]]
         for hart, entry in zip(self.harts, state["loaded"], strict=True):
             if entry is not None:
                 guest = self.guests[entry[0]]
                 assert isinstance(guest, VmGuest)
                 vcpu = self.loaded[hart.number] = guest.vcpus[entry[1]]
-                next_event, reservation = hart.next_event, hart.reservation
+                next_event, reservation, pending = hart.next_event, hart.reservation, hart.mip
+                arrived = vcpu.virtual.arrived
                 guest.technique.enter(vcpu, hart)
-                hart.next_event, hart.reservation = next_event, reservation
+                hart.next_event, hart.reservation, hart.mip = next_event, reservation, pending
+                vcpu.virtual.arrived = arrived
                 self._set_route(hart)
-        self._slice_end = list(state["slice_end"])
+        self._began, self._slice_end = list(state["began"]), list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]
         self.busy_ns = state["busy_ns"]
+
+
+def _key(vcpu: VCpu, guest: VmGuest) -> Key:
+    return (guest.id, vcpu.number)
 
 
 def _clock_at(time: int) -> int:

@@ -25,7 +25,7 @@ from typing import Any, Self, get_args
 
 from msgspec import Struct
 
-from engine.commands import LabError, StackId, SwitchId, TechniqueId
+from engine.commands import LabError, SchedulerId, StackId, SwitchId, TechniqueId
 from engine.trace.record import Action, Level, Path
 
 BARE_METAL: StackId = "bare-metal"
@@ -75,13 +75,15 @@ _H, _K, _D, _DOMAIN = Level.HYPERVISOR, Level.HOST_KERNEL, Level.DEVICE_MODEL, L
 class Stack:
     """`hypervisor_type`: 1 on the hardware itself, 2 on a host's operating system, None: no hypervisor. `techniques`
     that it can use; the first is what it uses unless somebody chooses. An exit passes the stations of `routes`, or
-    `handler` if its class is not there. `hosted`: a guest's exits enter a host's kernel."""
+    `handler` if its class is not there. `hosted`: a guest's exits enter a host's kernel. `scheduler`:
+    who gets the harts unless somebody chooses; a host's kernel runs vCPUs as it runs any thread."""
 
     hypervisor_type: int | None
     techniques: tuple[TechniqueId, ...]
     handler: Path = ()
     routes: Mapping[Exit, Path] = field(default_factory=dict)
     hosted: bool = False
+    scheduler: SchedulerId = "fair-share"
 
 
 def _preferring(technique: TechniqueId) -> tuple[TechniqueId, ...]:
@@ -94,7 +96,7 @@ def _devices(*route: Level) -> dict[Exit, Path]:
 
 STACKS: dict[StackId, Stack] = {
     BARE_METAL: Stack(None, ()),
-    "xen": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _DOMAIN, _D, _DOMAIN, _H)),
+    "xen": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _DOMAIN, _D, _DOMAIN, _H), scheduler="credit"),
     "kvm": Stack(1, _preferring("hardware-assist"), (_H,), _devices(_H, _D, _H), hosted=True),
     "vmware": Stack(
         2, _preferring("binary-translation"), (_H,), _devices(_H, _K, _D, _K, _H) | {Exit.TIMER: (_H, _K, _H)}
@@ -103,7 +105,7 @@ STACKS: dict[StackId, Stack] = {
         2, _preferring("hardware-assist"), (_K, Level.VMM, _K), {Exit.FILL: (_K,), Exit.TIMER: (_K,)}, hosted=True
     ),
     # Devices passed through need an IOMMU, which came after hardware assist.
-    "cloud": Stack(1, ("hardware-assist",), (_H,), _devices(Level.HARDWARE)),
+    "cloud": Stack(1, ("hardware-assist",), (_H,), _devices(Level.HARDWARE), scheduler="credit"),
 }
 HYPERVISORS: tuple[StackId, ...] = tuple(name for name in STACKS if name != BARE_METAL)
 
@@ -117,8 +119,31 @@ class Switch:
     techniques: tuple[TechniqueId, ...] = EVERY_TECHNIQUE
 
 
+#: Its harts let some sensitive instructions pass silently in user mode (engine.isa.silent).
+SILENT_SENSITIVE: SwitchId = "silent-sensitive"
+#: What earlier generations of hardware assist lack: the second stage of translation, tags in the TLB that tell guests and
+#: host apart, and interrupts that reach a guest by themselves.
+SHADOW_PAGING: SwitchId = "shadow-paging"
+NO_VMID: SwitchId = "no-vmid"
+NO_DIRECT_INTERRUPTS: SwitchId = "no-direct-interrupts"
+#: Devices of `in_kernel` are the kernel module's.
 IN_KERNEL_DEVICES: SwitchId = "in-kernel-devices"
-SWITCHES: dict[SwitchId, Switch] = {IN_KERNEL_DEVICES: Switch(stacks=("kvm",))}
+
+SWITCHES: dict[SwitchId, Switch] = {
+    IN_KERNEL_DEVICES: Switch(stacks=("kvm",)),
+    SILENT_SENSITIVE: Switch(stacks=tuple(STACKS)),
+    SHADOW_PAGING: Switch(techniques=("hardware-assist",)),
+    NO_VMID: Switch(techniques=("hardware-assist",)),
+    NO_DIRECT_INTERRUPTS: Switch(techniques=("hardware-assist",)),
+}
+
+#: The switches of each generation of hardware assist, first to latest. On x86: Intel VT-x of 2005; EPT and VPID of 2008;
+#: APICv of 2013 and posted interrupts.
+GENERATIONS: tuple[tuple[SwitchId, ...], ...] = (
+    (SHADOW_PAGING, NO_VMID, NO_DIRECT_INTERRUPTS),
+    (NO_DIRECT_INTERRUPTS,),
+    (),
+)
 
 
 class Configuration(Struct, frozen=True):
@@ -162,6 +187,10 @@ class Configuration(Struct, frozen=True):
                     technique=technique or "",
                 )
         return cls(stack, technique, tuple(sorted(set(switches))))
+
+    def with_switches(self, switches: tuple[SwitchId, ...]) -> Self:
+        """The same with these switches instead. Raises LabError."""
+        return self.of(self.stack, self.technique, switches)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -3,6 +3,7 @@ elsewhere."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from engine.bits import MASK64
@@ -62,6 +63,8 @@ class VmGuest(Guest):
     def start(self) -> None:
         """Begin from the image. Raises LabError if it does not fit; then nothing is left behind."""
         self.started = self.host.active.clock
+        for vcpu in self.vm.vcpus:
+            vcpu.arrive(self.started)
         self.board.load_image(self.image, self.arguments)
         self._connect()
         self.begin()
@@ -96,12 +99,15 @@ class VmGuest(Guest):
         """Stop every vCPU and the board's clock; input still arrives. The clock stops where the foremost vCPU could
         have seen it."""
         self.host.unload_guest(self)
+        self.host.put_to_sleep(self)
         self.paused = max(hart.clock for hart in self.host.harts) - self.started
 
     def resume(self) -> None:
         """Go on as if no time had passed."""
         assert self.paused is not None
         self.started, self.paused = self.host.time - self.paused, None
+        self.host.put_to_sleep(self)
+        self.host.look_again()
 
     def wake(self, hart: int) -> None:
         """Its timer may have changed; interrupt lines are looked at before the next instruction anyway."""
@@ -109,6 +115,29 @@ class VmGuest(Guest):
         self.technique.wake(vcpu)
         if vcpu.hart is not None:
             self.host.retime(vcpu.hart)
+        elif self.host.guests.get(self.id) is self and not self.halted:
+            self.host.woken(vcpu)
+
+    # -- stolen time ---------------------------------------------------------------------------------
+    def stolen(self, hart: int) -> int:
+        return self.vm.vcpus[hart].stolen
+
+    @property
+    def ran(self) -> int:
+        return sum(vcpu.ran for vcpu in self.vm.vcpus)
+
+    @property
+    def stolen_in_all(self) -> int:
+        now = self.host.time
+        return sum(
+            vcpu.stolen + (0 if self.halted or vcpu.asleep or vcpu.hart is not None else max(0, now - vcpu.since))
+            for vcpu in self.vm.vcpus
+        )
+
+    def tell_stolen(self, vcpu: VCpu) -> None:
+        """A vCPU gets a hart: its guest can read how long it waited, if it asked to. Raises OutOfFramesError."""
+        if self.board.firmware is not None:
+            self.board.firmware.tell_stolen(vcpu.number)
 
     # -- exits ---------------------------------------------------------------------------------------
     def loaded(self, hart: Hart) -> VCpu:
@@ -253,6 +282,9 @@ class VmGuest(Guest):
     def instructions(self) -> int:
         return sum(vcpu.instructions for vcpu in self.vm.vcpus)
 
+    def walked(self, vcpu: int) -> tuple[int, int]:
+        return self.vm.vcpus[vcpu].walked
+
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
         chosen = self.vm.vcpus[vcpu]
         self.technique.catch_up(chosen)
@@ -294,10 +326,17 @@ class VmGuest(Guest):
     def portable(self) -> dict[str, Any]:
         """All but the memory."""
         return super().save() | {
-            "vcpus": self._saved_vcpus(),
+            "vcpus": [self._departing(vcpu) for vcpu in self.vm.vcpus],
             "elapsed": self.now(),
+            "share": list(dataclasses.astuple(self.host.scheduler.shares[self.id])),
             **self._shape(),
         }
+
+    def _departing(self, vcpu: VCpu) -> dict[str, Any]:
+        """A vCPU without its host: what it waits at this moment is stolen already."""
+        self.technique.catch_up(vcpu)
+        waits = 0 if vcpu.asleep or vcpu.hart is not None else max(0, self.host.active.clock - vcpu.since)
+        return vcpu.save() | {"times": [vcpu.ran, vcpu.stolen + waits]}
 
     def become_clone(self, original: VmGuest) -> None:
         """Go on from where another VM of this host is now, on its memory, as long as neither stores there."""
@@ -310,6 +349,7 @@ class VmGuest(Guest):
         self.started = self.host.active.clock - state["elapsed"]
         for vcpu, saved in zip(self.vm.vcpus, state["vcpus"], strict=True):
             vcpu.restore(saved)
+            vcpu.arrive(self.host.active.clock)
         for page, content in state["pages"].items():
             self.vm.ram.write(page << 12, content)
         self._connect()

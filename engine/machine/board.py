@@ -80,6 +80,10 @@ class Owner(Protocol):
         """Something changed that this hart may be waiting for."""
         ...
 
+    def stolen(self, hart: int) -> int | None:
+        """ns that the hart could have run and did not; None where nobody takes the machine away."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Fitting:

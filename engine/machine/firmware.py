@@ -25,11 +25,13 @@ _FAILED_STATUS = 1
 
 
 class Firmware:
-    """Implements `sbi.Platform` for a board. `last` is what the latest trap was about: (action, a, b)."""
+    """Implements `sbi.Platform` for a board. `last` is what the latest trap was about: (action, a, b). `steal_records`:
+    where harts want to read how much of their time was stolen."""
 
     def __init__(self, board: Board) -> None:
         self.board = board
         self.suspended: set[int] = set()
+        self.steal_records: dict[int, int] = {}
         self.last: tuple[Action, int, int] = (Action.SBI_CALL, 0, 0)
 
     # -- monitor -------------------------------------------------------------------------------------
@@ -132,6 +134,28 @@ class Firmware:
     def console_read(self, length: int) -> bytes:
         return self.board.uart.take(length)
 
+    @property
+    def tells_stolen(self) -> bool:
+        return self.board.owner.stolen(0) is not None
+
+    def set_steal_record(self, hart: int, address: int | None) -> int:
+        self.steal_records.pop(hart, None)
+        if address is None:
+            return sbi.Error.SUCCESS
+        if not self.write_memory(address, bytes(sbi.StealRecord.SIZE)):
+            return sbi.Error.INVALID_ADDRESS
+        self.steal_records[hart] = address
+        self.tell_stolen(hart)
+        return sbi.Error.SUCCESS
+
+    def tell_stolen(self, hart: int) -> None:
+        """Bring the hart's record up to date. The sequence is even: nobody sees it half written."""
+        address = self.steal_records.get(hart)
+        if address is not None:
+            sequence, _, _ = sbi.StealRecord.LAYOUT.unpack(self.board.ram.read(address, sbi.StealRecord.LAYOUT.size))
+            stolen = self.board.owner.stolen(hart) or 0
+            self.board.ram.write(address, sbi.StealRecord.LAYOUT.pack((sequence | 1) + 1 & 0xFFFFFFFF, 0, stolen))
+
     def read_memory(self, address: int, length: int) -> bytes | None:
         return self.board.ram.read(address, length) if self._within(address, length) else None
 
@@ -146,10 +170,11 @@ class Firmware:
 
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:
-        return {"suspended": sorted(self.suspended)}
+        return {"suspended": sorted(self.suspended), "steal_records": sorted(self.steal_records.items())}
 
     def load(self, state: dict[str, Any]) -> None:
         self.suspended = set(state["suspended"])
+        self.steal_records = dict(state.get("steal_records", ()))
 
 
 def prepare_supervisor(hart: Hart) -> None:

@@ -7,11 +7,12 @@ function number and return in a0 alone. `TABLE` has one row for each function; w
 SBI_ERR_NOT_SUPPORTED.
 
 Implementation id: 0x52494e47 ("RING"), outside the numbers given out so far (chapter 4.8), version 1.
-Absent, and reported so by probe: PMU, SUSP, CPPC, NACL and STA.
+Absent, and reported so by probe: PMU, SUSP, CPPC, NACL, and STA where there is nobody to steal time.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import NamedTuple, Protocol
@@ -54,6 +55,7 @@ class Extension(IntEnum):
     HSM = 0x48534D
     SRST = 0x53525354
     DBCN = 0x4442434E
+    STA = 0x535441
 
 
 class HartState(IntEnum):
@@ -77,6 +79,14 @@ class ResetType(IntEnum):
 class ResetReason(IntEnum):
     NONE = 0
     SYSTEM_FAILURE = 1
+
+
+class StealRecord:
+    """What a hart reads of its stolen time (table 64): 64 bytes at a multiple of 64, of which these come first:
+    sequence u32 (odd while it is being changed), flags u32 (0), steal u64 (ns)."""
+
+    SIZE = 64
+    LAYOUT = struct.Struct("<IIQ")
 
 
 class Answer(NamedTuple):
@@ -145,6 +155,15 @@ class Platform(Protocol):
         """Shut down or reboot (ResetType, ResetReason); the caller does not go on."""
         ...
 
+    @property
+    def tells_stolen(self) -> bool:
+        """Is there somebody who runs other things on these harts?"""
+        ...
+
+    def set_steal_record(self, hart: int, address: int | None) -> int:
+        """Keep the hart's stolen time at this physical address, None: nowhere. SUCCESS or INVALID_ADDRESS."""
+        ...
+
     def console_write(self, data: bytes) -> None: ...
 
     def console_read(self, length: int) -> bytes:
@@ -209,8 +228,8 @@ def _machine_id(index: int) -> Handler:
     return lambda platform, _hart, _a: _answer(value=platform.machine_ids()[index])
 
 
-def _probe(_platform: Platform, _hart_id: int, a: Sequence[int]) -> Answer:
-    return _answer(value=int(a[0] in _EXTENSIONS))
+def _probe(platform: Platform, _hart_id: int, a: Sequence[int]) -> Answer:
+    return _answer(value=int(a[0] in _EXTENSIONS and (a[0] != Extension.STA or platform.tells_stolen)))
 
 
 def _set_timer(platform: Platform, hart: int, a: Sequence[int]) -> Answer:
@@ -320,6 +339,22 @@ def _console_write_byte(platform: Platform, _hart_id: int, a: Sequence[int]) -> 
     return _answer()
 
 
+def _set_steal_record(platform: Platform, hart: int, a: Sequence[int]) -> Answer:
+    """All ones in both halves of the address: no longer (chapter 16.1)."""
+    low, high, flags = a[0], a[1], a[2]
+    if not platform.tells_stolen:
+        raise _RefusedError(Error.NOT_SUPPORTED)
+    if flags:
+        raise _RefusedError(Error.INVALID_PARAM)
+    if low == high == MASK64:
+        return _answer(platform.set_steal_record(hart, None))
+    if low % StealRecord.SIZE:
+        raise _RefusedError(Error.INVALID_PARAM)
+    if high:
+        raise _RefusedError(Error.INVALID_ADDRESS)
+    return _answer(platform.set_steal_record(hart, low))
+
+
 def _legacy_set_timer(platform: Platform, hart: int, a: Sequence[int]) -> Answer:
     platform.set_timer(hart, a[0])
     return Answer(0, None)
@@ -369,6 +404,7 @@ TABLE: tuple[Function, ...] = (
     Function(Extension.DBCN, 0, "sbi_debug_console_write", _console_write),
     Function(Extension.DBCN, 1, "sbi_debug_console_read", _console_read),
     Function(Extension.DBCN, 2, "sbi_debug_console_write_byte", _console_write_byte),
+    Function(Extension.STA, 0, "sbi_steal_time_set_shmem", _set_steal_record),
 )
 _ROWS = {(row.extension.value, row.function): row for row in TABLE}
 if len(_ROWS) != len(TABLE):

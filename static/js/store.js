@@ -16,13 +16,15 @@ import { GDB_STATES, viewColumns } from './protocol.js';
  * @typedef {import('./records.js').TrapRecord} TrapRecord
  * @typedef {import('./migrations.js').Migration} Migration
  *
- * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number,
- *            exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
+ * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number, ran: number,
+ *            stolen: number, exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
  *            rates: Rates, history: Window, last: TrapRecord | null, trapped: boolean, trappedAt: number}} GuestLive
  * `exits` are VM exits only, so none on bare metal; `traps` is the exact number of records, on any host. Rates are over about
  * the last second: `instructions` and `traps` per second of wall time, `perVirtualSecond` the same traps over the host's clock.
  * `trappedAt`: instructions retired when the guest last trapped of its own accord, as far as this page has seen.
- * @typedef {{instructions: number, traps: number, perVirtualSecond: number}} Rates
+ * @typedef {{instructions: number, traps: number, perVirtualSecond: number, ran: number, stolen: number}} Rates
+ * `ran` and `stolen`: of the host's clock, the part in which the guest's vCPUs had harts, and waited for them (1: one vCPU all
+ * the time); they stay as they are while nothing runs. Beside the rates the same since the guest was started, in virtual ns.
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
  * A flow is what passes along one path of one guest with one disposition: traps a second of wall time, and how many of
@@ -46,17 +48,17 @@ const SILENCE_MS = 1500;
 /** The samples of one guest's counters that lie within the window. */
 class Window {
   constructor() {
-    /** @type {{now: number, virtual: number, instructions: number, traps: number}[]} */
+    /** @type {{now: number, virtual: number, instructions: number, traps: number, ran: number, stolen: number}[]} */
     this.samples = [];
   }
 
   /**
    * @param {number} now wall ms @param {number} virtual ns @param {number} instructions @param {number} traps
-   * @param {Rates} rates receives the result
+   * @param {number} ran ns @param {number} stolen ns @param {Rates} rates receives the result
    */
-  push(now, virtual, instructions, traps, rates) {
+  push(now, virtual, instructions, traps, ran, stolen, rates) {
     const { samples } = this;
-    samples.push({ now, virtual, instructions, traps });
+    samples.push({ now, virtual, instructions, traps, ran, stolen });
     while (samples.length > 2 && samples[1].now <= now - WINDOW_MS) samples.shift();
     const first = samples[0];
     const elapsed = (now - first.now) / 1000;
@@ -64,6 +66,10 @@ class Window {
     rates.instructions = elapsed > 0 ? Math.max(0, instructions - first.instructions) / elapsed : 0;
     rates.traps = elapsed > 0 ? Math.max(0, traps - first.traps) / elapsed : 0;
     rates.perVirtualSecond = virtualElapsed > 0 ? Math.max(0, traps - first.traps) / virtualElapsed : 0;
+    if (virtual > first.virtual) {
+      rates.ran = Math.max(0, ran - first.ran) / (virtual - first.virtual);
+      rates.stolen = Math.max(0, stolen - first.stolen) / (virtual - first.virtual);
+    }
   }
 }
 
@@ -80,7 +86,8 @@ function gdbOf(row) {
 function newGuest(id) {
   return {
     id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, traps: 0, exitStatus: null, failure: null,
-    rates: { instructions: 0, traps: 0, perVirtualSecond: 0 }, history: new Window(), last: null, trapped: false, trappedAt: 0,
+    ran: 0, stolen: 0,
+    rates: { instructions: 0, traps: 0, perVirtualSecond: 0, ran: 0, stolen: 0 }, history: new Window(), last: null, trapped: false, trappedAt: 0,
   };
 }
 
@@ -179,6 +186,8 @@ export class Store extends Emitter {
       live.pc = BigInt(status.pc);
       live.instructions = live.trappedAt = Number(status.instructions);
       live.exits = Number(status.exits);
+      live.ran = Number(status.ran);
+      live.stolen = Number(status.stolen);
       live.exitStatus = status.exit_status;
       live.failure = status.failure;
     }
@@ -222,11 +231,13 @@ export class Store extends Emitter {
       live.pc = guests.pc[i];
       live.instructions = Number(guests.instructions[i]);
       live.exits = Number(guests.exits[i]);
+      live.ran = Number(guests.ran[i]);
+      live.stolen = Number(guests.stolen[i]);
       const host = this.guest(live.id)?.host;
       const virtual = (host === undefined ? undefined : this.hosts.get(host)?.time) ?? tick.time;
       if (live.trapped || live.instructions < live.trappedAt) live.trappedAt = live.instructions;
       live.trapped = false;
-      live.history.push(now, virtual, live.instructions, live.traps, live.rates);
+      live.history.push(now, virtual, live.instructions, live.traps, live.ran, live.stolen, live.rates);
       if (live.state !== 3 && live.state !== 4) {
         live.exitStatus = null;
         live.failure = null;

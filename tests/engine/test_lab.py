@@ -21,8 +21,10 @@ from engine.commands import (
     GuestPower,
     GuestRemove,
     GuestRename,
+    GuestShare,
     HostCreate,
     HostRemove,
+    HostScheduler,
     HostStack,
     HostUpdate,
     ImageAdd,
@@ -103,6 +105,7 @@ def test_every_command_is_known_to_the_lab(kind: type[AnyCommand]) -> None:
     values = {"host": 3, "guest": 2, "image": "hello", "stack": "bare-metal", "name": "n", "action": "off"}
     values |= {"place": "privilege", "number": 1, "value": 0, "percent": 5, "profile": "dall-x86-2016"}
     values |= {"content": b"\x13\0\0\0", "source": "nop\n", "data": b"x", "speed": "max", "position": 0, "gbit": 1}
+    values |= {"scheduler": "credit"}
     if kind is GuestMigrateCancel:
         lab.apply(GuestMigrate(2, 3))
     required = [field.name for field in msgspec.structs.fields(kind) if field.required]
@@ -413,7 +416,7 @@ def test_a_tick_has_one_entry_for_each_guest_and_host() -> None:
     lab = crowded()
     run_to(lab, 30_000)
     tick, status = lab.drain(), lab.keyframe()["status"]
-    widths = {"id": 2, "state": 1, "level": 1, "pc": 8, "instructions": 8, "exits": 8}
+    widths = {"id": 2, "state": 1, "level": 1, "pc": 8, "instructions": 8, "exits": 8, "ran": 8, "stolen": 8}
     assert {name: len(column) // widths[name] for name, column in tick["guests"].items()} == dict.fromkeys(
         widths, 3
     )
@@ -511,3 +514,26 @@ def test_hardware_assist_says_why_a_machine_mode_guest_does_not_fit() -> None:
     assert lab.query(FitsQuery(host, guest=guest))["error"]["key"] == "needs-machine-mode"
     with pytest.raises(LabError):
         lab.apply(GuestMove(guest, host))
+
+
+def test_shares_and_the_scheduler_are_settings_that_undo_takes_back() -> None:
+    lab = Lab.new("shares")
+    host = lab.apply(HostCreate(stack="xen"))["host"]
+    guests = [lab.apply(GuestCreate(host, "ringos"))["guest"] for _ in range(2)]
+    lab.run(50_000)
+    lab.apply(GuestShare(guests[0], weight=512, cap=50))
+    lab.apply(HostScheduler(host, "fair-share"))
+    machine = lab.world.hosts[host]
+    assert (machine.scheduler.shares[guests[0]].weight, machine.scheduler.shares[guests[0]].cap) == (512, 50)
+    assert type(machine.scheduler).__name__ == "FairShare"
+    lab.run(50_000)
+    again = Lab.load(lab.save())
+    lab.run(100_000)
+    again.run(100_000)
+    assert lab.trace_hash() == again.trace_hash()
+    lab.apply(LabUndo())
+    assert type(machine.scheduler).__name__ == "Credit"
+    lab.apply(LabUndo())
+    assert (machine.scheduler.shares[guests[0]].weight, machine.scheduler.shares[guests[0]].cap) == (256, 0)
+    bare = lab.apply(HostCreate(stack="bare-metal"))["host"]
+    assert refused(lab, HostScheduler(bare, "credit"))[0] == "host-without-scheduler"

@@ -50,7 +50,7 @@ test('rates and load do not outlive what they measured', () => {
   store.silence(2400);
   assert.ok((store.guests.get(1)?.rates.traps ?? 0) > 100, 'a tick may be late');
   store.silence(2501);
-  assert.deepEqual(store.guests.get(1)?.rates, { instructions: 0, traps: 0, perVirtualSecond: 0 });
+  assert.deepEqual(store.guests.get(1)?.rates, { instructions: 0, traps: 0, perVirtualSecond: 0, ran: 0, stolen: 0 });
   assert.deepEqual([store.flows.size, store.hosts.get(1)?.busy], [0, 0]);
   store.tick(tick({ n: 11, counted: 5, instructions: 2100 }), 9000);
   store.tick(tick({ n: 12, counted: 5, instructions: 2200 }), 9100);

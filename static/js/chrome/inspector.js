@@ -11,6 +11,8 @@ import { shownState } from '../marks.js';
 import { layersOf, stackText, techniqueText } from '../stacks.js';
 import { linkControl, migrationFigures, modeControl } from './migration.js';
 import { stackControls } from './restack.js';
+import { lockstepPart } from './lockstep.js';
+import { hartShares, shareControls } from './shares.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -47,8 +49,9 @@ export class Inspector {
   refresh() {
     const { selection, store } = this.app;
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
-    const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [];
-    const key = JSON.stringify([selection, { ...thing, host_load: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
+    const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
+    const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
+    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)
         ? document.activeElement.dataset.action : undefined;
@@ -109,6 +112,7 @@ export class Inspector {
     const time = figure(app.t('figure.virtual-time'));
     const buttons = [actionButton(app, 'rename'), actionButton(app, 'remove', { className: 'danger' })];
     const controls = stackControls(app, host);
+    const shares = host.technique ? hartShares(app, host) : null;
     const list = h('ul.guest-list', null, app.store.guestsOf(id).map((guest) => h('li', null, h('button.link', {
       type: 'button', onclick: () => app.select({ kind: 'guest', id: guest.id }),
     }, guest.name), h('span', null, `${app.store.image(guest.image)?.name ?? ''} · ${app.n(guest.memory_mib)} MiB`))));
@@ -116,6 +120,7 @@ export class Inspector {
       this.title(app.t('inspector.host'), host.name, stackText(app, host)),
       h('div.buttons', null, ...buttons),
       section(app, 'host-figures', app.t('inspector.figures'), h('dl.figures', null, harts.element, busy.element, memory.element, time.element)),
+      shares ? section(app, 'host-shares', app.t('inspector.shares'), shares.element) : '',
       section(app, 'host-guests', app.t('figure.guests'), list.children.length ? list : h('p.empty', null, app.t('inspector.no-guests'))),
       section(app, 'host-stack', app.t('inspector.stack'), controls.element, h('p.text', null, app.t(`stack.${host.stack}.explained`)),
         host.technique ? h('p.text', null, app.t(`technique.${host.technique}.explained`)) : ''),
@@ -127,6 +132,7 @@ export class Inspector {
       setText(memory.value, `${app.n(live?.memoryUsedMib ?? 0)} / ${app.n(host.memory_mib)} MiB`);
       setText(time.value, app.i18n.duration(live?.time ?? 0));
       controls.update();
+      shares?.update();
       for (const button of buttons) button.refresh();
     };
   }
@@ -152,6 +158,7 @@ export class Inspector {
     virtual.element.title = app.t('figure.exits-virtual.tip');
     const where = this.whereTrapsWent(id);
     const causes = this.causes(id);
+    const share = host?.technique ? shareControls(app, guest) : null;
     const price = image?.original ? [section(app, 'guest-price', app.t('inspector.price'),
       h('p.text', null, app.t('inspector.price.text', { original: image.original })), h('div.buttons', null, actionButton(app, 'difference')))] : [];
     const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'gdb', 'gdb-close', 'rename'].map((action) => actionButton(app, action));
@@ -167,7 +174,9 @@ export class Inspector {
       h('div.buttons', null, ...buttons),
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
+      share ? section(app, 'guest-share', app.t('inspector.share'), share.element) : '',
       ...migrations,
+      host?.switches.includes('silent-sensitive') ? section(app, 'guest-silent', app.t('silent.title'), lockstepPart(app, id)) : '',
       section(app, 'guest-where', app.t('inspector.where'), where.element),
       ...price,
       section(app, 'guest-causes', app.t('inspector.causes'), causes.element),
@@ -199,6 +208,7 @@ export class Inspector {
       migration.update();
       where.update();
       causes.update();
+      share?.update();
       for (const button of buttons) button.refresh();
     };
   }

@@ -30,6 +30,14 @@ class Machine:
         self.output = bytearray()
         self.typed = bytearray()
 
+    @property
+    def tells_stolen(self) -> bool:
+        return self.hypervisor
+
+    def set_steal_record(self, hart: int, address: int | None) -> int:
+        self.calls.append(("set_steal_record", hart, address))
+        return Error.SUCCESS if address is None or address + 64 <= RAM_SIZE else Error.INVALID_ADDRESS
+
     def machine_ids(self) -> tuple[int, int, int]:
         return (0x11, 0x22, 0x33)
 
@@ -114,7 +122,7 @@ def test_base() -> None:
     assert values == [(0, 0x02000000), (0, 0x52494E47), (0, 1), (0, 0x11), (0, 0x22), (0, 0x33)]
     for extension in Extension:
         assert _call(machine, Extension.BASE, 3, extension) == (0, 1)
-    for absent in (0x504D55, 0x53555350, 0x43505043, 0x4E41434C, 0x535441, 0x3, 0x5, 0xA000000, MASK64):
+    for absent in (0x504D55, 0x53555350, 0x43505043, 0x4E41434C, 0x3, 0x5, 0xA000000, MASK64):
         assert _call(machine, Extension.BASE, 3, absent) == (0, 0)
 
 
@@ -319,3 +327,19 @@ def test_opensbi_answers_the_same(tmp_path: Path) -> None:
         if answer != their:
             different.append((sbi.name(arguments[7], arguments[6]), arguments, answer, their))
     assert different == []
+
+
+def test_stolen_time() -> None:
+    """Chapter 16.1: an aligned address of RAM, all ones for no longer, flags 0; absent where nobody steals."""
+    machine = Machine()
+    for low, high, flags, error in (
+        (0x40, 0, 0, Error.SUCCESS), (0x44, 0, 0, Error.INVALID_PARAM), (0x40, 0, 1, Error.INVALID_PARAM),
+        (0x40, 1, 0, Error.INVALID_ADDRESS), (RAM_SIZE, 0, 0, Error.INVALID_ADDRESS),
+        (MASK64, MASK64, 0, Error.SUCCESS), (MASK64, 0, 0, Error.INVALID_PARAM),
+    ):  # fmt: skip
+        assert _call(machine, Extension.STA, 0, low, high, flags)[0] == error, (low, high, flags)
+    assert machine.calls[0] == ("set_steal_record", 0, 0x40)
+    assert machine.calls[-1] == ("set_steal_record", 0, None)
+    alone = Machine(hypervisor=False)
+    assert _call(alone, Extension.BASE, 3, Extension.STA) == (0, 0)
+    assert _call(alone, Extension.STA, 0, 0x40)[0] == Error.NOT_SUPPORTED
