@@ -346,7 +346,9 @@ class WalkQuery(Query, tag="walk", frozen=True):
     """How a guest virtual address becomes a host physical one, each memory reference counted.
 
     Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "second": [[step]], "hpa": int|None,
-    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None}. shadow: the hart's own walk where the
+    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None, "walks": {"count": n, "references": n}}.
+    walks: how often the vCPU's TLB had no answer since the guest began or was last put back in time, and what that cost
+    in memory references: of this very run, not part of the trace. shadow: the hart's own walk where the
     VMM shadows the guest's tables. second: under hardware assist, the second stage's steps for each of the guest's
     and, last, for where they lead. step: {"level", "table" (physical address), "index", "address", "pte",
              "flags": "rwxuad...", "leaf": bool}.
@@ -415,6 +417,19 @@ class FitsQuery(Query, tag="fits", frozen=True):
     memory_mib: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
+class LockstepQuery(Query, tag="lockstep", frozen=True):
+    """A guest's image, started afresh on a machine like its host's, beside the same on one whose sensitive instructions
+    all trap: as far as they go the same way.
+
+    Result: {"instructions": that were the same, "ended": bool, "difference": None | {"pc", "instruction": text,
+    "symbol": str|None, "source": {"file", "line", "text"}|None, "x86": the instructions that it imitates, "values":
+    [[register, there, here]]}}. ended: the guest came to its end; neither ended nor a difference: the comparison did,
+    after no instruction at all where the host's are the instructions that trap.
+    """
+
+    guest: Identifier
+
+
 class SnapshotQuery(Query, tag="snapshot", frozen=True):
     """A kept snapshot as a file (engine.snapshot). Result: {"name", "content": bytes}."""
 
@@ -438,7 +453,7 @@ class CostsQuery(Query, tag="costs", frozen=True):
 
 LabQuery = (
     TraceQuery | StretchQuery | TraceDetailQuery | RegistersQuery | MemoryQuery | WalkQuery | CodeQuery | TranslationQuery
-    | SymbolsQuery | TimelineQuery | FitsQuery | SnapshotQuery | CostsQuery
+    | SymbolsQuery | TimelineQuery | LockstepQuery | FitsQuery | SnapshotQuery | CostsQuery
 )  # fmt: skip
 AnyQuery = LabQuery | GdbQuery  # a lab's worker opens the port
 

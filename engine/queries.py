@@ -18,6 +18,7 @@ from engine.commands import (
     CostsQuery,
     LabError,
     LabQuery,
+    LockstepQuery,
     MemoryQuery,
     ProfileId,
     RegistersQuery,
@@ -34,15 +35,20 @@ from engine.history import History, Progress, sampled
 from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.costs import table
 from engine.hypervisor.guest import Guest
+from engine.hypervisor.host import Host
+from engine.hypervisor.stacks import SILENT_SENSITIVE
 from engine.hypervisor.translation.cache import Line
 from engine.hypervisor.vm_guest import VmGuest
 from engine.images import Images
 from engine.isa.csrs import csr_fields
 from engine.isa.decoder import decode, length_of
 from engine.isa.disassembler import disassemble
+from engine.isa.silent import imitated
 from engine.isa.table import integer_registers
+from engine.lockstep import first_difference
 from engine.sources import SourceMap, source_map
 from engine.trace.record import PATHS
+from engine.trace.rings import Trace
 from engine.world import World
 
 MAX_MARKS = 2_000
@@ -52,6 +58,8 @@ MAX_DERIVING_STEPS = 40_000_000
 #: How long a replay for a stretch may take, and how many records it may give.
 MAX_STRETCH_STEPS = 50_000_000
 MAX_STRETCH_RECORDS = 100_000
+#: How far two machines go in lock-step for one answer.
+MAX_LOCKSTEP_INSTRUCTIONS = 2_000_000
 #: Lines of source around the current one.
 SOURCE_LINES = 40
 _PAGE = 4096
@@ -123,6 +131,8 @@ def answer(
             return _symbols(lens, query)
         case TimelineQuery():
             return _timeline(lens, query)
+        case LockstepQuery():
+            return _lockstep(lens, query)
         case CostsQuery(profile):
             costs = lens.document.costs
             return {
@@ -270,6 +280,40 @@ def _timeline(lens: Lens, query: TimelineQuery) -> dict[str, Any]:
         "position": world.position,
         "marks": [list(mark) for mark in zip(*columns, strict=True)],
     }
+
+
+def _lockstep(lens: Lens, query: LockstepQuery) -> dict[str, Any]:
+    row = lens.document.guest_of(query.guest)
+    host = lens.document.hosts[row.host]
+    if SILENT_SENSITIVE not in host.switches:
+        return {"instructions": 0, "ended": False, "difference": None}
+    switches = tuple(name for name in host.switches if name != SILENT_SENSITIVE)
+    image = lens.images.loaded(row.image)
+    reference, other = (
+        Host(host.id, 1, host.memory_mib, configuration, Trace(), _unheard)
+        for configuration in (host.configuration.with_switches(switches), host.configuration)
+    )
+    for machine in (reference, other):
+        machine.add_guest(row.id, image, 1, row.memory_mib, row.arguments)
+    comparison = first_difference(reference, other, MAX_LOCKSTEP_INSTRUCTIONS, lens.progress)
+    if comparison is None:
+        raise LabError("cancelled", "The comparison was cancelled.")
+    found, difference = comparison.difference, None
+    if found is not None:
+        sources = lens.sources(row)
+        difference = {
+            "pc": found.pc,
+            "instruction": disassemble(found.instruction, found.pc),
+            "symbol": _symbol(sources, found.pc, found.physical),
+            "source": _source_line(sources, found.pc, found.physical),
+            "x86": imitated(found.instruction),
+            "values": [list(value) for value in found.values],
+        }
+    return {"instructions": comparison.instructions, "ended": comparison.ended, "difference": difference}
+
+
+def _unheard(_guest: int, _output: bytes) -> None:
+    """Nobody reads what a guest prints that runs to be compared."""
 
 
 # -- registers, memory, code -----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 from engine.devices.virtio.block import Disk
 from engine.hypervisor.hypercalls import Event, Number
 from engine.hypervisor.scheduling import SCHEDULERS
-from engine.hypervisor.stacks import STACKS, SWITCHES
+from engine.hypervisor.stacks import GENERATIONS, STACKS, SWITCHES
 from engine.isa.csrs import CSRS
 from engine.isa.table import REGISTERS
 from engine.machine import sbi
@@ -53,7 +53,8 @@ def vocabulary() -> dict[str, Any]:
     their bits: {"0": "timer"}. Keys are decimal numbers.
     stacks: {id: {"type": 1, 2 or None, "techniques": [id], "scheduler": id or None}}, the first technique being its
     usual one; schedulers: [id];
-    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something.
+    switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something. generations: [[id]], the switches
+    of each generation of hardware assist.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -78,6 +79,7 @@ def vocabulary() -> dict[str, Any]:
             name: {"stacks": list(switch.stacks), "techniques": list(switch.techniques)}
             for name, switch in SWITCHES.items()
         },
+        "generations": [list(generation) for generation in GENERATIONS],
         "hypercalls": {str(number.value): number.name.lower() for number in Number},
         "events": {str(event.value): event.name.lower() for event in Event},
         "devices": [[device.name, device.base, device.size] for device in board.devices.all],

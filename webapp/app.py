@@ -26,6 +26,7 @@ from flask_socketio import SocketIO
 from webapp import assets, compare_routes, routes, sockets, transport
 from webapp.config import FORM_BYTES, Config
 from webapp.labs import Labs
+from webapp.popek_goldberg import Classification
 from webapp.store import Store
 
 UNKNOWN_NAME = (
@@ -100,6 +101,7 @@ def create_app(config: Config) -> Flask:
     labs = Labs(config, store)
     labs.audience = sockets.register(socketio, labs, config)
     app.extensions["ringside"] = labs
+    app.extensions["popek-goldberg"] = Classification()
     app.register_blueprint(routes.pages)
     app.register_blueprint(compare_routes.comparisons)
     app.wsgi_app = HostGuard(app.wsgi_app, config)  # type: ignore[method-assign]

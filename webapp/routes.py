@@ -30,6 +30,7 @@ from webapp.config import FORM_BYTES, Config
 from webapp.debian import MEMORY_MIB as LINUX_MEMORY_MIB
 from webapp.labs import DEMO, Labs
 from webapp.library import NewImage
+from webapp.popek_goldberg import Classification
 from webapp.store import LabRow
 
 LANGUAGES = ("en", "ko")
@@ -178,7 +179,19 @@ def lab(name: str) -> str:
     return render_template("lab.html", lab=labs_of_server().row(name).id)
 
 
+@pages.get("/popek-goldberg")
+def popek_goldberg() -> str:
+    """Every instruction of the machine as privileged, sensitive or innocuous."""
+    return render_template("popek_goldberg.html")
+
+
 # -- for scripts -----------------------------------------------------------------------------------------
+@pages.get("/popek-goldberg.json")
+def classification() -> Response:
+    found: Classification = current_app.extensions["popek-goldberg"]
+    return Response(found.json(), mimetype="application/json")
+
+
 @pages.post("/labs/<name>/images")
 def upload_image(name: str) -> Response:
     file = request.files.get("file")

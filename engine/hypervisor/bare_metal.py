@@ -175,6 +175,10 @@ class BareMetalGuest(Guest):
     def instructions(self) -> int:
         return sum(hart.retired - began for hart, began in zip(self.harts, self._began, strict=True))
 
+    def walked(self, vcpu: int) -> tuple[int, int]:
+        hart = self.harts[vcpu]
+        return hart.walks, hart.walk_references
+
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:  # noqa: ARG002
         return RecordedWalk(TableReader(self.board)), None
 

@@ -262,6 +262,7 @@ class Guest:
         shadow, second = ([], host.trail) if two_stages else (host.trail, [])
         if hpa is None and gpa is not None and not host.trail:
             hpa = self.host_physical(gpa)
+        count, references = self.walked(vcpu)
         stages = [*(step.second for step in second), host.last]
         return {
             "gva": address,
@@ -274,7 +275,12 @@ class Guest:
                 "guest": len(trail), "shadow": len(shadow), "second": sum(len(stage) for stage in stages),
             },
             "fault": fault,
+            "walks": {"count": count, "references": references},
         }
+
+    def walked(self, vcpu: int) -> tuple[int, int]:
+        """As VCpu.walked."""
+        raise NotImplementedError
 
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
         """The walk that the host's MMU does for this address, and where it ends."""

@@ -15,6 +15,15 @@ The guest's timer is a comparator of the hart (vstimecmp, Sstc), its other inter
 taken in VS mode without an exit. Traps that stay inside are recorded as on bare metal: from user through the
 hardware to the kernel.
 
+That is the latest of the GENERATIONS (engine.hypervisor.stacks). A host's switches take away what the earlier ones had
+not yet, each for itself:
+
+    shadow-paging          there is no second stage: vsatp leads through shadow tables of the VMM (engine.hypervisor.shadow),
+                           and page faults, stores to the guest's tables, satp and sfence.vma are exits
+    no-vmid                nothing in the TLB says whose translation it is: every entry and every exit empties it
+    no-direct-interrupts   the guest's comparator is not the hart's, and what arrives for it arrives at the VMM: stimecmp,
+                           a timer that is due and a device's interrupt are exits, after which hvip has the interrupt
+
 While a vCPU is loaded, the hart's registers are the vCPU's state; its virtual hart is brought up to date (`catch_up`)
 before anybody looks, and what was changed there goes back (`hand_over`). So the same VM can move to a host with another
 technique and back. What the guest's M level allows its kernel becomes what the H extension allows VS mode: hedeleg
@@ -30,6 +39,7 @@ say is in `fault_gpa` and `fault_instruction`.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,16 +47,25 @@ from engine.bits import MASK64
 from engine.commands import Problem
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
-from engine.hypervisor.interpret import execute
+from engine.hypervisor.interpret import carry_reservation, execute, meaning, stored_register
 from engine.hypervisor.second_stage import SecondStage
+from engine.hypervisor.shadow import ShadowTables, SpaceKey
+from engine.hypervisor.stacks import NO_DIRECT_INTERRUPTS, NO_VMID, SHADOW_PAGING
 from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
-from engine.isa.csrs import GUEST_EXCEPTIONS, GUEST_INTERRUPTS, SUPERVISOR_INTERRUPTS, GuestStatus, Status
-from engine.isa.decoder import decode
+from engine.isa.csrs import (
+    GUEST_EXCEPTIONS,
+    GUEST_INTERRUPTS,
+    SUPERVISOR_INTERRUPTS,
+    EnvironmentBits,
+    GuestStatus,
+    Status,
+)
 from engine.machine import mmu
 from engine.machine.hart import TICK_NS, Hart
-from engine.machine.mmu import GUEST_PAGE_FAULTS, Access, RecordedWalk
-from engine.machine.privileged import MACHINE, SUPERVISOR, USER, VIRTUAL_SUPERVISOR
+from engine.machine.loader import RAM_BASE
+from engine.machine.mmu import GUEST_PAGE_FAULTS, PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER, VIRTUAL_SUPERVISOR, walk_options
 from engine.machine.state import NO_STREAK
 from engine.machine.traps import Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
@@ -54,25 +73,35 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-_SOFTWARE = 1 << Interrupt.SUPERVISOR_SOFTWARE
+_SOFTWARE, _TIMER = 1 << Interrupt.SUPERVISOR_SOFTWARE, 1 << Interrupt.SUPERVISOR_TIMER
 _STATUS = Status.SUPERVISOR_VIEW & ~Status.XLEN_64
+_PAGE_FAULT_BITS = sum(1 << cause for cause in PAGE_FAULTS)
+#: What records of virtual instructions say of a CSR that is emulated; see engine.trace.record.
+_OF_CSR = (Action.CSR_READ, Action.CSR_WRITE, Action.ADDRESS_SPACE)
 
 
 @dataclass
 class HardwareAssist:
-    """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded."""
+    """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded. direct, tagged:
+    there is no no-direct-interrupts, no no-vmid. injected: interrupts that the VMM hands over in hvip."""
 
     guest: VmGuest
-    stage: SecondStage
+    memory: TwoStages | Shadowed
+    direct: bool
+    tagged: bool
 
     kernel_level = Level.KERNEL
     hypervisor_extension = True
 
     @classmethod
     def of(cls, guest: VmGuest) -> HardwareAssist:
-        made = cls(guest, SecondStage(guest.host.frames, guest.id))
-        guest.vm.ram.protected = made.stage.protect
-        return made
+        switches = guest.host.configuration.switches
+        memory = Shadowed(guest) if SHADOW_PAGING in switches else TwoStages(guest)
+        guest.vm.ram.protected = memory.protect
+        return cls(guest, memory, NO_DIRECT_INTERRUPTS not in switches, NO_VMID not in switches)
+
+    def __post_init__(self) -> None:
+        self.injected = SUPERVISOR_INTERRUPTS & ~(_TIMER if self.direct else 0)
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
@@ -88,20 +117,22 @@ class HardwareAssist:
 
     # -- entering and leaving a hart -----------------------------------------------------------------
     def enter(self, vcpu: VCpu, hart: Hart) -> None:
-        guest, virtual = self.guest, vcpu.virtual
-        hgatp = self.stage.hgatp()
+        guest, virtual, memory = self.guest, vcpu.virtual, self.memory
+        hgatp = memory.hgatp()
         vcpu.load(hart)
         hart.virtual = 1
         hart.hgatp = hgatp
         hart.mstatus |= Status.FS | Status.SD
-        hart.hstatus = GuestStatus.XLEN_64 | GuestStatus.VTW
-        hart.hedeleg = virtual.medeleg & GUEST_EXCEPTIONS
+        hart.hstatus = GuestStatus.XLEN_64 | GuestStatus.VTW | memory.intercepts
+        hart.hedeleg = virtual.medeleg & GUEST_EXCEPTIONS & ~memory.faults
         hart.medeleg = hart.hedeleg
         hart.hideleg = GUEST_INTERRUPTS
         hart.mcounteren = hart.hcounteren = virtual.mcounteren
         hart.menvcfg = hart.henvcfg = virtual.menvcfg
+        if not self.direct:
+            hart.henvcfg &= ~EnvironmentBits.STCE
         hart.monitor, hart.observe, hart.monitored = self, self.observe, 1
-        virtual.carrier = hart
+        virtual.carrier, virtual.direct = hart, self.direct
         hart.reported = hart.retired - (vcpu.instructions - vcpu.reported)
         length, at, cause, pc = vcpu.streak
         hart.streak_length, hart.streak_cause, hart.streak_pc = length, cause, pc
@@ -111,16 +142,25 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
-        hart.guest_ram_at = ctypes.addressof(guest.vm.ram)
+        hart.guest_ram_at = ctypes.addressof(guest.vm.ram) if self.tagged and not memory.faults else 0
         self._hand_over(vcpu)
         hart.update_timers()
         hart.refresh()
+        self._forget(hart)
+
+    def _forget(self, hart: Hart) -> None:
+        """The guest is entered or left."""
+        if not self.tagged:
+            hart.flush()
 
     def leave(self, vcpu: VCpu) -> None:
         hart = vcpu.hart
         assert hart is not None
         self.catch_up(vcpu)
-        vcpu.virtual.carrier = None
+        virtual = vcpu.virtual
+        virtual.carrier = None
+        virtual.mip |= virtual.arrived
+        virtual.arrived = 0
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
@@ -137,19 +177,26 @@ class HardwareAssist:
         hart.vstvec, hart.vsscratch, hart.vsepc = virtual.stvec, virtual.sscratch, virtual.sepc
         hart.vscause, hart.vstval = virtual.scause, virtual.stval
         hart.scounteren, hart.senvcfg = virtual.scounteren, virtual.senvcfg
-        situation = (virtual.privilege, virtual.satp, virtual.mstatus & Status.SUPERVISOR_VIEW)
+        situation = (virtual.privilege, self.memory.vsatp(virtual), virtual.mstatus & Status.SUPERVISOR_VIEW)
         if situation != (hart.privilege, hart.vsatp, hart.vsstatus):
             hart.privilege, hart.vsatp, hart.vsstatus = situation
             hart.refresh()
         hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
-        hart.mip = ((virtual.mip | virtual.lines) & _INJECTED) << 1
+        hart.mip = self._hvip(vcpu)
+        virtual.arrived = 0
         hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
         hart.instret_offset = (virtual.instret_offset + vcpu.instructions - hart.retired) & MASK64
         self._set_time(hart, virtual.stimecmp)
         hart.look_at_interrupts()
 
+    def _hvip(self, vcpu: VCpu) -> int:
+        """The interrupts that the VMM hands over, where hvip has them."""
+        virtual = vcpu.virtual
+        return ((virtual.mip | virtual.lines | virtual.arrived) & self.injected) << 1
+
     def _set_time(self, hart: Hart, compare: int) -> None:
-        """The guest's time and what it waits for."""
+        """The guest's time and what it waits for; without a comparator of its own, for nothing."""
+        compare = compare if self.direct else MASK64
         delta = (self.guest.board.clint.offset - self.guest.started // TICK_NS) & MASK64
         if (delta, compare) != (hart.htimedelta, hart.vstimecmp):
             hart.htimedelta, hart.vstimecmp = delta, compare
@@ -165,12 +212,14 @@ class HardwareAssist:
         virtual.stvec, virtual.sscratch, virtual.sepc = hart.vstvec, hart.vsscratch, hart.vsepc
         virtual.scause, virtual.stval = hart.vscause, hart.vstval
         virtual.scounteren, virtual.senvcfg = hart.scounteren, hart.senvcfg
-        virtual.privilege, virtual.satp, virtual.stimecmp = hart.privilege, hart.vsatp, hart.vstimecmp
+        virtual.privilege = hart.privilege
+        virtual.satp = self.memory.satp(virtual, hart)
         virtual.mstatus = virtual.mstatus & ~_STATUS | hart.vsstatus & _STATUS
         virtual.mie = virtual.mie & ~SUPERVISOR_INTERRUPTS | hart.mie >> 1 & SUPERVISOR_INTERRUPTS
         virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
-        timer = 1 << Interrupt.SUPERVISOR_TIMER
-        virtual.lines = virtual.lines & ~timer | hart.lines >> 1 & timer
+        if self.direct:
+            virtual.stimecmp = hart.vstimecmp
+            virtual.lines = virtual.lines & ~_TIMER | hart.lines >> 1 & _TIMER
         vcpu.reported = vcpu.instructions - ((hart.retired - hart.reported) & MASK64)
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
@@ -178,6 +227,7 @@ class HardwareAssist:
             vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
+        self._forget(hart)
         if self.guest.ended or not vcpu.runnable:
             hart.leave = True
 
@@ -201,9 +251,8 @@ class HardwareAssist:
         self.catch_up(vcpu)
         origin, pc, retired = vcpu.level, hart.pc, vcpu.instructions
         instruction = 0
-        if cause in GUEST_PAGE_FAULTS:
-            access = Access(GUEST_PAGE_FAULTS.index(Cause(cause)))
-            outcome, instruction = self._guest_page_fault(vcpu, hart, access, value)
+        if cause in GUEST_PAGE_FAULTS or cause in PAGE_FAULTS:
+            outcome, instruction = self._page_fault(vcpu, hart, Cause(cause), value)
         elif cause == Cause.VIRTUAL_INSTRUCTION:
             outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
         else:
@@ -215,21 +264,41 @@ class HardwareAssist:
         self._resume(vcpu, hart)
 
     def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
-        """The guest's comparator is reached, and the hart raises its interrupt; or (`preempted_by`: next guest) its
-        time slice is over, which is an exit."""
+        """The guest's timer is due: the hart raises its interrupt, or, where it is not the hart's, the VMM does after an
+        exit. Or (`preempted_by`: next guest) its time slice is over, which is an exit."""
         hart = vcpu.hart
         assert hart is not None
-        if preempted_by is None:
+        if preempted_by is None and self.direct:
             self.guest.board.update_timer(vcpu.number)
             hart.update_timers()
             self.guest.host.retime(hart)
             return
         self.catch_up(vcpu)
+        if preempted_by is not None:
+            outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
+        else:
+            self.guest.board.update_timer(vcpu.number)
+            outcome = self._hand_over_interrupt(vcpu, Interrupt.SUPERVISOR_TIMER)
+        self._interrupted(vcpu, hart, Interrupt.SUPERVISOR_TIMER, outcome)
+        self.guest.host.retime(hart)
+
+    def _hand_over_interrupt(self, vcpu: VCpu, code: Interrupt) -> Outcome:
+        """hvip gets it; the guest takes it by itself, unless it masks it."""
+        hart = vcpu.hart
+        assert hart is not None
+        hart.mip = self._hvip(vcpu)
+        vcpu.virtual.arrived = 0
+        hart.look_at_interrupts()
+        if code == Interrupt.SUPERVISOR_TIMER and not vcpu.virtual.mie & _TIMER:
+            return Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.TIMER, 1)
+        handler = (hart.vstvec & ~3) + (4 * code if hart.vstvec & 1 else 0)
+        return Outcome(Kind.INTERRUPT, Disposition.INJECTED, Action.INJECT_INTERRUPT, code, handler)
+
+    def _interrupted(self, vcpu: VCpu, hart: Hart, code: Interrupt, outcome: Outcome) -> None:
+        """An exit between two instructions."""
         hart.steps += 1
         hart.unretired += 1
-        outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
-        cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
-        self.guest.exit(vcpu, outcome, cause, hart.pc, 0, 0, vcpu.level)
+        self.guest.exit(vcpu, outcome, INTERRUPT_BIT | code, hart.pc, 0, 0, vcpu.level)
         hart.reported = hart.retired
         self._resume(vcpu, hart)
 
@@ -239,49 +308,71 @@ class HardwareAssist:
             self._set_time(vcpu.hart, vcpu.hart.vstimecmp)
             self.guest.host.retime(vcpu.hart)
 
-    def inject_pending(self, vcpu: VCpu) -> bool:  # noqa: ARG002 (hvip has it, and the hart takes it)
-        return False
+    def inject_pending(self, vcpu: VCpu) -> bool:
+        """hvip has what is pending, and the hart takes it; but where that needs the VMM, what arrived since the guest was
+        entered is an exit. Shadow tables may have been emptied meanwhile for another vCPU."""
+        hart = vcpu.hart
+        assert hart is not None
+        if not self.memory.is_current(vcpu.virtual, hart):
+            self.catch_up(vcpu)
+            hart.vsatp = self.memory.vsatp(vcpu.virtual)
+            hart.refresh()
+        if self.direct:
+            return False
+        arrived = self._hvip(vcpu) & ~hart.mip
+        if not arrived:
+            return False
+        code = Interrupt((arrived >> 1).bit_length() - 1)
+        self.catch_up(vcpu)
+        self._interrupted(vcpu, hart, code, self._hand_over_interrupt(vcpu, code))
+        return True
 
     # -- handlers ------------------------------------------------------------------------------------
-    def _guest_page_fault(self, vcpu: VCpu, hart: Hart, access: Access, address: int) -> tuple[Outcome, int]:
+    def _page_fault(self, vcpu: VCpu, hart: Hart, cause: Cause, address: int) -> tuple[Outcome, int]:
         """The outcome, and the encoding of the instruction where it was emulated."""
-        target = hart.fault_gpa << 2 | address & 3
-        ram = self.guest.vm.ram
-        if ram.holds(target, 1):
-            page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
-            try:
-                frame, action = claim(ram, page, stores)
-                self.stage.map(page, frame, ram.writable(page))
-            except OutOfFramesError:
-                self.guest.fail(
-                    "out-of-memory", "The host has no memory left for the guest.", pc=f"{hart.pc:#x}"
-                )
-                return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
-            host = self.guest.host_address(frame) | target & 0xFFF
-            action = Action.SECOND_STAGE_FILL if action is None else action
-            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
-        if hart.fault_instruction or access == Access.FETCH:
-            # A page table, or code, where the guest has no memory.
-            return self._inject(vcpu, hart, Trap(mmu.access_fault(access), address)), 0
-        return self._device_access(vcpu, hart)
+        try:
+            found = self.memory.fault(vcpu, hart, cause, address)
+        except OutOfFramesError:
+            self.guest.fail("out-of-memory", "The host has no memory left for the guest.", pc=f"{hart.pc:#x}")
+            return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
+        if isinstance(found, Outcome):
+            self._hand_over(vcpu)
+            return found, 0
+        if isinstance(found, Trap):
+            return self._own(vcpu, hart, found), 0
+        return self._emulated_access(vcpu, hart, found)
 
-    def _device_access(self, vcpu: VCpu, hart: Hart) -> tuple[Outcome, int]:
+    def _own(self, vcpu: VCpu, hart: Hart, trap: Trap) -> Outcome:
+        """The trap is the guest's own: its kernel's, or its firmware's."""
+        if vcpu.virtual.trap_target(trap.cause, False) == MACHINE:
+            return self._trap_below(vcpu, hart, trap.cause, trap.value)
+        return self._inject(vcpu, hart, trap)
+
+    def _emulated_access(self, vcpu: VCpu, hart: Hart, target: int) -> tuple[Outcome, int]:
+        """The instruction touches what is the VMM's: a device, or (`target`: guest physical) a table that it shadows."""
         virtual = vcpu.virtual
         virtual.bus.touched = None
         try:
             word = virtual.fetch(virtual.pc)
         except Trap as trap:
-            return self._inject(vcpu, hart, trap), 0
+            return self._own(vcpu, hart, trap), 0
+        table = self.guest.vm.ram.holds(target, 1)
+        if table:
+            carry_reservation(self.guest, vcpu, target)
+        rs2, floats = stored_register(word)
+        stored = 0 if rs2 is None else (virtual.f if floats else virtual.x)[rs2]
         trap_taken = execute(vcpu, word)
         if trap_taken is not None:
-            return self._inject(vcpu, hart, trap_taken), word
+            return self._own(vcpu, hart, trap_taken), word
         self._hand_over(vcpu)
-        if virtual.bus.touched is None:
-            # The guest's tables changed under the instruction: it went to memory after all.
-            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE), word
-        write, address, value = virtual.bus.touched
-        action = Action.MMIO_WRITE if write else Action.MMIO_READ
-        return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
+        if virtual.bus.touched is not None:
+            write, address, value = virtual.bus.touched
+            action = Action.MMIO_WRITE if write else Action.MMIO_READ
+            return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
+        if table:
+            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, Action.PAGE_TABLE_WRITE, target, stored), word
+        # The guest's tables changed under the instruction: it went to memory after all.
+        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE), word
 
     def _trap_below(self, vcpu: VCpu, hart: Hart, cause: int, value: int) -> Outcome:
         """A call to the firmware, or what else the guest's M level keeps from its kernel."""
@@ -297,14 +388,25 @@ class HardwareAssist:
         return Outcome(kind_of(cause, False), disposition, action, a, b)
 
     def _virtual_instruction(self, vcpu: VCpu, hart: Hart, word: int) -> Outcome:
+        virtual = vcpu.virtual
+        action, number, rd, rs1, immediate = meaning(word)
+        source = immediate if rs1 is None else virtual.x[rs1]
         trap = execute(vcpu, word)
         if trap is not None:
-            return self._inject(vcpu, hart, trap)
+            return self._own(vcpu, hart, trap)
+        a, b = 0, 0
+        if action == Action.WFI:
+            a = self.guest.wakes_at(vcpu)
+        elif action == Action.SFENCE:
+            a = source
+        elif action == Action.ADDRESS_SPACE:
+            a, b = virtual.satp, int(self.memory.has_space(virtual))
+        elif action in _OF_CSR:
+            a, b = number, virtual.x[rd] if action == Action.CSR_READ else source
+        else:
+            action = Action.EMULATE
         self._hand_over(vcpu)
-        row = decode(word)
-        if row is not None and row.mnemonic == "wfi":
-            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.WFI, self.guest.wakes_at(vcpu))
-        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE)
+        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
 
     def _inject(self, vcpu: VCpu, hart: Hart, trap: Trap) -> Outcome:
         """The trap is the guest's own: the hart enters its handler as for any that it delivers."""
@@ -318,7 +420,72 @@ class HardwareAssist:
         kind = Kind.PAGE_FAULT if trap.cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
         return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, trap.cause, hart.pc)
 
-    # -- inspection ----------------------------------------------------------------------------------
+    # -- the rest of Technique -----------------------------------------------------------------------
+    def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
+        return self.memory.host_walk(vcpu, tables, address)
+
+    def stored(self, address: int, length: int) -> None:
+        self.memory.stored(address, length)
+
+    def remapped(self, page: int) -> None:
+        self.memory.remapped(page)
+
+    def close(self) -> None:
+        self.memory.close()
+
+    def save(self) -> dict[str, Any]:
+        return self.memory.save()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.memory.load(state)
+
+
+class TwoStages:
+    """The guest's memory by two-stage paging: vsatp is the guest's own, and the hart walks both stages. `faults`: page
+    faults that the VMM takes before the guest's kernel; `intercepts`: bits of hstatus besides."""
+
+    faults = intercepts = 0
+
+    def __init__(self, guest: VmGuest) -> None:
+        self.guest = guest
+        self.stage = SecondStage(guest.host.frames, guest.id)
+
+    def hgatp(self) -> int:
+        """Raises OutOfFramesError."""
+        return self.stage.hgatp()
+
+    def vsatp(self, virtual: Hart) -> int:
+        return virtual.satp
+
+    def satp(self, _virtual: Hart, hart: Hart) -> int:
+        """What the guest's satp is now."""
+        return hart.vsatp
+
+    def has_space(self, _virtual: Hart) -> bool:
+        return True
+
+    def is_current(self, _virtual: Hart, _hart: Hart) -> bool:
+        """Does the hart still have tables of the guest?"""
+        return True
+
+    def fault(self, _vcpu: VCpu, hart: Hart, cause: Cause, address: int) -> Outcome | Trap | int:
+        """The outcome if the VMM mends it, the trap if it is the guest's own, or the guest physical address that is to be
+        emulated. Raises OutOfFramesError."""
+        access = Access(GUEST_PAGE_FAULTS.index(cause))
+        target = hart.fault_gpa << 2 | address & 3
+        ram = self.guest.vm.ram
+        if ram.holds(target, 1):
+            page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
+            frame, action = claim(ram, page, stores)
+            self.stage.map(page, frame, ram.writable(page))
+            host = self.guest.host_address(frame) | target & 0xFFF
+            action = Action.SECOND_STAGE_FILL if action is None else action
+            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
+        if hart.fault_instruction or access == Access.FETCH:
+            # A page table, or code, where the guest has no memory.
+            return Trap(mmu.access_fault(access), address)
+        return target
+
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
         """Both stages, as the hart walks them: up to fifteen references."""
         walk = RecordedWalk(tables)
@@ -331,13 +498,15 @@ class HardwareAssist:
         except Trap:
             return walk, None
 
-    # -- the rest of Technique -----------------------------------------------------------------------
     def stored(self, address: int, length: int) -> None:
         """The hart walks the guest's own tables: nothing here rests on what they say."""
 
     def remapped(self, page: int) -> None:
         ram = self.guest.vm.ram
         self.stage.remap(page, ram.frame(page), ram.writable(page))
+
+    def protect(self, pages: Sequence[int]) -> None:
+        self.stage.protect(pages)
 
     def close(self) -> None:
         self.stage.close()
@@ -349,5 +518,93 @@ class HardwareAssist:
         self.stage.load(state)
 
 
-#: Interrupts that the VMM injects; the timer's comes from vstimecmp.
-_INJECTED = SUPERVISOR_INTERRUPTS & ~(1 << Interrupt.SUPERVISOR_TIMER)
+class _BothModes(ShadowTables):
+    """Shadow tables that the hart walks as VS and as VU mode, by the guest's own U, SUM and MXR: one space for each satp.
+    Without paging there is nothing that could say which mode a page is for, so each mode has its space then, and the
+    first fault after a change of mode chooses it."""
+
+    @staticmethod
+    def key(virtual: Hart) -> SpaceKey:
+        return (virtual.satp, SUPERVISOR, 0) if virtual.satp >> 60 else (0, virtual.privilege, 0)
+
+
+class Shadowed:
+    """The guest's memory by shadow tables, for a hart that has no second stage; as TwoStages."""
+
+    faults, intercepts = _PAGE_FAULT_BITS, GuestStatus.VTVM
+
+    def __init__(self, guest: VmGuest) -> None:
+        self.guest = guest
+        self.shadow = _BothModes(guest.host.frames, guest.vm.ram)
+
+    def hgatp(self) -> int:
+        return 0
+
+    def vsatp(self, virtual: Hart) -> int:
+        return self.shadow.satp(self.shadow.key(virtual))
+
+    def satp(self, virtual: Hart, _hart: Hart) -> int:
+        return virtual.satp
+
+    def has_space(self, virtual: Hart) -> bool:
+        return self.shadow.key(virtual) in self.shadow.roots
+
+    def is_current(self, virtual: Hart, hart: Hart) -> bool:
+        keys = [(virtual.satp, SUPERVISOR, 0)] if virtual.satp >> 60 else [(0, SUPERVISOR, 0), (0, USER, 0)]
+        return any(key in self.shadow.roots and self.shadow.satp(key) == hart.vsatp for key in keys)
+
+    def fault(self, vcpu: VCpu, _hart: Hart, cause: Cause, address: int) -> Outcome | Trap | int:
+        virtual, ram = vcpu.virtual, self.guest.vm.ram
+        access = Access(PAGE_FAULTS.index(cause))
+        key = self.shadow.key(virtual)
+        walk = RecordedWalk(virtual.bus)
+        target, allowed, user = address, mmu.R | mmu.W | mmu.X, virtual.privilege == USER
+        if virtual.satp >> 60:
+            try:
+                options = walk_options(virtual, 0)
+                target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
+            except Trap as trap:
+                return trap
+            allowed = walk.leaf & (mmu.R | mmu.X | (mmu.W if walk.leaf & mmu.D else 0))
+            user = walk.leaf & mmu.U != 0
+        page = target >> 12
+        if not ram.holds(target, 1):
+            return Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) if access == Access.FETCH else target
+        if access == Access.STORE and page in self.shadow.table_pages:
+            return target
+        was_mapped = self.shadow.mapped(key, address)
+        _, action = claim(ram, page, access == Access.STORE)
+        frame = self.shadow.fill(key, address, page, allowed, walk.trail, user)
+        if action is None:
+            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
+        host = self.guest.host_address(frame) | target & 0xFFF
+        return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
+
+    def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
+        walk = RecordedWalk(tables)
+        root = self.shadow.roots.get(self.shadow.key(vcpu.virtual))
+        if root is None:
+            return walk, None
+        satp, options = mmu.SV39 << 60 | (RAM_BASE >> 12) + root, Status.SUM | Status.MXR | mmu.LOOK
+        try:
+            return walk, mmu.walk(walk, satp, 0, address, Access.LOAD, SUPERVISOR, options)
+        except Trap:
+            return walk, None
+
+    def stored(self, address: int, length: int) -> None:
+        self.shadow.stored(address, length)
+
+    def remapped(self, page: int) -> None:
+        self.shadow.remapped(page)
+
+    def protect(self, pages: Sequence[int]) -> None:
+        self.shadow.protect(pages)
+
+    def close(self) -> None:
+        self.shadow.close()
+
+    def save(self) -> dict[str, Any]:
+        return self.shadow.save()
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.shadow.load(state)

@@ -28,7 +28,7 @@ from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.scheduling import SCHEDULERS
 from engine.hypervisor.scheduling.scheduler import DEFAULT_SHARE, Key, Share
-from engine.hypervisor.stacks import STACKS, Configuration, Exit
+from engine.hypervisor.stacks import SILENT_SENSITIVE, STACKS, Configuration, Exit
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -91,7 +91,8 @@ class Host:
         self.memory = Memory(RAM_BASE, memory_mib << 20)
         self.bus = Bus(self.memory, Devices([]))
         extension = self.technique is None or self.technique.hypervisor_extension
-        self.harts = [Hart(number, self.bus, _no_clock, extension) for number in range(harts)]
+        silent = SILENT_SENSITIVE in configuration.switches
+        self.harts = [Hart(number, self.bus, _no_clock, extension, silent) for number in range(harts)]
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.staged: dict[int, VmGuest] = {}  # guests that come here or have just left: memory and no right to run
@@ -338,6 +339,11 @@ class Host:
         self.active = self.harts[0]
         self._turn = 0
         self._quantum_end = self.time + QUANTUM_NS
+
+    def delay(self, hart: Hart, time: int) -> None:
+        """Let time pass on a hart without a step: its guest cannot tell this from a modelled cost."""
+        hart.extra += time
+        hart.limit = 0
 
     @property
     def busy_from(self) -> int:
@@ -839,9 +845,11 @@ class Host:
                 guest = self.guests[entry[0]]
                 assert isinstance(guest, VmGuest)
                 vcpu = self.loaded[hart.number] = guest.vcpus[entry[1]]
-                next_event, reservation = hart.next_event, hart.reservation
+                next_event, reservation, pending = hart.next_event, hart.reservation, hart.mip
+                arrived = vcpu.virtual.arrived
                 guest.technique.enter(vcpu, hart)
-                hart.next_event, hart.reservation = next_event, reservation
+                hart.next_event, hart.reservation, hart.mip = next_event, reservation, pending
+                vcpu.virtual.arrived = arrived
                 self._set_route(hart)
         self._began, self._slice_end = list(state["began"]), list(state["slice_end"])
         self._turn, self._quantum_end = state["turn"], state["quantum_end"]

@@ -177,13 +177,19 @@ class ShadowTables(ShadowState):
         self.foreign.discard(table)
 
     def fill(
-        self, key: SpaceKey, address: int, guest_page: int, permissions: int, trail: list[mmu.Step]
+        self,
+        key: SpaceKey,
+        address: int,
+        guest_page: int,
+        permissions: int,
+        trail: list[mmu.Step],
+        user: bool = True,
     ) -> int:
         """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it
         rests on.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
-        and from shared ones.
+        and from shared ones. `user`: for user mode, which is the only one that a deprivileged guest has.
         """
         if self.remembered >= MAX_LEAVES:
             self.drop_all()
@@ -194,7 +200,8 @@ class ShadowTables(ShadowState):
         self.rest_on(key, address, trail)
         if guest_page in self.table_pages or not self.writable(guest_page):
             permissions &= ~mmu.W
-        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | exits.SHADOW_LEAF | permissions)
+        leaf = exits.SHADOW_LEAF if user else exits.SHADOW_LEAF & ~mmu.U
+        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | leaf | permissions)
         self.leaves.add(guest_page, (self._numbers[key], address >> 12))
         self.filled += 1
         self.remembered += 1

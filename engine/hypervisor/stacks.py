@@ -119,8 +119,31 @@ class Switch:
     techniques: tuple[TechniqueId, ...] = EVERY_TECHNIQUE
 
 
+#: Its harts let some sensitive instructions pass silently in user mode (engine.isa.silent).
+SILENT_SENSITIVE: SwitchId = "silent-sensitive"
+#: What earlier generations of hardware assist lack: the second stage of translation, tags in the TLB that tell guests and
+#: host apart, and interrupts that reach a guest by themselves.
+SHADOW_PAGING: SwitchId = "shadow-paging"
+NO_VMID: SwitchId = "no-vmid"
+NO_DIRECT_INTERRUPTS: SwitchId = "no-direct-interrupts"
+#: Devices of `in_kernel` are the kernel module's.
 IN_KERNEL_DEVICES: SwitchId = "in-kernel-devices"
-SWITCHES: dict[SwitchId, Switch] = {IN_KERNEL_DEVICES: Switch(stacks=("kvm",))}
+
+SWITCHES: dict[SwitchId, Switch] = {
+    IN_KERNEL_DEVICES: Switch(stacks=("kvm",)),
+    SILENT_SENSITIVE: Switch(stacks=tuple(STACKS)),
+    SHADOW_PAGING: Switch(techniques=("hardware-assist",)),
+    NO_VMID: Switch(techniques=("hardware-assist",)),
+    NO_DIRECT_INTERRUPTS: Switch(techniques=("hardware-assist",)),
+}
+
+#: The switches of each generation of hardware assist, first to latest. On x86: Intel VT-x of 2005; EPT and VPID of 2008;
+#: APICv of 2013 and posted interrupts.
+GENERATIONS: tuple[tuple[SwitchId, ...], ...] = (
+    (SHADOW_PAGING, NO_VMID, NO_DIRECT_INTERRUPTS),
+    (NO_DIRECT_INTERRUPTS,),
+    (),
+)
 
 
 class Configuration(Struct, frozen=True):
@@ -164,6 +187,10 @@ class Configuration(Struct, frozen=True):
                     technique=technique or "",
                 )
         return cls(stack, technique, tuple(sorted(set(switches))))
+
+    def with_switches(self, switches: tuple[SwitchId, ...]) -> Self:
+        """The same with these switches instead. Raises LabError."""
+        return self.of(self.stack, self.technique, switches)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -19,74 +19,25 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from engine.commands import Problem
-from engine.hypervisor.interpret import execute
+from engine.hypervisor.interpret import carry_reservation, execute, meaning, stored_register
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
-from engine.isa.csrs import CSR_NUMBERS, Status
-from engine.isa.decoder import decode
-from engine.isa.table import uses_floats
+from engine.isa.csrs import Status
 from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
 from engine.machine.native.exits import granted
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER, walk_options
-from engine.machine.state import NO_RESERVATION
 from engine.machine.traps import Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
 
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
-
-SATP = CSR_NUMBERS["satp"]
-
-
-class _Meaning(NamedTuple):
-    """What a privileged instruction asks for. csr, rd, rs1, immediate: its operands, where it has them."""
-
-    action: Action
-    csr: int
-    rd: int
-    rs1: int | None
-    immediate: int
-
-
-_ACTIONS = {
-    "sret": Action.SRET, "mret": Action.MRET, "wfi": Action.WFI, "sfence.vma": Action.SFENCE,
-    "sinval.vma": Action.SFENCE,
-}  # fmt: skip
-
-
-@lru_cache(maxsize=4096)
-def _meaning(word: int) -> _Meaning:
-    row = decode(word)
-    if row is None:
-        return _Meaning(Action.EMULATE, 0, 0, None, 0)
-    operands = row.operands(word)
-    number, rs1, immediate = operands.get("csr", 0), operands.get("rs1"), operands.get("uimm", 0)
-    action = _ACTIONS.get(row.mnemonic, Action.EMULATE)
-    if "csr" in operands:
-        # With x0 or 0, csrrs and csrrc and theirs do not write.
-        if row.mnemonic not in ("csrrw", "csrrwi") and not (rs1 or immediate):
-            action = Action.CSR_READ
-        else:
-            action = Action.ADDRESS_SPACE if number == SATP else Action.CSR_WRITE
-    return _Meaning(action, number, operands.get("rd", 0), rs1, immediate)
-
-
-@lru_cache(maxsize=4096)
-def _stored_register(word: int) -> tuple[int | None, bool]:
-    """The number of the register rs2, if the instruction has one, and whether it is a floating-point one."""
-    row = decode(word)
-    if row is None or "rs2" not in row.fields:
-        return None, False
-    return row.operands(word)["rs2"], uses_floats(row)
-
 
 @dataclass
 class TrapAndEmulate:
@@ -222,6 +173,7 @@ class TrapAndEmulate:
         origin, pc = vcpu.level, vcpu.virtual.pc
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
+            self._select_space(vcpu, hart)  # the tables may have been emptied for another vCPU
             return False
         hart.steps += 1
         hart.unretired += 1
@@ -266,7 +218,7 @@ class TrapAndEmulate:
         """An instruction that U mode may not execute: the vCPU's privilege decides whether the guest may."""
         virtual = vcpu.virtual
         x = virtual.x
-        action, number, rd, rs1, immediate = _meaning(word)
+        action, number, rd, rs1, immediate = meaning(word)
         source = immediate if rs1 is None else x[rs1]
         trap = execute(vcpu, word)
         if trap is not None:
@@ -307,7 +259,7 @@ class TrapAndEmulate:
                 return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
             return self._interpret(vcpu, Action.EMULATE, target, (address, access, target))
         if access == Access.STORE and (noticed := self._noticed(target >> 12)) is not None:
-            self._carry_reservation(vcpu, target)
+            carry_reservation(self.guest, vcpu, target)
             return self._interpret(vcpu, noticed, target, (address, access, target))
         ram = self.guest.vm.ram
         was_mapped = self.shadow.mapped(key, address)
@@ -324,14 +276,6 @@ class TrapAndEmulate:
         """What a store to this guest page is, of which the VMM has to know; None: it need not."""
         return Action.PAGE_TABLE_WRITE if page in self.shadow.table_pages else None
 
-    def _carry_reservation(self, vcpu: VCpu, target: int) -> None:
-        """A store-conditional to a page table is emulated, but its load-reserved ran on the host hart."""
-        hart = vcpu.hart
-        assert hart is not None
-        there = self.guest.host_address(self.guest.vm.ram.frame(target >> 12)) | target & 0xFFF
-        vcpu.virtual.reservation = target if hart.reservation == there else NO_RESERVATION
-        hart.reservation = NO_RESERVATION
-
     def _interpret(
         self, vcpu: VCpu, action: Action, target: int, known: tuple[int, Access, int] | None = None
     ) -> tuple[Outcome, int]:
@@ -343,7 +287,7 @@ class TrapAndEmulate:
             word = virtual.fetch(virtual.pc)
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
-        rs2, floats = _stored_register(word)
+        rs2, floats = stored_register(word)
         stored = 0 if rs2 is None else (virtual.f if floats else virtual.x)[rs2]
         virtual.known = known
         trap_taken = execute(vcpu, word)

@@ -364,8 +364,9 @@ class GuestBus:
 
 class VirtualHart(Hart):
     """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's. `carrier`: the host hart
-    whose own VS mode runs it now, and which therefore takes its interrupts. `known`: an access that was translated for
-    the instruction being emulated (virtual address, access, guest physical address)."""
+    whose own VS mode runs it now; `direct`: it takes its interrupts and timer by itself, too. `arrived`: software
+    interrupts raised here since the VMM last handed them to a carrier that does not. `known`: an access that was
+    translated for the instruction being emulated (virtual address, access, guest physical address)."""
 
     bus: GuestBus  # type: ignore[assignment]
 
@@ -373,6 +374,8 @@ class VirtualHart(Hart):
         self._board = board
         self.instructions: Callable[[], int] = _zero
         self.carrier: Hart | None = None
+        self.direct = True
+        self.arrived = 0
         self.known: tuple[int, Access, int] | None = None
         super().__init__(number, bus, board.clint.time)  # type: ignore[arg-type]
         # It never caches a translation, so it need not hear of changes.
@@ -397,18 +400,22 @@ class VirtualHart(Hart):
 
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         super().set_line(interrupt, level)
-        if self.carrier is not None and interrupt == Interrupt.SUPERVISOR_EXTERNAL:
+        if self.carrier is not None and self.direct and interrupt == Interrupt.SUPERVISOR_EXTERNAL:
             bit = 1 << Interrupt.VIRTUAL_SUPERVISOR_EXTERNAL
             self.carrier.mip = self.carrier.mip | bit if level else self.carrier.mip & ~bit
             self.carrier.look_at_interrupts()
 
     def raise_software(self, interrupt: Interrupt) -> None:
         super().raise_software(interrupt)
-        if self.carrier is not None and interrupt == Interrupt.SUPERVISOR_SOFTWARE:
+        if self.carrier is None or interrupt != Interrupt.SUPERVISOR_SOFTWARE:
+            return
+        if self.direct:
             self.carrier.raise_software(Interrupt.VIRTUAL_SUPERVISOR_SOFTWARE)
+        else:
+            self.arrived |= 1 << interrupt
 
     def timer_due(self) -> int:
-        if self.carrier is None:
+        if self.carrier is None or not self.direct:
             return super().timer_due()
         due = self.carrier.timer_due()
         return due if due >= NEVER else due + signed(self.carrier.htimedelta)
@@ -431,6 +438,7 @@ class VCpu:
         self.vm = vm
         self.virtual = virtual
         self.hart: Hart | None = None
+        self._walked = (0, 0)
         self.asleep, self.since, self.ran, self.stolen = True, 0, 0, 0
         self.woken: int | None = None
         virtual.streak_at = NO_STREAK
@@ -467,6 +475,14 @@ class VCpu:
         virtual.streak_length, virtual.streak_at, virtual.streak_cause, virtual.streak_pc = streak
 
     @property
+    def walked(self) -> tuple[int, int]:
+        """Walks that harts did for it and memory references that these made, since it began or was put into a state."""
+        walks, references = self._walked
+        return (walks, references) if self.hart is None else (
+            walks + self.hart.walks, references + self.hart.walk_references
+        )  # fmt: skip
+
+    @property
     def pc(self) -> int:
         return self.hart.pc if self.hart is not None else self.virtual.pc
 
@@ -487,6 +503,8 @@ class VCpu:
     def load(self, hart: Hart) -> None:
         self.hart = hart
         virtual = self.virtual
+        walks, references = self._walked
+        self._walked = walks - hart.walks, references - hart.walk_references
         virtual.instructions_base -= hart.retired
         hart.x[:], hart.f[:] = virtual.x, virtual.f
         virtual.x, virtual.f = hart.x, hart.f
@@ -497,6 +515,7 @@ class VCpu:
         hart = self.hart
         assert hart is not None
         self.virtual.instructions_base = self.instructions
+        self._walked = self.walked
         self.virtual.keep_registers()
         hart.clear_registers()
         hart.fcsr, hart.mstatus = 0, hart.mstatus & ~(Status.FS | Status.SD)
@@ -511,14 +530,16 @@ class VCpu:
         return {
             "virtual": self.virtual.save(),
             "retired": self.instructions, "reported": self.reported, "streak": list(self.streak),
+            "arrived": self.virtual.arrived,
             "times": [self.ran, self.stolen], "off": [self.asleep, self.since, self.woken],
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
         """State as saved; not loaded on a hart."""
-        self.hart = None
+        self.hart, self._walked = None, (0, 0)
         self.virtual.own_registers()
         self.virtual.load(state["virtual"])
+        self.virtual.arrived = state.get("arrived", 0)
         self.virtual.instructions_base, self.reported = state["retired"], state["reported"]
         a, b, c, d = state["streak"]
         self.streak = (a, b, c, d)

@@ -282,6 +282,9 @@ class VmGuest(Guest):
     def instructions(self) -> int:
         return sum(vcpu.instructions for vcpu in self.vm.vcpus)
 
+    def walked(self, vcpu: int) -> tuple[int, int]:
+        return self.vm.vcpus[vcpu].walked
+
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
         chosen = self.vm.vcpus[vcpu]
         self.technique.catch_up(chosen)

@@ -31,6 +31,7 @@ from engine.isa.csrs import (
     GuestStatus,
     Status,
 )
+from engine.isa.silent import SILENT_READS, SILENT_WRITES
 from engine.machine import privileged
 from engine.machine.state import HartState
 from engine.machine.traps import IllegalInstruction, VirtualInstruction
@@ -39,7 +40,7 @@ from engine.trace.record import Interrupt
 if TYPE_CHECKING:
     from engine.machine.hart import Hart
 
-SUPERVISOR, MACHINE = 1, 3
+USER, SUPERVISOR, MACHINE = 0, 1, 3
 #: bit of mcounteren and scounteren by CSR number, for 0xC00..0xC1F
 COUNTERS = range(0xC00, 0xC20)
 _SATP_MODES = (0, 8)
@@ -179,13 +180,21 @@ def store(h: Hart, row: Csr, value: int) -> None:
 
 def access_read(h: Hart, row: Csr) -> int:
     """The value that an instruction gets; while V=1, of the register that the guest has in its place."""
-    check(h, row, False)
+    if not (row.number in SILENT_READS and is_silent(h)):
+        check(h, row, False)
     if row.twin and h.virtual:
         return value(h, CSRS[row.twin])
     return value(h, row)
 
 
+def is_silent(h: Hart) -> bool:
+    """Do the accesses of engine.isa.silent go without a trap now: a read shows the register, a write is ignored?"""
+    return h.silent != 0 and h.privilege == USER
+
+
 def access_write(h: Hart, row: Csr, word: int) -> None:
+    if row.number in SILENT_WRITES and is_silent(h):
+        return
     check(h, row, True)
     if row.twin and h.virtual:
         store(h, CSRS[row.twin], word)
@@ -194,6 +203,8 @@ def access_write(h: Hart, row: Csr, word: int) -> None:
 
 
 def access_set(h: Hart, row: Csr, bits: int) -> None:
+    if row.number in SILENT_WRITES and is_silent(h):
+        return
     check(h, row, True)
     if row.twin and h.virtual:
         store(h, CSRS[row.twin], stored(h, CSRS[row.twin]) | bits)
@@ -202,6 +213,8 @@ def access_set(h: Hart, row: Csr, bits: int) -> None:
 
 
 def access_clear(h: Hart, row: Csr, bits: int) -> None:
+    if row.number in SILENT_WRITES and is_silent(h):
+        return
     check(h, row, True)
     if row.twin and h.virtual:
         store(h, CSRS[row.twin], stored(h, CSRS[row.twin]) & ~bits)

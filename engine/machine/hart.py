@@ -63,10 +63,15 @@ Caches = tuple[dict[int, int], dict[int, int], dict[int, list[Operation]]]
 
 class Hart(HartState):
     """Reset leaves it in M mode at pc 0. `ticks` reads the board's mtime (10 MHz). hypervisor_extension: it has
-    HS, VS and VU modes."""
+    HS, VS and VU modes. silent: see engine.isa.silent."""
 
     def __init__(
-        self, number: int, bus: Bus, ticks: Callable[[], int], hypervisor_extension: bool = False
+        self,
+        number: int,
+        bus: Bus,
+        ticks: Callable[[], int],
+        hypervisor_extension: bool = False,
+        silent: bool = False,
     ) -> None:
         self.number = number
         self.bus = bus
@@ -75,6 +80,7 @@ class Hart(HartState):
         self.own_registers()
         self.privilege = MACHINE
         self.hypervisor = int(hypervisor_extension)
+        self.silent = int(silent)
         csrfile.reset(self)
         self.reservation = NO_RESERVATION
         self.time_started = NO_TIME
@@ -167,13 +173,20 @@ class Hart(HartState):
         self.limit = 0
 
     def translate(self, address: int, access: Access) -> int:
-        """Physical address, or Trap."""
-        return privileged.translate(self, address, access)
+        """Physical address, or Trap. Native code that leaves an access to Python has walked for it, and counted that."""
+        if self._native is None:
+            return privileged.translate(self, address, access)
+        walked = self.walks, self.walk_references
+        try:
+            return privileged.translate(self, address, access)
+        finally:
+            self.walks, self.walk_references = walked
 
     def has_entry(self, address: int) -> bool:
         return self.bus.is_ram(address)
 
     def read_entry(self, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG002 (mmu.Walker)
+        self.walk_references += 1
         return self.bus.read_entry(address)
 
     def write_entry(self, address: int, entry: int) -> None:
@@ -614,6 +627,7 @@ class Hart(HartState):
         self.steps, self.extra, self.unretired = state["steps"], state["extra"], state["unretired"]
         self.cycle_offset, self.instret_offset = state["cycle_offset"], state["instret_offset"]
         self.next_event = state["next_event"]
+        self.walks = self.walk_references = 0
         self.leave = False
         self.refresh()
 

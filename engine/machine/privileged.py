@@ -342,9 +342,11 @@ def translate_as(h: Hart, address: int, access: int, privilege: int, virtual: in
     if privilege == MACHINE:
         return address
     if virtual:
+        h.walks = h.walks + (1 if (h.vsatp | h.hgatp) >> 60 else 0)
         return mmu.walk(h, h.vsatp, h.hgatp, address, access, privilege, walk_options(h, 1))
     if not h.satp >> 60:
         return address
+    h.walks = h.walks + 1
     return mmu.walk(h, h.satp, 0, address, access, privilege, walk_options(h, 0))
 
 

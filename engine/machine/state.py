@@ -33,9 +33,10 @@ class HartState(ctypes.Structure):
     stimecmp of a guest under trap-and-emulate, which native code may write.
     steps, extra, unretired: see engine.machine.hart. limit: `steps` at which native code must come back.
     cycle_offset, instret_offset: what mcycle and minstret differ by, modulo 2**64.
-    lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? fault_gpa,
-    fault_instruction, access_virtual: of the access being made, for the trap that it may become; nothing reads them
-    later. One field besides for each word of STORAGE, by its name.
+    lines: bits of mip that hardware drives. virtual: V; hypervisor: is there an H extension? silent: are some of its
+    sensitive instructions silent in user mode (engine.isa.silent)? fault_gpa, fault_instruction, access_virtual: of the
+    access being made, for the trap that it may become; nothing reads them later. One field besides for each word of
+    STORAGE, by its name.
     memory_at: the MemoryState. contexts_at, context, next_context, stale: the hart's contexts, the number of the
     present one and of the one to give up next, and a bit for each that has to be emptied. tlb_at, ops, page_pc: the
     present context, code page and its virtual address (see engine.machine.native.layout).
@@ -52,6 +53,8 @@ class HartState(ctypes.Structure):
     guest_ram_at: of a hart that carries a guest under hardware assist, the guest's RamState; else 0.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
+    walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
+    on what the TLB holds, so on the tier and on when the hart was last put into a state: no part of one, and in no trace.
     """
 
     _fields_ = (
@@ -72,6 +75,7 @@ class HartState(ctypes.Structure):
         ("lines", _WORD),
         ("virtual", _WORD),
         ("hypervisor", _WORD),
+        ("silent", _WORD),
         ("fault_gpa", _WORD),
         ("fault_instruction", _WORD),
         ("access_virtual", _WORD),
@@ -106,6 +110,8 @@ class HartState(ctypes.Structure):
         ("trap_cause", _WORD),
         ("trap_value", _WORD),
         ("page_pc", _WORD),
+        ("walks", _WORD),
+        ("walk_references", _WORD),
         ("hot", _WORD * (2 * MAX_HOT)),
         ("hot_count", _WORD),
         ("waiting", _BYTE),
@@ -128,6 +134,7 @@ class HartState(ctypes.Structure):
     lines: int
     virtual: int
     hypervisor: int
+    silent: int
     fault_gpa: int
     fault_instruction: int
     access_virtual: int
@@ -139,6 +146,8 @@ class HartState(ctypes.Structure):
     tlb_at: int
     ops: int
     page_pc: int
+    walks: int
+    walk_references: int
     hot: ctypes.Array[ctypes.c_uint64]
     hot_count: int
     record_at: int

@@ -141,6 +141,7 @@ const TABLE = [
   },
   { id: 'rename-lab', titleKey: 'do.rename-lab', enabled: live, run: (app) => app.page.renameLab() },
   { id: 'labs', titleKey: 'do.labs', run: () => location.assign('/labs') },
+  { id: 'popek-goldberg', titleKey: 'do.popek-goldberg', hintKey: 'do.popek-goldberg.hint', run: () => void window.open('/popek-goldberg', '_blank', 'noopener') },
   {
     id: 'host-create', titleKey: 'do.host-create', enabled: live,
     run: async (app) => {

@@ -1,15 +1,19 @@
-/** The pages around the labs (list, errors): words, language and theme. */
+/** The pages around the labs (list, errors, classification): words, language and theme. */
 import { h, icon, translate } from './dom.js';
 import { I18n } from './i18n.js';
 import { ICONS } from './icons.js';
 import { Preferences, storage } from './preferences.js';
 import { Theme } from './theme.js';
 
-const i18n = new I18n(document.body.dataset.language === 'ko' ? 'ko' : 'en');
+export const i18n = new I18n(document.body.dataset.language === 'ko' ? 'ko' : 'en');
 const theme = new Theme(new Preferences(storage()), () => queueMicrotask(render));
+
+/** Also done when the language changes. @type {(() => void)[]} */
+export const renderers = [];
 
 function render() {
   translate(document, i18n);
+  for (const renderer of renderers) renderer();
   for (const element of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('[data-t-known]'))) {
     const key = element.dataset.tKnown ?? '';
     if (i18n.has(key)) element.textContent = i18n.t(key);

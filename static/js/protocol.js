@@ -31,7 +31,7 @@ export const PROTOCOL = 1;
  *            failures: string[], causes: Record<string, string>, csrs?: Record<string, string>, registers?: string[],
  *            devices?: [name: string, base: number, size: number][],
  *            stacks: Record<string, {type: number | null, techniques: string[], scheduler: string | null}>, schedulers: string[],
- *            switches: Record<string, {stacks: string[], techniques: string[]}>,
+ *            switches: Record<string, {stacks: string[], techniques: string[]}>, generations: string[][],
  *            hypercalls?: Record<string, string>, events?: Record<string, string>,
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *

@@ -10,8 +10,8 @@
  * translation), `paravirtual` (and it knows), in the hart's `virtual` modes, or `native`.
  */
 /** @typedef {{id: string, guest: 'deprivileged' | 'translated' | 'paravirtual' | 'virtual'}} Technique */
-/** @typedef {{stack: string, technique: string | null}} Configured what a host's row says of it */
-/** @typedef {{t: (key: string, params?: Record<string, string>) => string}} Speaker the app */
+/** @typedef {{stack: string, technique: string | null, switches?: string[]}} Configured what a host's row says of it */
+/** @typedef {{t: (key: string, params?: Record<string, string | number>) => string}} Speaker the app */
 
 /** @type {Stack[]} */
 export const STACKS = [
@@ -46,7 +46,9 @@ export function layersOf(host) {
 /** What runs a host's guests, in words. @param {Speaker} app @param {Configured} host */
 export function stackText(app, host) {
   const stack = app.t(`stack.${host.stack}`);
-  return host.technique ? app.t('stack.with-technique', { stack, technique: app.t(`technique.${host.technique}`) }) : stack;
+  const text = host.technique ? app.t('stack.with-technique', { stack, technique: app.t(`technique.${host.technique}`) }) : stack;
+  const n = host.switches?.length ?? 0;
+  return n > 0 ? app.t('stack.with-switches', { text, n }) : text;
 }
 
 /** How a host virtualizes, in words. @param {Speaker} app @param {string | null} technique */

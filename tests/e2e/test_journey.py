@@ -53,7 +53,7 @@ def test_a_student_watches_builds_steps_and_comes_back(open_page: Callable[..., 
     page.keyboard.press("Space")
     page.keyboard.press("Space")
     expect(page.locator(HOSTS)).to_have_count(2)
-    drag_to_canvas(page, page.locator('[data-item="image"]', has_text="ringos"), 0.35, 0.3)
+    drag_to_canvas(page, page.locator('[data-item="image"][data-id="ringos"]'), 0.35, 0.3)
     expect(page.locator(".ghost")).to_have_attribute("data-fits", "true")
     page.mouse.up()
     expect(page.locator("#announcer")).to_contain_text("ringos was created on host-1.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.test_frame import GUESTS, drag_to_canvas, ready
 from tests.e2e.test_panels import open_panel
@@ -14,7 +14,7 @@ from tests.e2e.test_panels import open_panel
 def test_a_changed_kernel_runs_and_shows_its_price(page: Page) -> None:
     ready(page)
     kernel = page.locator('[data-item="image"]', has_text="ringos-pv")
-    drag_to_canvas(page, kernel, 0.5, 0.3)
+    drag(page, kernel)
     ghost = page.locator(".ghost")
     expect(ghost).to_have_attribute("data-fits", "false")
     expect(ghost).to_contain_text("hypercalls, which nobody answers here")
@@ -25,15 +25,15 @@ def test_a_changed_kernel_runs_and_shows_its_price(page: Page) -> None:
     page.locator("#canvas").focus()
     page.keyboard.press("Delete")
     expect(page.locator(GUESTS)).to_have_count(0)
-    drag_to_canvas(page, page.locator('[data-item="technique"]', has_text="Paravirtualization"), 0.5, 0.3)
+    drag(page, page.locator('[data-item="technique"]', has_text="Paravirtualization"))
     expect(ghost).to_have_attribute("data-fits", "true")
     page.mouse.up()
-    drag_to_canvas(page, page.locator('[data-item="image"]', has_text="ringos").first, 0.5, 0.3)
+    drag(page, page.locator('[data-item="image"][data-id="ringos"]').first)
     expect(ghost).to_have_attribute("data-fits", "false")
     expect(ghost).to_contain_text("would execute privileged instructions")
     page.keyboard.press("Escape")
     page.mouse.up()
-    drag_to_canvas(page, kernel, 0.5, 0.3)
+    drag(page, kernel)
     expect(ghost).to_have_attribute("data-fits", "true")
     page.mouse.up()
     expect(page.locator(GUESTS)).to_have_count(1)
@@ -70,19 +70,24 @@ def test_in_korean_and_small(open_page: Callable[..., Page]) -> None:
     page.locator("#canvas").focus()
     page.keyboard.press("Delete")
     expect(page.locator(GUESTS)).to_have_count(0)
-    drag_to_canvas(page, page.locator('[data-item="technique"]', has_text="반가상화"), 0.5, 0.3)
+    drag(page, page.locator('[data-item="technique"]', has_text="반가상화"))
     expect(page.locator(".ghost")).to_have_attribute("data-fits", "true")
     page.mouse.up()
     expect(page.locator("#objects")).to_contain_text("반가상화")
     kernel = page.locator('[data-item="image"]', has_text="ringos-pv")
-    kernel.scroll_into_view_if_needed()
-    drag_to_canvas(page, kernel, 0.5, 0.3)
+    drag(page, kernel)
     expect(page.locator(".ghost")).to_have_attribute("data-fits", "true")
     page.mouse.up()
     expect(page.locator(GUESTS)).to_have_count(1)
     page.locator("#inspector").get_by_role("button", name="소스 비교…").click()
     expect(page.get_by_role("dialog")).to_contain_text("양쪽 모두 그대로 컴파일됩니다")
     look(page, "korean")
+
+
+def drag(page: Page, item: Locator) -> None:
+    """From the palette, which may be longer than the page, to the first host, without letting go."""
+    item.scroll_into_view_if_needed()
+    drag_to_canvas(page, item, 0.5, 0.3)
 
 
 def look(page: Page, name: str) -> None:

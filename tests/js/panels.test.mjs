@@ -10,7 +10,7 @@ import { hexdump, moved, rowStart, sv39 } from '../../static/js/panels/hexdump.j
 import { PANEL_MESSAGES } from '../../static/js/panels/messages.js';
 import { BIN_MS, BINS, Rates } from '../../static/js/panels/rates.js';
 import { riscv } from '../../static/js/panels/riscv_mode.js';
-import { entryKind, walkOrder, whyUnmapped } from '../../static/js/panels/walk.js';
+import { entryKind, missCosts, walkOrder, whyUnmapped } from '../../static/js/panels/walk.js';
 import { following, inside, markAt, neighbour, panned, ticks, toPixel, toPosition, zoomed } from '../../static/js/panels/scale.js';
 
 /** @param {Partial<import('../../static/js/records.js').TrapRecord>} fields */
@@ -265,6 +265,8 @@ test('references of a walk in two stages are numbered in the order in which the 
   assert.deepEqual(walkOrder(3, [3]), { guest: [4, 5, 6], second: [1] });
   assert.deepEqual(walkOrder(0, [3]), { guest: [], second: [1] });
   assert.deepEqual(walkOrder(3, []), { guest: [1, 2, 3], second: [] });
+  assert.deepEqual(missCosts(3), { native: 3, shadow: 3, second: 15 });
+  assert.deepEqual(missCosts(0), { native: 0, shadow: 3, second: 3 });
 });
 
 test('a walk without a mapping says why, by the rules of Sv39', () => {

@@ -12,7 +12,7 @@ from engine.commands import CrossingId, ProfileId
 from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.costs import COSTS
 from engine.hypervisor.paravirtual import Paravirtual
-from engine.hypervisor.stacks import HYPERVISORS, STACKS, SWITCHES, Configuration, Exit
+from engine.hypervisor.stacks import GENERATIONS, HYPERVISORS, STACKS, SWITCHES, Configuration, Exit
 from engine.hypervisor.vm_guest import TECHNIQUES
 from engine.trace.record import Level
 from tests.support.checks import ROOT
@@ -54,6 +54,7 @@ def test_every_station_of_every_stack_is_a_band(page: dict[str, Any]) -> None:
 
 def test_every_name_has_its_words(page: dict[str, Any]) -> None:
     wanted = [f"switch.{name}{part}" for name in SWITCHES for part in ("", ".detail")]
+    wanted += [f"control.generation.{index}" for index in range(len(GENERATIONS))]
     wanted += [f"costs.crossing.{name}" for name in get_args(CrossingId)]
     wanted += [f"costs.profile.{name}" for name in get_args(ProfileId)]
     wanted += [f"costs.note.{row.note}" for row in COSTS if row.note]

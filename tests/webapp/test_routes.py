@@ -7,6 +7,7 @@ import urllib.parse
 
 import pytest
 
+from engine.machine.popek_goldberg import classify
 from tests.support.server import Server
 from tests.webapp.browser import Browser
 from tests.webapp.client import Page
@@ -17,6 +18,7 @@ EVERY_PAGE = (
     "/labs",
     "/labs/demo",
     "/healthz",
+    "/popek-goldberg",
     "/labs/demo/export",
     "/guests/ringos-pv/difference",
     "/labs/nowhere",
@@ -243,3 +245,13 @@ def test_health_counts_the_workers(browser: Browser) -> None:
     health = json.loads(browser.get("/healthz").body)
     assert health["ok"]
     assert health["workers"] >= 1
+
+
+def test_the_classification_is_that_of_the_engine(browser: Browser) -> None:
+    page = browser.get("/popek-goldberg")
+    assert page.status == 200
+    assert 'src="/static/js/popek_goldberg.js"' in page.text
+    answer = json.loads(browser.get("/popek-goldberg.json").text)
+    assert answer["plain"] == [verdict.plain() for verdict in classify()]
+    changed = {verdict["name"]: verdict for verdict in answer["silent"]}
+    assert changed == {verdict.name: verdict.plain() for verdict in classify(silent=True) if verdict.violates}

@@ -111,6 +111,7 @@ def has_entry(h: Any, address: int) -> bool:
 
 def read_entry(h: Any, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG001 (mmu.Walker)
     """From now on the entry's page is known as a page table."""
+    h.walk_references = h.walk_references + 1
     memory = h.memory_at
     offset = address - h.peek(memory + BASE, 8)
     flag = h.peek(memory + FLAGS, 8) + (offset >> 12)

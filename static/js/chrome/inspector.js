@@ -11,6 +11,7 @@ import { shownState } from '../marks.js';
 import { layersOf, stackText, techniqueText } from '../stacks.js';
 import { linkControl, migrationFigures, modeControl } from './migration.js';
 import { stackControls } from './restack.js';
+import { lockstepPart } from './lockstep.js';
 import { hartShares, shareControls } from './shares.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
@@ -48,7 +49,8 @@ export class Inspector {
   refresh() {
     const { selection, store } = this.app;
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
-    const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [];
+    const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
+    const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
     const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)
@@ -174,6 +176,7 @@ export class Inspector {
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
       share ? section(app, 'guest-share', app.t('inspector.share'), share.element) : '',
       ...migrations,
+      host?.switches.includes('silent-sensitive') ? section(app, 'guest-silent', app.t('silent.title'), lockstepPart(app, id)) : '',
       section(app, 'guest-where', app.t('inspector.where'), where.element),
       ...price,
       section(app, 'guest-causes', app.t('inspector.causes'), causes.element),

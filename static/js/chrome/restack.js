@@ -62,16 +62,19 @@ function ask(app, host, wanted) {
  * @param {App} app @param {import('../protocol.js').Host} host
  */
 export function stackControls(app, host) {
-  const { stacks, switches } = app.store.schema;
+  const { stacks, switches, generations } = app.store.schema;
+  const of = new Set(generations.flat());
+  const generation = generations.findIndex((names) => [...of].every((name) => names.includes(name) === host.switches.includes(name)));
+  const other = host.switches.filter((name) => !of.has(name));
   /**
    * @param {string} action @param {string} label @param {[value: string, text: string][]} options @param {string} value
-   * @param {(value: string) => Promise<boolean>} chosen
+   * @param {(value: string) => Promise<boolean>} chosen @param {string} [detail]
    */
-  const picker = (action, label, options, value, chosen) => {
+  const picker = (action, label, options, value, chosen, detail) => {
     const select = h('select', {
       dataset: { action }, 'aria-label': label, onchange: async () => { if (!(await chosen(select.value))) select.value = value; },
     }, ...options.map(([key, text]) => h('option', { value: key, selected: key === value }, text)));
-    return h('label.control', null, h('span', null, label), select);
+    return h('label.control', { title: detail }, h('span', null, label), select);
   };
   const possible = stacks[host.stack]?.techniques ?? [];
   const fitting = Object.entries(switches).filter(([, { stacks: on, techniques: by }]) => on.includes(host.stack)
@@ -83,6 +86,11 @@ export function stackControls(app, host) {
     host.technique === null ? null : picker('host-technique', app.t('control.technique'),
       TECHNIQUES.filter(({ id }) => possible.includes(id)).map(({ id }) => [id, app.t(`technique.${id}`)]), host.technique,
       (technique) => restack(app, host.id, { stack: host.stack, technique })),
+    host.technique === 'hardware-assist' ? picker('host-generation', app.t('control.generation'), [
+      ...generation < 0 ? [/** @type {[string, string]} */ (['-1', app.t('control.generation.mixed')])] : [],
+      ...generations.map((_, index) => /** @type {[string, string]} */ ([String(index), app.t(`control.generation.${index}`)])),
+    ], String(generation), (chosen) => restack(app, host.id, { stack: host.stack, technique: host.technique, switches: [...other, ...generations[Number(chosen)] ?? []] }),
+    app.t('control.generation.detail')) : null,
     ...fitting.map(([id]) => {
       const box = h('input', {
         type: 'checkbox', checked: host.switches.includes(id), dataset: { action: `host-switch-${id}` },

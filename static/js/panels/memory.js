@@ -5,7 +5,8 @@
  * @typedef {import('../app.js').App} App
  * @typedef {import('./format.js').Word} Word
  * @typedef {import('./walk.js').Step} Step
- * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], second: Step[][], hpa: Word | null, references: {guest: number, shadow: number, second: number}}} Walk
+ * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], second: Step[][], hpa: Word | null, references: {guest: number, shadow: number, second: number},
+ *   walks: {count: number, references: number}}} Walk
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { hex, hexWord, parseAddress, word } from './format.js';
@@ -14,7 +15,7 @@ import { takeWanted } from './links.js';
 import { button, guestPicker, stateLine, Undoing, vcpuPicker } from './parts.js';
 import { poller } from './poller.js';
 import { layersOf } from '../stacks.js';
-import { entryKind, walkOrder, whyUnmapped } from './walk.js';
+import { entryKind, missCosts, walkOrder, whyUnmapped } from './walk.js';
 
 const EVERY_MS = 250;
 const ROW_PX = 20;
@@ -155,15 +156,31 @@ export function mountMemory(root, app) {
       stepList(stage, (step) => order.second[index] + step)]) : [h('p.dim', {}, app.t('memory.walk.nosecond'))],
   ];
 
+  /**
+   * What a TLB miss costs here and would cost otherwise, and the misses that there were.
+   * @param {Walk} now @param {'native' | 'shadow' | 'second'} here
+   */
+  const costs = (now, here) => {
+    const each = missCosts(now.guest.length);
+    return h('section.walk-costs', {},
+      h('span', { title: app.t('memory.walk.costs.calculated') }, app.t('memory.walk.costs')),
+      h('ul', { title: app.t('memory.walk.costs.calculated') }, ...(/** @type {const} */ (['native', 'shadow', 'second'])).map((way) => h('li', { class: way === here ? 'here' : null },
+        h('b', {}, String(each[way])), ` ${app.t(`memory.walk.costs.${way}`)}`, way === here && h('em', {}, app.t('memory.walk.costs.here'))))),
+      h('span.walk-misses', { title: app.t('memory.walk.misses.detail') }, app.t('memory.walk.misses', now.walks)));
+  };
+
   /** @param {Walk} now */
   function showWalk(now) {
     const parts = sv39(now.gva);
     const guest = app.guest === null ? undefined : app.store.guest(app.guest);
-    const kind = layersOf(guest && app.store.host(guest.host)).guest;
+    const host = guest && app.store.host(guest.host);
+    const layers = layersOf(host).guest;
+    const kind = layers === 'virtual' ? host?.switches.includes('shadow-paging') ? 'shadow' : 'second' : layers === 'deprivileged' || layers === 'translated' ? 'shadow' : layers;
     const order = walkOrder(now.guest.length, now.second.map((stage) => stage.length));
     const references = (/** @type {number} */ count) => h('span.walk-count', {}, app.t('memory.walk.references', { count }));
     setAttribute(walk, 'aria-label', app.t('memory.walk', { address: hex(now.gva) }));
     walk.replaceChildren(
+      costs(now, kind === 'paravirtual' ? 'native' : kind),
       h('section', {}, addressBox(app.t('memory.walk.gva'), now.gva, 'user'),
         h('dl.walk-parts', {}, ...parts.vpn.flatMap((part, index) => [h('dt', {}, `VPN[${2 - index}]`), h('dd', {}, `${part}`)]),
           h('dt', {}, 'offset'), h('dd', {}, hex(parts.offset, 3)))),
@@ -172,7 +189,7 @@ export function mountMemory(root, app) {
         now.guest.length > 0 ? stepList(now.guest, (index) => order.guest[index]) : now.gpa !== null && h('p.dim', {}, app.t('memory.walk.bare')),
         now.gpa === null && h('p.problem', {}, app.t(`memory.fault.${whyUnmapped(now.guest, now.gva)}`))),
       h('section', {}, addressBox(app.t('memory.walk.hpa'), now.hpa, 'hypervisor'),
-        ...kind === 'virtual' ? secondStage(now, order, references) : [
+        ...kind === 'second' ? secondStage(now, order, references) : [
           h('h3', {}, app.t(kind === 'paravirtual' ? 'memory.walk.direct' : 'memory.walk.shadow'), ' ', references(now.references.shadow)),
           now.shadow.length > 0 ? stepList(now.shadow, (index) => index + 1)
             : h('p.dim', {}, app.t(kind === 'native' ? 'memory.walk.baremetal' : 'memory.walk.noshadow'))]),

@@ -50,3 +50,15 @@ export function walkOrder(guest, stages) {
   }
   return order;
 }
+
+/** Levels of Sv39, and of the second stage; shadow tables have a leaf for each 4 KiB page, and so has the second stage. */
+const LEVELS = 3;
+
+/**
+ * How many memory references one TLB miss costs for a page that the guest's own walk finds with so many.
+ * @param {number} guest @returns {{native: number, shadow: number, second: number}} without a hypervisor, through shadow tables,
+ *   and with a second stage under the guest's tables: one for each reference and one for the page, (n + 1) x 3 + n
+ */
+export function missCosts(guest) {
+  return { native: guest, shadow: LEVELS, second: (guest + 1) * LEVELS + guest };
+}

@@ -23,7 +23,12 @@ from engine.trace.rings import Trace
 from engine.world import World
 from tests.support.labs import console, guests_of, host_create, lab_of, run_to, type_line
 
-TECHNIQUES = ("trap-and-emulate", "binary-translation", "hardware-assist")
+TECHNIQUES = (
+    "trap-and-emulate",
+    "binary-translation",
+    "hardware-assist",
+    "hardware-assist+shadow-paging+no-vmid+no-direct-interrupts",
+)
 PROMPT_STEPS = 150_000
 #: Stores a number to every page from the end of its image to the end of RAM, and counts the rounds at 0x8010_0000.
 FILLER = """
@@ -160,7 +165,8 @@ def test_the_last_one_left_writes_without_a_copy(technique: str) -> None:
     assert host.frames.used - held < 20  # page tables only
     records = host.trace.records(2, limit=4096)
     assert Action.COPY_ON_WRITE not in records["action"].tolist()
-    fill = Action.SECOND_STAGE_FILL if technique == "hardware-assist" else Action.SHADOW_FILL
+    staged = "hardware-assist" in technique and "shadow" not in technique
+    fill = Action.SECOND_STAGE_FILL if staged else Action.SHADOW_FILL
     assert fill in records["action"].tolist()
     _accounts(host)
 
@@ -254,7 +260,8 @@ def test_frames_against_a_model(seed: int) -> None:
 @pytest.mark.parametrize("technique", TECHNIQUES)
 def test_a_world_with_clones_comes_back_the_same_at_any_moment(technique: str) -> None:
     image = inspect(load_image("ringos"), "ringos")
-    hosts = [HostRow(1, "host", 0.0, 0.0, 1, 128, "kvm", technique)]
+    chosen = Configuration.parse(technique)
+    hosts = [HostRow(1, "host", 0.0, 0.0, 1, 128, chosen.stack, chosen.technique, chosen.switches)]
     guests = [GuestRow(number, f"vm-{number}", 1, "ringos", 1, 16, "run=demo") for number in (1, 2, 3)]
 
     def blank() -> World:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from engine.commands import LabError
 from engine.guests import load_image
-from engine.hypervisor.hardware_assist import HardwareAssist
+from engine.hypervisor.hardware_assist import HardwareAssist, TwoStages
 from engine.hypervisor.host import Host
 from engine.hypervisor.stacks import Configuration
 from engine.hypervisor.vm_guest import VmGuest
@@ -432,9 +433,10 @@ def _attack(seed: int) -> str:
     return "\n".join(lines) + "\n" + PUTS + handler
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_an_attacker_stays_in_its_own_memory(seed: int) -> None:
-    host = Host(1, 1, 64, Configuration.parse(ASSISTED), Trace(), lambda _guest, _data: None)
+@pytest.mark.parametrize("switches", ["", "+shadow-paging", "+no-vmid+no-direct-interrupts"])
+@pytest.mark.parametrize("seed", range(6))
+def test_an_attacker_stays_in_its_own_memory(seed: int, switches: str) -> None:
+    host = Host(1, 1, 64, Configuration.parse(ASSISTED + switches), Trace(), lambda _guest, _data: None)
     for page in range(host.frames.first):
         host.memory.write_bytes(page * PAGE, SECRET_PAGE)
     host.add_guest(2, inspect(program("_start: wfi\n j _start"), "victim"), 1, 4, "")
@@ -469,25 +471,35 @@ def test_an_attacker_stays_in_its_own_memory(seed: int) -> None:
 
 
 def _check_confinement(guest: VmGuest) -> None:
-    """Every leaf of the second stage leads to the guest's own frame for that page, every inner entry to a table."""
-    technique = guest.technique
+    """Every leaf of the tables that the hart walks below the guest's own, or in their place, leads to a frame of the
+    guest's (that of its page, in the second stage), every inner entry to a table; no table of the guest's is writable."""
+    technique, memory = guest.technique, guest.host.memory
     assert isinstance(technique, HardwareAssist)
-    stage, memory = technique.stage, guest.host.memory
-    if stage.root is None:
-        return
     frames = guest.vm.ram.map
 
-    def descend(table: int, level: int, page: int) -> None:
-        size = 4 * PAGE if level == 2 else PAGE
-        for index in np.flatnonzero(np.frombuffer(memory.read_bytes(table * PAGE, size), "<u8")):
+    def descend(table: int, level: int, page: int, pages: int, tables: set[int]) -> Iterator[tuple[int, int]]:
+        for index in np.flatnonzero(np.frombuffer(memory.read_bytes(table * PAGE, pages * PAGE), "<u8")):
             entry = memory.read(table * PAGE + 8 * int(index), 8)
             below = page | int(index) << 9 * level
-            frame = (entry >> 10) - (RAM_BASE >> 12)
             if level:
                 assert entry & 0x3FF == mmu.V
-                assert frame in stage.tables
-                descend(frame, level - 1, below)
+                child = (entry >> 10) - (RAM_BASE >> 12)
+                assert child in tables
+                yield from descend(child, level - 1, below, 1, tables)
             else:
-                assert frames[below] == frame
+                yield below, entry
 
-    descend(stage.root, 2, 0)
+    if isinstance(technique.memory, TwoStages):
+        stage = technique.memory.stage
+        if stage.root is not None:
+            for page, entry in descend(stage.root, 2, 0, 4, set(stage.tables)):
+                assert frames[page] == (entry >> 10) - (RAM_BASE >> 12)
+    else:
+        shadow = technique.memory.shadow
+        guarded = {frames[page] for page in frames if page in shadow.table_pages}
+        for key, root in shadow.roots.items():
+            for _, entry in descend(root, 2, 0, 1, set(shadow.tables[key])):
+                frame = (entry >> 10) - (RAM_BASE >> 12)
+                if entry & mmu.V:
+                    assert frame in frames.values()
+                    assert not (entry & mmu.W and frame in guarded)
