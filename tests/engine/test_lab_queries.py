@@ -222,7 +222,7 @@ def test_timeline_marks_every_record(booted: Lab) -> None:
     assert answer["marks"][-1][0] == held[-1]["position"]
     assert [mark[0] for mark in answer["marks"]] == sorted(mark[0] for mark in answer["marks"])
     crowd = crowded()
-    run_to(crowd, 60_000)
+    run_to(crowd, 400_000)
     assert {mark[2] for mark in crowd.query(TimelineQuery())["marks"]} == set(guests_of(crowd))
 
 
