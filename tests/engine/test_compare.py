@@ -268,7 +268,7 @@ def test_type_2_pays_more_changes_of_level_for_a_device_than_type_1_but_not_than
             kvm, vmware, xen = (unit(f"{stack}/{technique}", name)[2] for stack in ("kvm", "vmware", "xen"))
             assert vmware - kvm > 4
             assert vmware == pytest.approx(xen, rel=0.01)
-        assert exits("cloud", name) < 0.03
+        assert exits("cloud", name) < 0.1
 
 
 def test_type_2_on_a_framework_pays_for_timers_and_not_for_devices() -> None:
