@@ -19,7 +19,10 @@ def pair(image: bytes, one: str, two: str, arguments: str = "") -> tuple[Machine
     return Machine(image, one, arguments=arguments), Machine(image, two, arguments=arguments)
 
 
-@pytest.mark.parametrize(("one", "two"), [(VM, VM), (TRANSLATED, TRANSLATED + SILENT), (ASSISTED, ASSISTED + SILENT), (BARE, BARE + SILENT)])
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [(VM, VM), (TRANSLATED, TRANSLATED + SILENT), (ASSISTED, ASSISTED + SILENT), (BARE, BARE + SILENT)],
+)
 def test_equal_machines_have_no_difference(one: str, two: str) -> None:
     machines = pair(load_image("ringos"), one, two, WORK)
     found = first_difference(*(machine.host for machine in machines), 1_000_000)
