@@ -542,9 +542,7 @@ class Host:
                     vcpu.since = hart.clock if vcpu.woken is None else vcpu.woken
                     vcpu.woken = None
                     self.scheduler.woke(key)
-        if not ready:
-            return None
-        return next(ready[key] for key in self.scheduler.order() if key in ready)
+        return ready[self.scheduler.best(ready)] if ready else None
 
     def _plan(self, hart: Hart, vcpu: VCpu, waiting: VCpu | None) -> None:
         """When to look again whether this vCPU should have the hart. `waiting`: the best of the others."""

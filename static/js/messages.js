@@ -476,7 +476,7 @@ export const MESSAGES = {
   'control.cap.unit': ['% of a hart', '하트의 %'],
   'control.cap.detail': ['Never more than this, even if the harts have nothing else to do. 100 is one hart; 0: no cap.', '하트가 비어 있어도 이보다 많이 받지 않습니다. 100은 하트 하나, 0은 상한 없음.'],
   'control.out-of-range': ['A whole number from {low} to {high}, please.', '{low}부터 {high}까지의 정수여야 합니다.'],
-  'scheduler.own': ['{name} (the stack’s own)', '{name} (스택 기본값)'],
+  'scheduler.own': ['{name} (default)', '{name} (기본)'],
   'scheduler.credit': ['Credit', '크레딧'],
   'scheduler.fair-share': ['Fair share', '공정 배분'],
   'scheduler.credit.explained': ['Every 3 ms each guest gets credits by its weight and pays for what it runs. Who has some left goes first, who has just woken up before all.', '3 ms마다 게스트는 가중치만큼 크레딧을 받고 실행한 만큼 냅니다. 크레딧이 남은 쪽이 먼저, 방금 깨어난 쪽이 가장 먼저 실행됩니다.'],

@@ -45,7 +45,7 @@ def test_another_scheduler_is_chosen(page: Page) -> None:
     page.locator(HOSTS).focus()
     picker = page.get_by_label("Scheduler", exact=True)
     expect(picker).to_have_value("")
-    expect(page.locator("#section-host-shares")).to_contain_text("Fair share (the stack’s own)")
+    expect(page.locator("#section-host-shares")).to_contain_text("Fair share (default)")
     picker.select_option("credit")
     expect(page.locator("#section-host-shares")).to_contain_text("each guest gets credits by its weight")
     page.locator(HOSTS).focus()

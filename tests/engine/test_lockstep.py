@@ -20,8 +20,7 @@ def pair(image: bytes, one: str, two: str, arguments: str = "") -> tuple[Machine
 
 
 @pytest.mark.parametrize(
-    ("one", "two"),
-    [(VM, VM), (TRANSLATED, TRANSLATED + SILENT), (ASSISTED, ASSISTED + SILENT), (BARE, BARE + SILENT)],
+    ("one", "two"), [(VM, VM), *((where, where + SILENT) for where in (TRANSLATED, ASSISTED, BARE))]
 )
 def test_equal_machines_have_no_difference(one: str, two: str) -> None:
     machines = pair(load_image("ringos"), one, two, WORK)

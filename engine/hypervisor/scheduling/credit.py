@@ -15,6 +15,7 @@ sched_ratelimit_us can be set to 1 ms and 100 us, as here). Parking at the cap: 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from engine.hypervisor.scheduling.scheduler import Key, Scheduler
@@ -101,8 +102,8 @@ class Credit(Scheduler):
     def slept(self, key: Key) -> None:
         self._boosted.discard(key)
 
-    def order(self) -> list[Key]:
-        return sorted(self._queue, key=self.priority)
+    def best(self, waiting: Collection[Key]) -> Key:
+        return min((key for key in self._queue if key in waiting), key=self.priority)
 
     def chosen(self, key: Key) -> None:
         self._boosted.discard(key)

@@ -13,6 +13,7 @@ Source: Documentation/scheduler/sched-design-CFS.rst and kernel/sched/fair.c of 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from engine.hypervisor.scheduling.scheduler import DEFAULT_WEIGHT, Key, Scheduler, Share
@@ -74,8 +75,8 @@ class FairShare(Scheduler):
     def slept(self, key: Key) -> None:
         self._runnable.discard(key)
 
-    def order(self) -> list[Key]:
-        return sorted(self._base, key=lambda key: (self.virtual_runtime(key), key))
+    def best(self, waiting: Collection[Key]) -> Key:
+        return min(waiting, key=lambda key: (self.virtual_runtime(key), key))
 
     def chosen(self, key: Key) -> None:
         """It leaves the queue by what it runs."""

@@ -13,6 +13,7 @@ lost, what it used too much (a step is not divisible) is taken from the next per
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,8 +138,8 @@ class Scheduler(ABC):
         """The vCPU cannot run now."""
 
     @abstractmethod
-    def order(self) -> list[Key]:
-        """Every vCPU, in the order in which those that can run and wait should get a hart."""
+    def best(self, waiting: Collection[Key]) -> Key:
+        """Who of those that can run and wait (there is one at least) should get a hart."""
 
     @abstractmethod
     def chosen(self, key: Key) -> None:

@@ -13,7 +13,7 @@ const percent = (app, part) => `${app.n(Math.round(part * 1000) / 10)} %`;
 /** A guest's bar. @param {App} app @param {number} id */
 function bar(app, id) {
   const ran = h('span', { style: { background: 'var(--disposition-hardware)' } });
-  const stolen = h('span.waited', { style: { background: 'var(--disposition-forwarded)' } });
+  const stolen = h('span.waited', { style: { 'background-color': 'var(--disposition-forwarded)' } });
   const shown = h('b');
   const track = h('div.stacked', { role: 'img' }, ran, stolen);
   return {
@@ -59,7 +59,7 @@ export function hartShares(app, host) {
     };
   });
   const legend = h('p.share-legend', null, h('i', { style: { background: 'var(--disposition-hardware)' } }), app.t('shares.ran'),
-    h('i.waited', { style: { background: 'var(--disposition-forwarded)' } }), app.t('shares.stolen'));
+    h('i.waited', { style: { 'background-color': 'var(--disposition-forwarded)' } }), app.t('shares.stolen'));
   return {
     element: h('div.hart-shares', null, h('label.control', null, h('span', null, app.t('control.scheduler')), picker), explained,
       rows.length ? h('ul.causes', null, ...rows.map((row) => row.element)) : '', rows.length ? legend : ''),
