@@ -320,12 +320,14 @@ class Debugger:
 
     @contextmanager
     def _looking(self, eye: _Eye | None) -> Iterator[None]:
-        for hart in self.host.harts:
+        # Of all hosts: a guest that migrates goes on elsewhere within a stretch.
+        harts = [hart for host in self.world.hosts.values() for hart in host.harts]
+        for hart in harts:
             hart.probe = eye
         try:
             yield
         finally:
-            for hart in self.host.harts:
+            for hart in harts:
                 hart.probe = None
 
 
@@ -337,8 +339,6 @@ class _Eye:
         self.first: _Hit | None = None
         self.last: _Hit | None = None
         self._debugger = debugger
-        self._host = debugger.host
-        self._guest = debugger.guest
         self._backward = backward
         self._every_step_of = every_step_of
         self._breakpoints = frozenset(debugger.breakpoints)
@@ -356,20 +356,24 @@ class _Eye:
 
     @property
     def _position(self) -> int:
-        return self._host.position_offset + self._host.position
+        host = self._debugger.host
+        return host.position_offset + host.position
 
     def __call__(self, hart: Hart) -> None:
-        loaded = self._host.loaded[hart.number]
-        if loaded is not None and loaded.vm.board.owner is not self._guest:
+        host, guest = self._debugger.host, self._debugger.guest
+        if hart.number >= len(host.harts) or host.harts[hart.number] is not hart:
+            return  # of another host
+        loaded = host.loaded[hart.number]
+        if loaded is not None and loaded.vm.board.owner is not guest:
             return  # somebody else's turn
         vcpu = hart.number if loaded is None else loaded.number
         if self._every_step_of is not None:
-            if vcpu == self._every_step_of and self._guest.settled(vcpu):
+            if vcpu == self._every_step_of and guest.settled(vcpu):
                 self._note(self._position, Stop(vcpu, "step"))
             return
         if self._watched:
             self._look_at_values()
-        if not self._guest.settled(vcpu):
+        if not guest.settled(vcpu):
             return
         if self._breakpoints:
             moment = self._debugger._moment(vcpu)

@@ -93,6 +93,7 @@ class BinaryTranslation(TrapAndEmulate):
         self.cache = TranslationCache(frames, self._evict, self._unmap)
         super().__init__(guest, ShadowTables(frames, ram))
         self.shadow.writable = self._may_store
+        ram.protected = self.shadow.protect
         self.shadow.changed = self._tables_changed
         self._places: dict[int, Place] = {}
         self._reloaded: dict[int, Place] = {}  # of vCPUs whose hart has been loaded as it was
@@ -396,11 +397,13 @@ class BinaryTranslation(TrapAndEmulate):
     def _translate(self, vcpu: VCpu, mode: Mode, pc: int) -> int:
         ram = self.guest.vm.ram
         page = self._fetched(vcpu, pc)
+        ram.frame(page)  # as a fetch would: it may be elsewhere
         code = ram.read(page << 12, PAGE)
         begin = pc & ~(PAGE - 1)
         pages = [(pc >> 12, page)]
         if pc - begin == PAGE - 2 and length_of(int.from_bytes(code[-2:], "little")) == 4:
             following = self._fetched(vcpu, pc + 2 & MASK64)
+            ram.frame(following)
             code += ram.read(following << 12, 2)
             pages.append(((pc + 2 & MASK64) >> 12, following))
         translator = Translator(

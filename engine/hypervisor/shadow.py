@@ -78,6 +78,7 @@ class ShadowTables(ShadowState):
             ctypes.addressof(self.table_pages), ctypes.addressof(ctypes.c_char.from_buffer(stores)),
         )  # fmt: skip
         frames.reclaim.append(self.drop_all)
+        ram.protected = self.protect
 
     def close(self) -> None:
         """The VM is gone."""

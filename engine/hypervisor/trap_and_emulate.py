@@ -53,9 +53,7 @@ class TrapAndEmulate:
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
-        made = cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
-        guest.vm.ram.protected = made.shadow.protect
-        return made
+        return cls(guest, ShadowTables(guest.host.frames, guest.vm.ram))
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:  # noqa: ARG004 (any mode will do)

@@ -243,10 +243,10 @@ class GuestRam(RamState):
             self.frames.share(frame)
             clone.map[page] = frame
             clone.map.set_shared(page, True)
+            if self.watched == page:
+                self.memory.watch(frame, None)
             if not self.map.is_shared(page):
                 self.map.set_shared(page, True)
-                if self.watched == page:
-                    self.memory.watch(frame, None)
                 self.remapped(page)
 
     def watch(self, address: int, watcher: Callable[[], None]) -> None:

@@ -9,7 +9,7 @@ from engine.guests import load_image
 from engine.isa.disassembler import disassemble
 from engine.lab import Lab
 from engine.lockstep import first_difference
-from tests.support.machine import ASSISTED, BARE, VM, WORK, Machine, program
+from tests.support.machine import ASSISTED, BARE, TRANSLATED, VM, WORK, Machine, program
 
 SILENT = "+silent-sensitive"
 OFF = "\n li t0, 0x100000\n li t1, 0x5555\n sw t1, 0(t0)\n j .\n"
@@ -19,7 +19,9 @@ def pair(image: bytes, one: str, two: str, arguments: str = "") -> tuple[Machine
     return Machine(image, one, arguments=arguments), Machine(image, two, arguments=arguments)
 
 
-@pytest.mark.parametrize(("one", "two"), [(VM, VM), (ASSISTED, ASSISTED + SILENT), (BARE, BARE + SILENT)])
+@pytest.mark.parametrize(
+    ("one", "two"), [(VM, VM), *((where, where + SILENT) for where in (TRANSLATED, ASSISTED, BARE))]
+)
 def test_equal_machines_have_no_difference(one: str, two: str) -> None:
     machines = pair(load_image("ringos"), one, two, WORK)
     found = first_difference(*(machine.host for machine in machines), 1_000_000)

@@ -20,6 +20,7 @@ from engine.commands import (
     GuestMove,
     GuestPower,
     GuestRemove,
+    GuestSet,
     HostCreate,
     HostRemove,
     HostStack,
@@ -32,6 +33,7 @@ from engine.commands import (
     LabUndo,
     SnapshotTake,
 )
+from engine.debugger import Debugger, Stop, poke
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import FAILED, OFF, RUNNING, STOPPED
 from engine.hypervisor.migration import PAGE_BYTES, PULLING, Progress
@@ -410,6 +412,39 @@ def test_time_goes_back_over_a_migration_and_forth(mode: Any) -> None:
     lab.apply(ConsoleInput(GUEST, b"x"))  # another future, without it
     lab.run(300_000)
     assert home(lab) == SOURCE
+
+
+def _stops(running: Any) -> Stop:
+    return next(stop for stop in running if stop is not None)
+
+
+class _OfLab:
+    """What a debugger works on, of a lab."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.world, self.history = lab.world, lab.history
+
+    def change(self, change: GuestSet) -> bool:
+        return poke(self.world, change)
+
+
+def test_a_debugger_follows_the_guest_and_goes_back_with_it() -> None:
+    lab = lab_with("trap-and-emulate", "hardware-assist", CLOCK)
+    lab.run(1_000)
+    lab.apply(GuestMigrate(GUEST, TARGET, "stop-and-copy"))
+    debugger = Debugger(_OfLab(lab), GUEST)
+    again = 0x80200004  # once a round
+    debugger.stop_at(again)
+    assert _stops(debugger.go()).reason == "breakpoint"
+    assert lab.world.homes[GUEST] == TARGET
+    position, pc = lab.world.position, debugger.hart(0).pc
+    assert pc == again
+    assert _stops(debugger.go_back()).reason == "breakpoint"
+    assert lab.world.homes[GUEST] == SOURCE
+    _stops(debugger.go())
+    assert (lab.world.position, debugger.hart(0).pc, lab.world.homes[GUEST]) == (position, pc, TARGET)
+    lab.jumped()
+    assert home(lab) == TARGET
 
 
 # -- exactly one running copy ----------------------------------------------------------------------

@@ -20,6 +20,7 @@ from engine.commands import (
     ConsoleInput,
     CostsQuery,
     GuestCreate,
+    GuestMigrate,
     HostCreate,
     ImageAssemble,
     LabPause,
@@ -327,6 +328,20 @@ def test_checkpoint_and_log_give_the_same_lab(bench: Bench) -> None:
     assert again.lab().position == bench.lab().position
     assert again.lab().document()["hosts"] == bench.lab().document()["hosts"]
     assert again.lab().trace_hash() == bench.lab().trace_hash()
+
+
+def test_a_guest_that_migrated_is_where_the_next_document_says(bench: Bench) -> None:
+    bench.open()
+    guest = bench.guest()
+    target = bench.done(HostCreate())["host"]
+    bench.done(LabSpeed("max"))
+    bench.done(LabRun())
+    bench.done(GuestMigrate(guest, target))
+    changed = bench.until(wire.Changed)
+    [row] = msgspec.msgpack.decode(changed.document)["guests"]
+    assert row["host"] == target
+    tick = bench.until(wire.Tick, lambda tick: bool(msgspec.msgpack.decode(tick.content)["migrations"]))
+    assert msgspec.msgpack.decode(tick.content)["migrations"][-1]["phase"] == "done"
 
 
 def test_a_quarantined_lab_keeps_its_structure_and_is_paused(bench: Bench) -> None:

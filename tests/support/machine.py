@@ -12,6 +12,7 @@ from engine.trace.rings import Trace
 
 PROGRAMS = Path(__file__).parents[1] / "engine/hypervisor/programs"
 VM, ASSISTED, BARE, PARAVIRTUAL = "trap-and-emulate", "hardware-assist", "bare-metal", "paravirtual"
+TRANSLATED = "binary-translation"
 WORK = "run=work compute 3;work syscall 5;work pagefault 5;work switch 5;work io 5;poweroff 3"
 
 

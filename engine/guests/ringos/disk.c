@@ -3,7 +3,7 @@
 
 #define SECTOR 512
 
-static uint8_t page[PAGE_SIZE] __attribute__((aligned(4096)));
+static uint8_t *page; /* taken with the first block */
 static uint64_t sectors;
 
 static long check(uint64_t block)
@@ -12,6 +12,10 @@ static long check(uint64_t block)
         sectors = disk_begin();
     if (sectors == 0)
         return E(NO_DISK);
+    if (page == NULL)
+        page = page_alloc();
+    if (page == NULL)
+        return E(NO_MEMORY);
     return block < sectors / (PAGE_SIZE / SECTOR) ? 0 : E(INVALID);
 }
 

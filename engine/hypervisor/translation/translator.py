@@ -36,7 +36,7 @@ from engine.bits import MASK64, sign_extend, signed
 from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode, encoding_of, length_of
 from engine.isa.formats import Row
-from engine.isa.table import BY_MNEMONIC, uses_floats
+from engine.isa.table import BY_MNEMONIC, ROWS, uses_floats
 
 MAX_INSTRUCTIONS = 32
 PAGE = 4096
@@ -70,6 +70,15 @@ _WRITABLE = {CSR_NUMBERS[name] for name in ("sscratch", "scause", "stval")}
 _SSTATUS, _SEPC = CSR_NUMBERS["sstatus"], CSR_NUMBERS["sepc"]
 _FENCES = ("sfence.vma", "sinval.vma", "sfence.w.inval", "sfence.inval.ir")
 _LEAVES = ("sret", "mret")
+#: Rows of which no instruction is copied: what depends on its address, and what is not for U mode.
+_MOVED = frozenset(
+    ("auipc", "jal", "c.j", "jalr", "c.jr", "c.jalr", "beq", "bne", "blt", "bge", "bltu", "bgeu", "c.beqz", "c.bnez")
+)
+_CALLED = frozenset(
+    row.mnemonic
+    for row in ROWS
+    if uses_floats(row) or (row.length == 4 and row.match & 0x7F == _SYSTEM) or row.mnemonic == "c.ebreak"
+)
 #: Stores that may be retranslated to call-outs.
 STORES = ("sb", "sh", "sw", "sd", "c.sw", "c.sd", "c.swsp", "c.sdsp")
 
@@ -278,10 +287,13 @@ class Translator:
     def _instruction(self, pc: int, word: int, length: int) -> bool:
         """Translate one. False: nothing follows it."""
         row = decode(word)
-        if row is None or uses_floats(row) or word & 0x7F == _SYSTEM or row.mnemonic == "c.ebreak":
+        if row is None or row.mnemonic in _CALLED:
             return self._sensitive(row, pc, encoding_of(word))
-        if row.mnemonic in STORES and self._is_call_out(pc):
-            self._emit(ECALL, pc, call=Call.STORE, instruction=word)
+        if row.mnemonic not in _MOVED:
+            if row.mnemonic in STORES and self._is_call_out(pc):
+                self._emit(ECALL, pc, call=Call.STORE, instruction=word)
+            else:
+                self._emit(word, pc)
             return True
         operands = row.operands(word)
         rd, rs1, rs2, imm = (operands.get(name, 0) for name in ("rd", "rs1", "rs2", "imm"))
@@ -298,12 +310,10 @@ class Translator:
                 else:
                     self._emit(ECALL, pc, call=Call.EMULATE, instruction=word)
                 return False
-            case "beq" | "bne" | "blt" | "bge" | "bltu" | "bgeu" | "c.beqz" | "c.bnez":
+            case _:
                 full = BY_MNEMONIC[row.mnemonic.removeprefix("c.").removesuffix("z")]
                 there = Point(0, pc + imm & MASK64, call=Call.CHAIN)
                 self._branch(full, rs1, rs2, Point(0, pc), there)
-            case _:
-                self._emit(word, pc)
         return True
 
     def _constant(self, register: int, value: int, pc: int, after: int, fixes: tuple[Fix, ...] = ()) -> None:

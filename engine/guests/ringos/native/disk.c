@@ -31,7 +31,7 @@ static struct {
         uint16_t flags, index;
         uint32_t ring[2 * SIZE];
     } device;
-} queue __attribute__((aligned(4096)));
+} *queue; /* a page */
 static struct {
     uint32_t type, reserved;
     uint64_t sector;
@@ -50,7 +50,9 @@ uint64_t disk_begin(void)
     for (int i = 0; i < SLOTS && device == NULL; i++)
         if (SLOT(i)[MAGIC] == VIRTIO && SLOT(i)[VERSION] == MODERN && SLOT(i)[DEVICE] == BLOCK)
             device = SLOT(i);
-    if (device == NULL)
+    if (queue == NULL)
+        queue = page_alloc();
+    if (device == NULL || queue == NULL)
         return 0;
     device[STATUS] = 0;
     device[STATUS] = ACKNOWLEDGE | DRIVER_HERE;
@@ -58,10 +60,10 @@ uint64_t disk_begin(void)
     device[FEATURES] = VERSION_1_HIGH;
     device[STATUS] = ACKNOWLEDGE | DRIVER_HERE | FEATURES_OK;
     device[QUEUE_SIZE] = SIZE;
-    put(DESCRIPTORS, queue.descriptors);
-    put(DRIVER, &queue.driver);
-    put(DEVICE_RING, &queue.device);
-    queue.driver.flags = NO_INTERRUPT;
+    put(DESCRIPTORS, queue->descriptors);
+    put(DRIVER, &queue->driver);
+    put(DEVICE_RING, &queue->device);
+    queue->driver.flags = NO_INTERRUPT;
     device[QUEUE_READY] = 1;
     device[STATUS] = ACKNOWLEDGE | DRIVER_HERE | FEATURES_OK | DRIVER_OK;
     return device[CAPACITY] | (uint64_t)device[CAPACITY + 1] << 32;
@@ -71,22 +73,22 @@ bool disk_transfer(uint64_t sector, void *page, bool write)
 {
     header.type = write ? OUT : IN;
     header.sector = sector;
-    queue.descriptors[0].address = (uint64_t)&header;
-    queue.descriptors[0].bytes = sizeof header;
-    queue.descriptors[0].flags = NEXT;
-    queue.descriptors[0].next = 1;
-    queue.descriptors[1].address = (uint64_t)page;
-    queue.descriptors[1].bytes = PAGE_SIZE;
-    queue.descriptors[1].flags = write ? NEXT : NEXT | WRITE;
-    queue.descriptors[1].next = 2;
-    queue.descriptors[2].address = (uint64_t)&status;
-    queue.descriptors[2].bytes = 1;
-    queue.descriptors[2].flags = WRITE;
-    volatile uint16_t *done = &queue.device.index;
+    queue->descriptors[0].address = (uint64_t)&header;
+    queue->descriptors[0].bytes = sizeof header;
+    queue->descriptors[0].flags = NEXT;
+    queue->descriptors[0].next = 1;
+    queue->descriptors[1].address = (uint64_t)page;
+    queue->descriptors[1].bytes = PAGE_SIZE;
+    queue->descriptors[1].flags = write ? NEXT : NEXT | WRITE;
+    queue->descriptors[1].next = 2;
+    queue->descriptors[2].address = (uint64_t)&status;
+    queue->descriptors[2].bytes = 1;
+    queue->descriptors[2].flags = WRITE;
+    volatile uint16_t *done = &queue->device.index;
     uint16_t before = *done;
-    queue.driver.ring[queue.driver.index % SIZE] = 0;
+    queue->driver.ring[queue->driver.index % SIZE] = 0;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    queue.driver.index++;
+    queue->driver.index++;
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     device[NOTIFY] = 0;
     while (*done == before)
