@@ -27,6 +27,7 @@ def box_of(locator: Locator) -> FloatRect:
 
 def drag_to_canvas(page: Page, item: Locator, across: float, down: float) -> None:
     """Drag a palette item to a place on the canvas, given as shares of its size, without letting go."""
+    item.scroll_into_view_if_needed()
     start, canvas = box_of(item), box_of(page.locator("#canvas"))
     page.mouse.move(start["x"] + 20, start["y"] + 12)
     page.mouse.down()

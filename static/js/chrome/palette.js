@@ -59,6 +59,10 @@ export class Palette {
     this.refusal = h('p.refusal', { role: 'alert', hidden: true });
     this.root.replaceChildren(
       section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
+      section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
+        h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
+        h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
+        h('button', { type: 'button', onclick: () => app.actions?.run('assemble') }, icon(ICONS.code), app.t('do.assemble'))), this.refusal, this.file),
       section(app, 'palette-stacks', app.t('palette.stacks'), ...STACKS.map((stack) => this.item(
         { kind: 'stack', id: stack.id }, app.t(`stack.${stack.id}`), app.t(`stack.${stack.id}.detail`),
         stack.bands.includes('firmware') ? 'hardware' : 'hypervisor', app.t(`stack.${stack.id}.letter`),
@@ -66,10 +70,6 @@ export class Palette {
       section(app, 'palette-techniques', app.t('palette.techniques'), ...TECHNIQUES.map(({ id }) => this.item(
         { kind: 'technique', id }, app.t(`technique.${id}`), app.t(`technique.${id}.detail`), 'hypervisor', app.t(`technique.${id}.letter`),
       ))),
-      section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
-        h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
-        h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
-        h('button', { type: 'button', onclick: () => app.actions?.run('assemble') }, icon(ICONS.code), app.t('do.assemble'))), this.refusal, this.file),
       h('p.palette-hint', null, app.t('palette.hint')),
     );
   }

@@ -60,8 +60,8 @@ def test_the_schema_refuses_what_is_wrong() -> None:
 
 
 def test_a_lab_keeps_to_the_format_and_tells_its_records(lab: Lab) -> None:
-    records = _stretch(lab, 0, 80_000)
-    assert len(records) > 250
+    records = _stretch(lab, 0, 100_000)
+    assert len(records) > 300
     events = _valid("".join(to_chrome(records.tobytes(), Names({1: "host-1"}, {2: "vm-1"}))))
     told = [event["args"] for event in events if "sequence" in event.get("args", {})]
     assert {event["ph"] for event in events} == set("XCsfM")
