@@ -27,13 +27,16 @@ def opened(page: Page) -> Locator:
 def cells(screen: Locator, configuration: str) -> dict[str, str]:
     """A row of the first table by its columns' names."""
     table = screen.locator(".compare-table").first
-    heads = [text.strip(" ▾▴") for text in table.locator("thead th").all_inner_texts()]
     row = table.locator("tbody tr", has=screen.page.get_by_role("rowheader", name=configuration, exact=True))
+    expect(row).to_be_visible()
+    heads = [text.strip(" ▾▴") for text in table.locator("thead th").all_inner_texts()]
     return dict(zip(heads, row.locator("th, td").all_inner_texts(), strict=True))
 
 
 def order(screen: Locator) -> list[str]:
-    return screen.locator(".compare-table").first.locator("tbody th").all_inner_texts()
+    names = screen.locator(".compare-table").first.locator("tbody th")
+    expect(names.first).to_be_visible()
+    return names.all_inner_texts()
 
 
 def axe_clean(page: Page) -> None:
