@@ -47,7 +47,7 @@ from engine.bits import MASK64
 from engine.commands import Problem
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.guest import kind_of
-from engine.hypervisor.interpret import carry_reservation, execute, meaning, stored_register
+from engine.hypervisor.interpret import access_for, carry_reservation, execute, meaning
 from engine.hypervisor.second_stage import SecondStage
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.stacks import NO_DIRECT_INTERRUPTS, NO_VMID, SHADOW_PAGING
@@ -350,27 +350,22 @@ class HardwareAssist:
 
     def _emulated_access(self, vcpu: VCpu, hart: Hart, target: int) -> tuple[Outcome, int]:
         """The instruction touches what is the VMM's: a device, or (`target`: guest physical) a table that it shadows."""
-        virtual = vcpu.virtual
-        virtual.bus.touched = None
+        vcpu.virtual.bus.touched = None
         try:
-            word = virtual.fetch(virtual.pc)
+            word = vcpu.virtual.fetch(vcpu.virtual.pc)
         except Trap as trap:
             return self._own(vcpu, hart, trap), 0
         table = self.guest.vm.ram.holds(target, 1)
         if table:
             carry_reservation(self.guest, vcpu, target)
-        rs2, floats = stored_register(word)
-        stored = 0 if rs2 is None else (virtual.f if floats else virtual.x)[rs2]
-        trap_taken = execute(vcpu, word)
-        if trap_taken is not None:
-            return self._own(vcpu, hart, trap_taken), word
+        done = access_for(vcpu, word)
+        if isinstance(done, Trap):
+            return self._own(vcpu, hart, done), word
         self._hand_over(vcpu)
-        if virtual.bus.touched is not None:
-            write, address, value = virtual.bus.touched
-            action = Action.MMIO_WRITE if write else Action.MMIO_READ
-            return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
+        if isinstance(done, Outcome):
+            return done, word
         if table:
-            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, Action.PAGE_TABLE_WRITE, target, stored), word
+            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, Action.PAGE_TABLE_WRITE, target, done), word
         # The guest's tables changed under the instruction: it went to memory after all.
         return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE), word
 
@@ -488,15 +483,10 @@ class TwoStages:
 
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
         """Both stages, as the hart walks them: up to fifteen references."""
-        walk = RecordedWalk(tables)
         if self.stage.root is None:
-            return walk, None
-        options = Status.SUM | Status.MXR | mmu.LOOK | Status.MXR << mmu.OPTIONS_SHIFT
-        try:
-            satp, hgatp = vcpu.virtual.satp, self.stage.hgatp()
-            return walk, mmu.walk(walk, satp, hgatp, address, Access.LOAD, SUPERVISOR, options)
-        except Trap:
-            return walk, None
+            return RecordedWalk(tables), None
+        options = Status.SUM | Status.MXR | Status.MXR << mmu.OPTIONS_SHIFT
+        return mmu.look(tables, vcpu.virtual.satp, self.stage.hgatp(), address, SUPERVISOR, options)
 
     def stored(self, address: int, length: int) -> None:
         """The hart walks the guest's own tables: nothing here rests on what they say."""
@@ -581,15 +571,11 @@ class Shadowed:
         return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
 
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
-        walk = RecordedWalk(tables)
         root = self.shadow.roots.get(self.shadow.key(vcpu.virtual))
         if root is None:
-            return walk, None
-        satp, options = mmu.SV39 << 60 | (RAM_BASE >> 12) + root, Status.SUM | Status.MXR | mmu.LOOK
-        try:
-            return walk, mmu.walk(walk, satp, 0, address, Access.LOAD, SUPERVISOR, options)
-        except Trap:
-            return walk, None
+            return RecordedWalk(tables), None
+        satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + root
+        return mmu.look(tables, satp, 0, address, SUPERVISOR, Status.SUM | Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
         self.shadow.stored(address, length)

@@ -8,14 +8,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine.bits import MASK64
+from engine.hypervisor.technique import Outcome
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS
 from engine.isa.decoder import decode
 from engine.isa.table import uses_floats
+from engine.machine.mmu import Access
 from engine.machine.reference import operation
 from engine.machine.state import NO_RESERVATION
 from engine.machine.traps import IllegalInstruction, Trap
-from engine.trace.record import Action, Cause
+from engine.trace.record import Action, Cause, Disposition, Kind
 
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
@@ -77,6 +79,26 @@ def execute(vcpu: VCpu, word: int) -> Trap | None:
         return Trap(Cause.ILLEGAL_INSTRUCTION, word)
     vcpu.emulated()
     return None
+
+
+def access_for(vcpu: VCpu, word: int, known: tuple[int, Access, int] | None = None) -> Trap | Outcome | int:
+    """Execute a load or store that touches what is the VMM's. known: see VirtualHart. Whoever fetched `word` cleared
+    the bus's `touched` before.
+
+    The trap that it takes, not yet taken; of a device's register, the outcome; else the value that it stored, or 0."""
+    virtual = vcpu.virtual
+    rs2, floats = stored_register(word)
+    stored = 0 if rs2 is None else (virtual.f if floats else virtual.x)[rs2]
+    virtual.known = known
+    trap = execute(vcpu, word)
+    virtual.known = None
+    if trap is not None:
+        return trap
+    if virtual.bus.touched is None:
+        return stored
+    write, address, value = virtual.bus.touched
+    action = Action.MMIO_WRITE if write else Action.MMIO_READ
+    return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True)
 
 
 def carry_reservation(guest: VmGuest, vcpu: VCpu, target: int) -> None:

@@ -553,18 +553,14 @@ class Paravirtual:
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
-        walk = RecordedWalk(tables)
         virtual = vcpu.virtual
         root = virtual.satp & mmu.ROOT_PAGES if virtual.satp else None
         if root is None and not self.tables.start:
-            return walk, None
+            return RecordedWalk(tables), None
         satp = self.tables.satp(root, virtual.privilege == SUPERVISOR)
         if satp is None:
-            return walk, None
-        try:
-            return walk, mmu.walk(walk, satp, 0, address, Access.LOAD, USER, Status.MXR | mmu.LOOK)
-        except Trap:
-            return walk, None
+            return RecordedWalk(tables), None
+        return mmu.look(tables, satp, 0, address, USER, Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
         """A device or a debugger wrote to a table: check all of them anew."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.commands import Problem
-from engine.hypervisor.interpret import carry_reservation, execute, meaning, stored_register
+from engine.hypervisor.interpret import access_for, carry_reservation, execute, meaning
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
 from engine.hypervisor.vm import VCpu
@@ -279,38 +279,25 @@ class TrapAndEmulate:
     ) -> tuple[Outcome, int]:
         """Execute the faulting instruction on the virtual hart: a device register, a page table, or MPRV. known: see
         VirtualHart."""
-        virtual = vcpu.virtual
-        virtual.bus.touched = None
+        vcpu.virtual.bus.touched = None
         try:
-            word = virtual.fetch(virtual.pc)
+            word = vcpu.virtual.fetch(vcpu.virtual.pc)
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
-        rs2, floats = stored_register(word)
-        stored = 0 if rs2 is None else (virtual.f if floats else virtual.x)[rs2]
-        virtual.known = known
-        trap_taken = execute(vcpu, word)
-        virtual.known = None
-        if trap_taken is not None:
-            return self._inject(vcpu, trap_taken.cause, trap_taken.value, Kind.EXCEPTION), word
-        touched = virtual.bus.touched
-        if touched is not None:
-            write, address, value = touched
-            action = Action.MMIO_WRITE if write else Action.MMIO_READ
-            return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True), word
+        done = access_for(vcpu, word, known)
+        if isinstance(done, Trap):
+            return self._inject(vcpu, done.cause, done.value, Kind.EXCEPTION), word
+        if isinstance(done, Outcome):
+            return done, word
         kind = Kind.VM_EXIT if action == Action.EMULATE else Kind.PAGE_FAULT
-        return Outcome(kind, Disposition.EMULATED, action, target, stored), word
+        return Outcome(kind, Disposition.EMULATED, action, target, done), word
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
-        key = self._space(vcpu.virtual)
-        walk = RecordedWalk(tables)
-        if key not in self.shadow.roots:
-            return walk, None
-        satp = mmu.SV39 << 60 | (RAM_BASE >> 12) + self.shadow.roots[key]
-        try:
-            return walk, mmu.walk(walk, satp, 0, address, Access.LOAD, USER, Status.MXR | mmu.LOOK)
-        except Trap:
-            return walk, None
+        root = self.shadow.roots.get(self._space(vcpu.virtual))
+        if root is None:
+            return RecordedWalk(tables), None
+        return mmu.look(tables, mmu.SV39 << 60 | (RAM_BASE >> 12) + root, 0, address, USER, Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
         self.shadow.stored(address, length)

@@ -260,3 +260,14 @@ class RecordedWalk:
     def write_entry(self, address: int, entry: int) -> None:
         self.leaf = entry
         self.tables.write_entry(address, entry)
+
+
+def look(
+    tables: Tables, satp: int, hgatp: int, address: int, privilege: int, options: int
+) -> tuple[RecordedWalk, int | None]:
+    """The walk of somebody who only looks (LOOK is added to `options`), and where it ends if it does."""
+    walked = RecordedWalk(tables)
+    try:
+        return walked, walk(walked, satp, hgatp, address, Access.LOAD, privilege, options | LOOK)
+    except Trap:
+        return walked, None

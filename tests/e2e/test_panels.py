@@ -161,15 +161,15 @@ def test_panels_are_accessible(open_page: Callable[..., Page], locale: str, them
         assert not found, [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
 
 
-def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
-    """A host gets hardware assist, a guest runs on it, and its traps stay inside; the walk of its pc has two stages."""
+def run_on_second_host(page: Page, technique: str) -> None:
+    """By keyboard: another host, with a technique, and ringos on it, selected and at full speed."""
     ready(page)
     pause(page)
     page.locator('[data-item="host"]').focus()
     page.keyboard.press("Space")
     page.keyboard.press("Space")
     expect(page.locator(HOSTS)).to_have_count(2)
-    for item in (page.locator("[data-item]", has_text="Hardware assist"),
+    for item in (page.locator("[data-item]", has_text=technique),
                  page.locator('[data-item="image"][data-id="ringos"]')):  # fmt: skip
         item.focus()
         page.keyboard.press("Space")
@@ -180,6 +180,11 @@ def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
     page.locator(GUESTS, has_text="vm-2").focus()
     page.get_by_role("group", name="Speed").get_by_text("max", exact=True).click()
     page.keyboard.press("r")
+
+
+def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
+    """A host gets hardware assist, a guest runs on it, and its traps stay inside; the walk of its pc has two stages."""
+    run_on_second_host(page, "Hardware assist")
     screen = open_panel(page, "console").locator(".console-screen:visible")
     expect(screen.locator(".xterm-rows")).to_contain_text("ringos$")
     screen.click()
@@ -207,23 +212,7 @@ def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
 def test_guest_code_is_shown_beside_its_translation(open_page: Callable[..., Page]) -> None:
     """A host gets binary translation, a guest runs on it and stands still: what its kernel is, and what runs instead."""
     page = open_page(bypass_csp=True)
-    ready(page)
-    pause(page)
-    page.locator('[data-item="host"]').focus()
-    page.keyboard.press("Space")
-    page.keyboard.press("Space")
-    expect(page.locator(HOSTS)).to_have_count(2)
-    for item in (page.locator("[data-item]", has_text="Binary translation"),
-                 page.locator('[data-item="image"][data-id="ringos"]')):  # fmt: skip
-        item.focus()
-        page.keyboard.press("Space")
-        page.keyboard.press("ArrowRight")
-        expect(page.locator("#announcer")).to_contain_text("host-2")
-        page.keyboard.press("Space")
-    expect(page.locator("#inspector .line")).to_contain_text("ringos on host-2")
-    page.locator(GUESTS, has_text="vm-2").focus()
-    page.get_by_role("group", name="Speed").get_by_text("max", exact=True).click()
-    page.keyboard.press("r")
+    run_on_second_host(page, "Binary translation")
     expect(open_panel(page, "console").locator(".console-screen:visible .xterm-rows")).to_contain_text("ringos$")
     pause(page)
     cpu = open_panel(page, "cpu")
