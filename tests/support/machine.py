@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.hypervisor.host import Host
@@ -38,3 +39,24 @@ class Machine:
 
 def program(source: str) -> bytes:
     return assemble(source, "test").elf()
+
+
+def carry_around(content: bytes, stacks: Sequence[str], arguments: str, steps_between: int) -> tuple[list[Host], bytes]:
+    """Let a guest run on hosts of these stacks in turn, carried on every `steps_between` steps (later less often), until
+    it ends. The hosts, of which the first has it, and what it printed."""
+    image = inspect(content, "ringos")
+    shown = bytearray()
+    hosts = [
+        Host(number, 1, 64, Configuration.parse(stack), Trace(), lambda _guest, data: shown.extend(data))
+        for number, stack in enumerate(stacks, 1)
+    ]
+    hosts[0].add_guest(1, image, 1, 16, arguments)
+    moves = 0
+    while not hosts[0].guests[1].ended and moves < 40_000:
+        hosts[0].run(steps_between if moves < 400 else 50_000)
+        state = hosts[0].export_guest(1)
+        hosts[0].remove_guest(1)
+        hosts.append(hosts.pop(0))
+        hosts[0].import_guest(1, image, state)
+        moves += 1
+    return hosts, bytes(shown)

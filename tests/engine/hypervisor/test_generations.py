@@ -16,7 +16,7 @@ from engine.machine.loader import inspect
 from engine.machine.tiers import Tier
 from engine.trace.record import INTERRUPT_BIT, PATHS, Action, Cause, Disposition, Interrupt, Kind, Level
 from engine.trace.rings import Trace
-from tests.support.machine import ASSISTED, VM, WORK, Machine, program
+from tests.support.machine import ASSISTED, VM, WORK, Machine, carry_around, program
 
 OFF = "\noff: li t0, 0x100000\n li t1, 0x5555\n sw t1, 0(t0)\n j .\n"
 SHADOW, UNTAGGED, INDIRECT = "+shadow-paging", "+no-vmid", "+no-direct-interrupts"
@@ -266,20 +266,8 @@ def test_two_vcpus_that_signal_each_other(switches: str) -> None:
 
 @pytest.mark.parametrize("steps_between", [61, 5003])
 def test_a_guest_that_moves_between_generations_ends_as_if_it_stayed(steps_between: int) -> None:
-    image = inspect(load_image("ringos"), "ringos")
-    shown = bytearray()
     stacks = [VM, *(ASSISTED + "".join(f"+{name}" for name in generation) for generation in GENERATIONS)]
-    hosts = [Host(number, 1, 64, Configuration.parse(stack), Trace(), lambda _g, data: shown.extend(data))
-             for number, stack in enumerate(stacks, 1)]  # fmt: skip
-    hosts[0].add_guest(1, image, 1, 16, WORK)
-    moves = 0
-    while not hosts[0].guests[1].ended and moves < 40_000:
-        hosts[0].run(steps_between if moves < 400 else 50_000)
-        state = hosts[0].export_guest(1)
-        hosts[0].remove_guest(1)
-        hosts.append(hosts.pop(0))
-        hosts[0].import_guest(1, image, state)
-        moves += 1
-    assert bytes(shown) == worked("").output
+    hosts, shown = carry_around(load_image("ringos"), stacks, WORK, steps_between)
+    assert shown == worked("").output
     hosts[0].remove_guest(1)
     assert [host.frames.used for host in hosts] == [0] * len(hosts)

@@ -19,7 +19,7 @@ from engine.machine.loader import RAM_BASE, inspect
 from engine.machine.memory import PAGE
 from engine.trace.record import PATHS, Action, Cause, Disposition, Kind, Level
 from engine.trace.rings import Trace
-from tests.support.machine import ASSISTED, BARE, VM, WORK, Machine, program
+from tests.support.machine import ASSISTED, BARE, VM, WORK, Machine, carry_around, program
 
 PUTS = """
 puts:                           # a0: the string; byte by byte through the UART
@@ -269,22 +269,10 @@ def test_page_tables_where_there_is_no_memory(page: int) -> None:
 @pytest.mark.parametrize("steps_between", [61, 5003])
 def test_a_guest_that_moves_between_techniques_ends_as_if_it_stayed(steps_between: int) -> None:
     """Carried from shadow tables to the second stage and back, again and again."""
-    image = inspect(load_image("ringos"), "ringos")
-    shown = bytearray()
-    hosts = [Host(number, 1, 64, Configuration.parse(stack), Trace(), lambda _g, data: shown.extend(data))
-             for number, stack in enumerate((VM, ASSISTED), 1)]  # fmt: skip
-    hosts[0].add_guest(1, image, 1, 16, WORK)
-    moves = 0
-    while not hosts[0].guests[1].ended and moves < 40_000:
-        hosts[0].run(steps_between if moves < 400 else 50_000)
-        state = hosts[0].export_guest(1)
-        hosts[0].remove_guest(1)
-        hosts.reverse()
-        hosts[0].import_guest(1, image, state)
-        moves += 1
+    hosts, shown = carry_around(load_image("ringos"), (VM, ASSISTED), WORK, steps_between)
     stayed = Machine(load_image("ringos"), ASSISTED, arguments=WORK)
     stayed.run()
-    assert bytes(shown) == stayed.output
+    assert shown == stayed.output
     assert hosts[0].guests[1].exit_status == 3
     for host in hosts:
         assert not host.guests or host is hosts[0]

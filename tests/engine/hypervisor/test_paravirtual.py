@@ -22,7 +22,7 @@ from engine.machine.memory import PAGE
 from engine.trace.record import PATHS, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 from tests.support.labs import console, host_create, run_to, type_line
-from tests.support.machine import ASSISTED, BARE, PARAVIRTUAL, VM, WORK, Machine
+from tests.support.machine import ASSISTED, BARE, PARAVIRTUAL, VM, WORK, Machine, carry_around
 from tests.support.qemu import run_qemu
 
 HEADER = ROOT / "ringos/pv/hypercalls.h"
@@ -188,20 +188,8 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(worked: Machine, at: int) -
 @pytest.mark.parametrize("steps_between", [61, 5003])
 def test_a_guest_that_moves_ends_as_if_it_stayed(worked: Machine, steps_between: int) -> None:
     """Its tables are made anew, with other frames, on each host, and its time goes on."""
-    image = inspect(load_image("ringos-pv"), "ringos")
-    shown = bytearray()
-    configuration = Configuration.parse(PARAVIRTUAL)
-    hosts = [Host(number, 1, 64, configuration, Trace(), lambda _g, data: shown.extend(data)) for number in (1, 2)]
-    hosts[0].add_guest(1, image, 1, 16, WORK)
-    moves = 0
-    while not hosts[0].guests[1].ended and moves < 40_000:
-        hosts[0].run(steps_between if moves < 400 else 50_000)
-        state = hosts[0].export_guest(1)
-        hosts[0].remove_guest(1)
-        hosts.reverse()
-        hosts[0].import_guest(1, image, state)
-        moves += 1
-    assert bytes(shown) == worked.output
+    hosts, shown = carry_around(load_image("ringos-pv"), (PARAVIRTUAL, PARAVIRTUAL), WORK, steps_between)
+    assert shown == worked.output
     assert hosts[0].guests[1].exit_status == 3
     hosts[0].remove_guest(1)
     assert [host.frames.used for host in hosts] == [0, 0]
