@@ -26,7 +26,7 @@ serve: $(SERVE_INSTALLED)
 	@exec $(VENV)/bin/ringside serve --host "$(HOST)" --port "$(PORT)"
 
 test: provide $(NODE_INSTALLED)
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses auto --dist loadfile
 
 check: $(TEST_INSTALLED) $(NODE_INSTALLED)
 	@$(PY) -m tests.support.checks

@@ -11,7 +11,8 @@ address where no other is made):
         start                 subtracted                 measured
 
 So boot, process creation and what a workload does once are in no figure for a unit of work. The marks themselves
-cancel out.
+cancel out. A tick of the timer may fall anywhere, also between the first two marks, so that work of a few units can
+come out an interrupt short.
 
 A machine is deterministic, so it runs again to be timed: compiled code warm, nobody listening, from mark to mark.
 Short work is timed up to TIMED_RUNS times and the shortest counts: whatever else this computer does can only make it

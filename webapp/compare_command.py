@@ -89,7 +89,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _compare(options: argparse.Namespace) -> int:
     objects.keep_in(objects.folder_in(os.environ))
     try:
-        comparison = Comparison(_list(options.workload), _list(options.configs), options.costs)
+        comparison = Comparison.of(_list(options.workload), _list(options.configs), options.costs)
         tasks = comparison.tasks()
     except LabError as error:
         print(f"ringside: {error.problem.message}", file=sys.stderr)

@@ -120,7 +120,7 @@ def _summary(one: Outline) -> dict[str, Any]:
 @comparisons.post("/labs/<name>/comparisons")
 def begin(name: str) -> Response:
     asked = _body(Asked)
-    begun = labs_of_server().compare(name, Comparison(asked.workloads, asked.configurations, asked.costs))
+    begun = labs_of_server().compare(name, Comparison.of(asked.workloads, asked.configurations, asked.costs))
     return json_response({"ok": True, "id": begun})
 
 

@@ -12,7 +12,7 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlencode
 
 import msgspec
@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from engine.compare import Measure, Task, configurations, costs, plan
 from engine.hypervisor.costs import COSTS
-from engine.hypervisor.stacks import BARE_METAL, DEFAULT_STACK
+from engine.hypervisor.stacks import BARE_METAL, DEFAULT_STACK, Configuration
 from engine.machine.memory import PAGE
 
 FORMAT = 1
@@ -28,12 +28,17 @@ FORMAT = 1
 
 class Comparison(Struct, frozen=True):
     """What was asked for, as the texts of engine.compare, and what came of it, in the order of `plan`. A Measure is
-    None until its run is over."""
+    None until its run is over. Configurations are written out: `stack/technique+switch`, each once."""
 
     workloads: list[str]
     configurations: list[str]
     costs: str = ""
     measures: list[Measure | None] = []
+
+    @classmethod
+    def of(cls, workloads: list[str], ways: list[str], table: str = "") -> Self:
+        """One that somebody asks for, who may leave out of a configuration's text what is usual. Raises LabError."""
+        return cls(workloads, list(dict.fromkeys(str(Configuration.parse(way)) for way in ways)), table)
 
     def tasks(self) -> list[Task]:
         """Raises LabError when it cannot be carried out."""

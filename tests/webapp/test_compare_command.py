@@ -28,7 +28,7 @@ def test_it_prints_a_table_and_the_way_to_the_page(capsys: pytest.CaptureFixture
     assert rows["hardware-assist"][1:3] == ["0", "0x"]
     assert "all printed the same: work syscall 50: 50 system calls" in said
     assert "syscall: environment call from U-mode, injected" in said
-    assert f"/compare?workload=syscall:50&configs={CONFIGS}" in said
+    assert "/compare?workload=syscall:50&configs=bare-metal,kvm/trap-and-emulate,kvm/hardware-assist\n" in said
 
 
 def test_many_configurations_have_letters_for_columns(capsys: pytest.CaptureFixture[str]) -> None:
