@@ -865,13 +865,13 @@ class Host:
             "staged": {guest.id: guest.save() for guest in self.staged.values()},
             "loaded": [None if vcpu is None else [self._vm_of(vcpu).id, vcpu.number] for vcpu in self.loaded],
             "scheduler": self.scheduler.save(),
-            "scanner": None if self.scanner is None else self.scanner.save(),
             "began": list(self._began),
             "slice_end": list(self._slice_end),
             "turn": self._turn,
             "quantum_end": self._quantum_end,
             "busy_ns": self.busy_ns,
             "active": self.active.number,
+            **({} if self.scanner is None else {"scanner": self.scanner.save()}),
         }
 
     def load(self, state: dict[str, Any]) -> None:

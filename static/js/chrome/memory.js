@@ -1,6 +1,7 @@
 /**
  * What a host's memory is used for: the frames that are taken, and those that sharing saves; and whether the host looks for
- * equal pages. Both are what the hypervisor counts, not what its guests were promised.
+ * equal pages. Both are what the hypervisor counts, not what its guests were promised; the bar is what they would be without
+ * sharing.
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { size } from '../migrations.js';
@@ -33,8 +34,9 @@ export function hostMemory(app, host) {
       const live = app.store.hosts.get(host.id);
       const [taken, spared] = [(live?.framesUsed ?? 0) * PAGE, (live?.framesSaved ?? 0) * PAGE];
       const whole = host.memory_mib * 2 ** 20;
-      used.style.setProperty('width', `${Math.min(100, (taken / whole) * 100)}%`);
-      saved.style.setProperty('width', `${Math.min(100, (spared / whole) * 100)}%`);
+      const unshared = Math.max(1, taken + spared); // the whole bar
+      used.style.setProperty('width', `${(taken / unshared) * 100}%`);
+      saved.style.setProperty('width', `${(spared / unshared) * 100}%`);
       const [takenText, sparedText] = [taken, spared].map((bytes) => size(app.i18n, bytes));
       const words = app.t('memory.bar', { used: takenText, saved: sparedText, whole: size(app.i18n, whole) });
       setAttribute(track, 'aria-label', words);

@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.commands import GuestCreate, HostCreate, HostSharing, LabError, LabStepBack, LabUndo, TraceDetailQuery
+from engine.commands import (
+    ConsoleInput,
+    GuestCreate,
+    GuestMigrate,
+    GuestRemove,
+    HostCreate,
+    HostSharing,
+    HostStack,
+    LabError,
+    LabStepBack,
+    LabUndo,
+    MigrationMode,
+    TraceDetailQuery,
+)
 from engine.guests import load_image
 from engine.hypervisor.frames import Frames
 from engine.hypervisor.host import SCANNING, Host
@@ -23,6 +36,7 @@ from engine.machine.memory import PAGE, Memory
 from engine.machine.tiers import Tier
 from engine.trace.record import Action
 from engine.trace.rings import Trace
+from tests.support.labs import console
 from tests.support.machine import program
 
 TECHNIQUES = (
@@ -241,3 +255,59 @@ def test_sharing_is_a_setting_that_undo_takes_back_and_going_back_does_not_forge
     with pytest.raises(LabError) as refusal:
         lab.apply(HostSharing(bare, True))
     assert refusal.value.problem.key == "host-without-sharing"
+
+
+@pytest.mark.parametrize("mode", ["pre-copy", "post-copy", "stop-and-copy"])
+def test_a_guest_that_shares_is_carried_to_another_host_with_what_it_had(mode: MigrationMode) -> None:
+    lab = Lab.new("away")
+    here, there = (lab.apply(HostCreate(technique="hardware-assist"))["host"] for _ in range(2))
+    guests = [lab.apply(GuestCreate(here, "ringos"))["guest"] for _ in range(3)]
+    for host in (here, there):
+        lab.apply(HostSharing(host, True))
+    for _ in range(6):
+        lab.run(100_000)
+    source, target = lab.world.hosts[here], lab.world.hosts[there]
+    assert source.frames.saved
+    lab.apply(GuestMigrate(guests[0], there, mode=mode))
+    for guest in guests:
+        lab.apply(ConsoleInput(guest, b"work pagefault 5; work switch 5\r"))
+    for _ in range(20):
+        lab.run(100_000)
+    assert guests[0] in target.guests
+    assert not target.staged
+    assert not source.staged
+    for guest in guests:
+        assert console(lab, guest).count(b"checksum") == 2
+    accounts(source.frames, [*_rams(source).values()])
+    accounts(target.frames, [*_rams(target).values()])
+    lab.apply(GuestRemove(guests[1]))
+    lab.apply(HostStack(here, "kvm", "trap-and-emulate", guests="carry"))
+    machine = lab.world.hosts[here]
+    assert machine.scanner is not None
+    lab.apply(ConsoleInput(guests[2], b"work pagefault 5\r"))
+    for _ in range(10):
+        lab.run(100_000)
+    assert console(lab, guests[2]).count(b"checksum") == 3
+    accounts(machine.frames, [*_rams(machine).values()])
+
+
+def test_a_clone_of_a_guest_that_shares_with_itself() -> None:
+    host = _host("hardware-assist", guests=1)
+    ram = _rams(host)[1]
+    ram.write(RAM_BASE + (1 << 20), bytes([5]) * PAGE * 8)
+    _until(host, 120 * MS)
+    assert host.frames.saved >= 7
+    host.clone_guest(1, 2)
+    accounts(host.frames, [*_rams(host).values()])
+    again = Host(
+        1, 1, 64, Configuration.parse("hardware-assist"), Trace(), lambda _guest, _data: None, share_pages=True
+    )
+    for guest in (1, 2):
+        again.add_guest(guest, inspect(program(READER.format(every=1 << 40)), "test"), 1, 4, "")
+    again.load(host.save())
+    _rams(again)[2].write(RAM_BASE + (1 << 20) + PAGE, b"mine")
+    assert _rams(again)[1].read(RAM_BASE + (1 << 20), 8 * PAGE) == bytes([5]) * PAGE * 8
+    host.remove_guest(1)
+    accounts(host.frames, [*_rams(host).values()])
+    _until(host, 200 * MS)
+    assert not host.guests[2].ended
