@@ -104,7 +104,7 @@ class Host:
         self.busy_ns = 0
         self.active = self.harts[0]
         self.scheduler = SCHEDULERS[scheduler or STACKS[configuration.stack].scheduler](harts)
-        self.scanner = PageScanner(self.active.clock) if share_pages and not self.bare_metal else None
+        self.scanner = self._scanner(share_pages)
         self._began = [0] * harts  # when the loaded vCPU got its hart
         self._slice_end = [0] * harts  # when to look again who should have it
         self._charged = [0] * harts  # while a hart runs: up to when its vCPU has paid
@@ -204,10 +204,14 @@ class Host:
         self.look_again()
 
     def set_page_sharing(self, share_pages: bool) -> None:
-        """Look for equal pages from now on, or no longer: what is shared already stays so until somebody stores there. On
-        bare metal there is nobody to do it."""
-        self.scanner = PageScanner(self.active.clock) if share_pages and not self.bare_metal else None
+        """Look for equal pages from now on, or no longer: what is shared already stays so until somebody stores there."""
+        self.scanner = self._scanner(share_pages)
         self.look_again()
+
+    def _scanner(self, share_pages: bool) -> PageScanner | None:
+        """Where the technique allows it; on bare metal there is nobody to do it."""
+        possible = self.technique is not None and not self.technique.names_frames
+        return PageScanner(self.active.clock) if share_pages and possible else None
 
     def guest(self, guest_id: int) -> Guest:
         return self.guests[guest_id]
@@ -650,7 +654,7 @@ class Host:
         memories = {
             guest.id: guest.vm.ram
             for guest in self.guests.values()
-            if isinstance(guest, VmGuest) and not guest.ended and not guest.technique.names_frames
+            if isinstance(guest, VmGuest) and not guest.ended
         }
         found = scanner.scan(memories, self.position)
         hart.position_base = self.position_offset + self.position - hart.steps

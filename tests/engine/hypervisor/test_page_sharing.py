@@ -187,6 +187,7 @@ def test_a_paravirtual_guest_is_left_alone() -> None:
         host.add_guest(guest, inspect(load_image("ringos-pv"), "ringos-pv"), 1, 16, "")
     host.run(1 << 40, until=200 * MS)
     assert host.frames.saved == 0
+    assert Action.PREEMPT not in host.trace.records(1, limit=4096)["action"]
 
 
 @settings(max_examples=40, deadline=None)
