@@ -29,7 +29,7 @@ def test_gdb_holds_a_guest_of_the_page_and_gives_it_back(open_page: Callable[...
     )
     assert port is not None, command
     page.keyboard.press("Escape")
-    state = page.locator("#inspector [role=status]")
+    state = page.locator("#inspector .failure[role=status]")
     expect(state).to_contain_text("Waits for gdb")
 
     words = [require("gdb"), "-nx", "-q", "-ex", "set architecture riscv:rv64", "-ex", "set pagination off"]
@@ -47,7 +47,7 @@ def test_gdb_holds_a_guest_of_the_page_and_gives_it_back(open_page: Callable[...
         witness = open_page()
         ready(witness)
         witness.locator(GUESTS, has_text="vm-1").focus()
-        expect(witness.locator("#inspector [role=status]")).to_contain_text("Held by gdb")
+        expect(witness.locator("#inspector .failure[role=status]")).to_contain_text("Held by gdb")
         page.locator("#canvas").focus()
         page.keyboard.press("r")
         expect(page.locator(".toast")).to_contain_text("gdb holds vm-1")

@@ -42,7 +42,7 @@ def test_a_guest_is_cloned_kept_and_started_again(page: Page, console: Console, 
     page.locator(GUESTS, has_text="vm-1").focus()
     page.locator("#inspector [data-action=snapshot]").click()
     entry = page.locator('[data-item="image"]', has_text="vm-1 snapshot")
-    expect(entry).to_contain_text("snapshot · trap-and-emulate")
+    expect(entry).to_contain_text("snapshot · Trap-and-emulate")
     drag_to_canvas(page, entry, 0.5, 0.3)
     expect(page.locator(".ghost")).to_have_attribute("data-fits", "true")
     page.mouse.up()

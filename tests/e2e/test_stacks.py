@@ -40,7 +40,7 @@ def test_a_stack_dropped_on_a_host_takes_its_guests_along(page: Page) -> None:
     expect(page.locator(HOSTS)).to_contain_text("KVM-like")
     drop_on_host(page, stack(page, "vmware"))
     dialog.get_by_role("button", name="Bring them along").click()
-    expect(page.locator(HOSTS)).to_contain_text("VMware-like · Trap-and-emulate")
+    expect(page.locator(HOSTS)).to_contain_text("VMware-like · Binary translation")
     expect(page.locator("#announcer")).to_contain_text("host-1 now has VMware-like")
     page.locator(GUESTS).focus()
     traps = open_panel(page, "traps")

@@ -148,7 +148,7 @@ def test_a_lab_runs_it_and_its_checkpoint_does_not_carry_it(tmp_path: Path) -> N
     writing.add(tmp_path, _new(kernel=KERNEL + bytes(1 << 20), initrd=None, memory_mib=16))
     library = Library(tmp_path)
     lab = _lab_with_hello(library)
-    assert [image["name"] for image in lab.document()["images"]] == ["ringos", "hello", "tiny"]
+    assert [image["name"] for image in lab.document()["images"]] == ["ringos", "ringos-pv", "hello", "tiny"]
     (guest,) = lab.document()["guests"]
     assert (guest["memory_mib"], guest["arguments"]) == (16, "a=b")
     saved = lab.save()

@@ -78,8 +78,8 @@ export function compareDialog(app, asked) {
     const { scrollTop } = main;
     main.replaceChildren(h('h3', null, title(one)), resultView(app, one, choices, view, {
       again: () => void trying(() => begin({ ...one, costs: one.costs_text })),
-      cancel: () => void trying(() => ask(app, `${folder}/${one.id}`, 'DELETE')),
-      remove: () => void trying(() => ask(app, `${folder}/${one.id}`, 'DELETE')),
+      cancel: () => void trying(() => drop(one.id)),
+      remove: () => void trying(() => drop(one.id)),
       changed: showResult,
     }));
     main.scrollTop = scrollTop;
@@ -97,6 +97,15 @@ export function compareDialog(app, asked) {
     if (open?.id !== id) view = freshView();
     open = answer;
     showResult();
+  };
+  /** Cancel or delete it. Nothing asks for it any more meanwhile. @param {string} id */
+  const drop = async (id) => {
+    open = null;
+    window.clearTimeout(timer);
+    timer = 0;
+    await ask(app, `${folder}/${id}`, 'DELETE');
+    await load();
+    showSetup();
   };
   const load = async () => {
     const answer = await ask(app, folder);

@@ -64,7 +64,8 @@ def test_a_lab_keeps_to_the_format_and_tells_its_records(lab: Lab) -> None:
     assert len(records) > 300
     events = _valid("".join(to_chrome(records.tobytes(), Names({1: "host-1"}, {2: "vm-1"}))))
     told = [event["args"] for event in events if "sequence" in event.get("args", {})]
-    assert {event["ph"] for event in events} == set("XCsfM")
+    # An instant ("i") is an exit that crossed nothing: whether there is one hangs on when the timers come.
+    assert {event["ph"] for event in events} - {"i"} == set("XCsfM")
     assert [(args["guest"], args["sequence"]) for args in told] == [
         (int(record["guest"]), int(record["sequence"])) for record in records
     ]
