@@ -90,6 +90,14 @@ class HostScheduler(Command, tag="host.scheduler", frozen=True):
     scheduler: SchedulerId | None
 
 
+class HostSharing(Command, tag="host.sharing", frozen=True):
+    """Look for equal pages of the host's guests from now on, which then share a frame until somebody stores there; or no
+    longer."""
+
+    host: Identifier
+    share_pages: bool
+
+
 class HostRemove(Command, tag="host.remove", frozen=True):
     """Remove a host with its guests."""
 
@@ -275,7 +283,7 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 
 AnyCommand = (
-    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostRemove
+    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostSharing | HostRemove
     | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestRemove
     | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet

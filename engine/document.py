@@ -31,6 +31,7 @@ class HostRow(Struct, frozen=True):
     switches: commands.Switches = ()
     host_load: Annotated[int, Meta(ge=0, le=90)] = 0
     scheduler: commands.SchedulerId | None = None
+    share_pages: bool = False
 
     @property
     def configuration(self) -> Configuration:
@@ -139,6 +140,11 @@ class HostReschedule(Struct, tag="host.reschedule", tag_field="edit", frozen=Tru
     scheduler: commands.SchedulerId | None
 
 
+class HostShare(Struct, tag="host.share", tag_field="edit", frozen=True):
+    host: int
+    share_pages: bool
+
+
 class GuestAllot(Struct, tag="guest.allot", tag_field="edit", frozen=True):
     guest: int
     weight: commands.Weight
@@ -199,8 +205,8 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 
 Edit = (
-    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | CostsChange
-    | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
+    HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | HostShare
+    | CostsChange | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
     | GuestReturn | GuestAllot | LabRelabel
 )  # fmt: skip
 

@@ -46,6 +46,7 @@ from engine.commands import (
     HostLoad,
     HostRemove,
     HostScheduler,
+    HostSharing,
     HostStack,
     HostUpdate,
     ImageAdd,
@@ -90,6 +91,7 @@ from engine.document import (
     HostReschedule,
     HostRestack,
     HostRow,
+    HostShare,
     ImageRow,
     LabRelabel,
     SnapshotRow,
@@ -286,6 +288,18 @@ class Lab:
             )
         if command.scheduler != row.scheduler:
             self._edit(command, HostReschedule(row.id, command.scheduler))
+        return {}
+
+    def _host_sharing(self, command: HostSharing) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        if row.technique is None:
+            raise LabError(
+                "host-without-sharing",
+                f"{row.name} has no hypervisor: nobody is below its one system who could share pages.",
+                host=row.name,
+            )
+        if command.share_pages != row.share_pages:
+            self._edit(command, HostShare(row.id, command.share_pages))
         return {}
 
     def _guest_share(self, command: GuestShare) -> dict[str, Any]:
@@ -986,6 +1000,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostStack: Lab._host_stack,
     HostLoad: Lab._host_load,
     HostScheduler: Lab._host_scheduler,
+    HostSharing: Lab._host_sharing,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
     GuestClone: Lab._guest_clone,
@@ -1013,7 +1028,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostRemove, GuestCreate, GuestShare, GuestRename,
-    GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd, ImageAssemble,
+    HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostSharing, HostRemove, GuestCreate, GuestShare,
+    GuestRename, GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd, ImageAssemble,
     SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

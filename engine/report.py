@@ -159,6 +159,8 @@ def host_columns(hosts: Sequence[Host], busy_permille: Sequence[int]) -> dict[st
         "time": _column("Q", (host.time for host in hosts)),
         "busy_permille": _column("H", busy_permille),
         "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
+        "frames_used": _column("I", (host.frames.used for host in hosts)),
+        "frames_saved": _column("I", (host.frames.saved for host in hosts)),
     }
 
 

@@ -26,6 +26,7 @@ from engine.document import (
     HostReplace,
     HostReschedule,
     HostRestack,
+    HostShare,
     LabRelabel,
 )
 from engine.world import World
@@ -80,6 +81,11 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
             inverse = HostReschedule(host, before.scheduler)
             document.hosts[host] = msgspec.structs.replace(before, scheduler=scheduler)
             world.hosts[host].set_scheduler(scheduler)
+        case HostShare(host, share_pages):
+            before = document.hosts[host]
+            inverse = HostShare(host, before.share_pages)
+            document.hosts[host] = msgspec.structs.replace(before, share_pages=share_pages)
+            world.hosts[host].set_page_sharing(share_pages)
         case GuestAllot(guest, weight, cap):
             allotted = document.guests[guest]
             inverse = GuestAllot(guest, allotted.weight, allotted.cap)

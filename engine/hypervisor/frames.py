@@ -116,6 +116,17 @@ class Frames(FramesState):
         """One more guest has this frame, in place of one that is promised to it and stays promised."""
         self._sharers[frame] = self._sharers.get(frame, 0) + 1
 
+    def exchange(self, frame: int) -> None:
+        """A guest has left this frame for a shared one, which it has in place of one that is promised to it from now
+        on."""
+        self.give_back(frame)
+        self.promised += 1
+
+    @property
+    def saved(self) -> int:
+        """How many frames more the guests would have without sharing."""
+        return sum(self._sharers.values())
+
     def is_shared(self, frame: int) -> bool:
         return frame in self._sharers
 

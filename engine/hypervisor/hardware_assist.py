@@ -92,6 +92,7 @@ class HardwareAssist:
 
     kernel_level = Level.KERNEL
     hypervisor_extension = True
+    names_frames = False
 
     @classmethod
     def of(cls, guest: VmGuest) -> HardwareAssist:

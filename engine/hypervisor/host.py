@@ -26,6 +26,7 @@ from engine.hypervisor.bare_metal import BareMetalGuest
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.frames import Frames, OutOfFramesError
 from engine.hypervisor.guest import Guest
+from engine.hypervisor.page_sharing import PAGE_NS, SCAN_PERIOD_NS, PageScanner
 from engine.hypervisor.scheduling import SCHEDULERS
 from engine.hypervisor.scheduling.scheduler import DEFAULT_SHARE, Key, Share
 from engine.hypervisor.stacks import SILENT_SENSITIVE, STACKS, Configuration, Exit
@@ -51,8 +52,9 @@ SHADOW_SHARE = 16
 LOAD_PERIOD_NS = 1_000_000
 #: Who runs next when a vCPU makes room for a process of the host, as a record has it.
 OF_THE_HOST = 0
-#: And when its guest's cap is used up.
+#: And when its guest's cap is used up, or equal pages are looked for.
 CAP_REACHED = 1 << 16
+SCANNING = 1 << 17
 _UNLIMITED = 1 << 62
 
 
@@ -63,7 +65,7 @@ def _no_cable(_guest: int, _frame: bytes) -> None:
 class Host:
     """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
     `position_offset` is added to the positions in records. `load_percent`: what the host's own processes take of each
-    hart. `scheduler` None: the stack's own."""
+    hart. `scheduler` None: the stack's own. `share_pages`: are equal pages of guests looked for?"""
 
     def __init__(
         self,
@@ -78,6 +80,7 @@ class Host:
         costs: Costs = DEFAULT_COSTS,
         load_percent: int = 0,
         scheduler: SchedulerId | None = None,
+        share_pages: bool = False,
     ) -> None:
         self.id = host_id
         self.configuration = configuration
@@ -101,6 +104,7 @@ class Host:
         self.busy_ns = 0
         self.active = self.harts[0]
         self.scheduler = SCHEDULERS[scheduler or STACKS[configuration.stack].scheduler](harts)
+        self.scanner = self._scanner(share_pages)
         self._began = [0] * harts  # when the loaded vCPU got its hart
         self._slice_end = [0] * harts  # when to look again who should have it
         self._charged = [0] * harts  # while a hart runs: up to when its vCPU has paid
@@ -198,6 +202,16 @@ class Host:
                     if not guest.ended and not vcpu.asleep:
                         self.scheduler.woke((guest.id, vcpu.number))
         self.look_again()
+
+    def set_page_sharing(self, share_pages: bool) -> None:
+        """Look for equal pages from now on, or no longer: what is shared already stays so until somebody stores there."""
+        self.scanner = self._scanner(share_pages)
+        self.look_again()
+
+    def _scanner(self, share_pages: bool) -> PageScanner | None:
+        """Where the technique allows it; on bare metal there is nobody to do it."""
+        possible = self.technique is not None and not self.technique.names_frames
+        return PageScanner(self.active.clock) if share_pages and possible else None
 
     def guest(self, guest_id: int) -> Guest:
         return self.guests[guest_id]
@@ -375,7 +389,7 @@ class Host:
             end_of_turn = min(self._quantum_end, until) if len(self.harts) > 1 else until
             if hart.clock >= end_of_turn:
                 self._turn += 1
-            elif self._host_process(hart):
+            elif self._host_process(hart) or self._scan(hart):
                 continue
             elif self._dispatch(hart):
                 self._advance_hart(hart, left, end_of_turn)
@@ -583,6 +597,8 @@ class Host:
             self.scheduler.chosen(_key(vcpu, guest))
             vcpu.stolen += max(0, hart.clock - vcpu.since)
             self.loaded[hart.number] = vcpu
+            if self.scanner is not None:
+                self.scanner.postpone(hart.clock)
             self._began[hart.number] = hart.clock
             try:
                 guest.tell_stolen(vcpu)
@@ -620,6 +636,38 @@ class Host:
         hart.unretired += 1
         hart.extra += left - 1
         self.busy_ns += left
+        return True
+
+    # -- sharing of equal pages ----------------------------------------------------------------------
+    def _scan_at(self) -> int:
+        """Clock from which a scan for equal pages should take place; NEVER: not before something has run."""
+        scanner = self.scanner
+        return NEVER if scanner is None or not self.guests or scanner.rests(self.position) else scanner.due
+
+    def _scan(self, hart: Hart) -> bool:
+        """A scan for equal pages, if it is due: one step. A vCPU that runs is preempted first, with a record."""
+        vcpu = self.loaded[hart.number]
+        if hart.clock < self._scan_at() or (vcpu is not None and not self._vm_of(vcpu).halted and vcpu.runnable):
+            return False
+        scanner = self.scanner
+        assert scanner is not None
+        memories = {
+            guest.id: guest.vm.ram
+            for guest in self.guests.values()
+            if isinstance(guest, VmGuest) and not guest.ended
+        }
+        found = scanner.scan(memories, self.position)
+        hart.position_base = self.position_offset + self.position - hart.steps
+        hart.steps += 1
+        hart.unretired += 1
+        if found.merged:
+            guest = self.guests[found.guest]
+            assert isinstance(guest, VmGuest)
+            guest.shared(found.merged, found.freed)
+        took = max(1, found.pages * PAGE_NS)
+        hart.extra += took - 1
+        self.busy_ns += took
+        scanner.due, scanner.position = hart.clock + SCAN_PERIOD_NS, self.position
         return True
 
     def _fail_for_memory(self, vcpu: VCpu) -> None:
@@ -675,6 +723,8 @@ class Host:
             others = min(machine, self._slice_end[hart.number])
             if self._host_share_ns:
                 others = min(others, (hart.clock // LOAD_PERIOD_NS + 1) * LOAD_PERIOD_NS)
+            if self.scanner is not None:
+                others = min(others, self.scanner.due)
             supervisor = _clock_at(guest.board.supervisor_deadline(vcpu.number) + guest.started)
             hart.other_event, hart.next_event = others, min(others, supervisor)
         hart.limit = 0
@@ -694,6 +744,9 @@ class Host:
         assert vcpu is not None
         if hart.clock % LOAD_PERIOD_NS < self._host_share_ns:
             self._preempt(hart, vcpu, OF_THE_HOST)
+            return
+        if self.scanner is not None and hart.clock >= self.scanner.due:
+            self._preempt(hart, vcpu, SCANNING)
             return
         if hart.clock >= self._slice_end[hart.number]:
             self._charge(hart)
@@ -745,6 +798,7 @@ class Host:
         waiting = [vcpu for vcpu in self.loaded if vcpu is not None and not self._vm_of(vcpu).halted]
         return min(
             (
+                self._scan_at(),
                 *(self._ready_at(vcpu, None) for vcpu in self._off_hart()),
                 *(
                     vcpu.deadline() + self._vm_of(vcpu).started
@@ -821,6 +875,7 @@ class Host:
             "quantum_end": self._quantum_end,
             "busy_ns": self.busy_ns,
             "active": self.active.number,
+            **({} if self.scanner is None else {"scanner": self.scanner.save()}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -836,6 +891,8 @@ class Host:
             self._concrete(guest_id).load(saved)
         if "scheduler" in state:  # lost with a lab that was saved before there were any: they begin anew
             self.scheduler.load(state["scheduler"])
+        if self.scanner is not None:
+            self.scanner.load(state["scanner"])
         for guest_id, saved in state.get("staged", {}).items():
             self.staged[guest_id].load(saved)
         for hart, entry in zip(self.harts, state["loaded"], strict=True):

@@ -75,6 +75,7 @@ class Paravirtual:
 
     kernel_level = Level.KERNEL_DEPRIVILEGED
     hypervisor_extension = False
+    names_frames = True
 
     @classmethod
     def of(cls, guest: VmGuest) -> Paravirtual:

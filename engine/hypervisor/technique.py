@@ -52,10 +52,12 @@ def claim(ram: GuestRam, page: int, stores: bool) -> tuple[int, Action | None]:
 
 class Technique(Protocol):
     """Each method leaves the hart ready to go on, or asks it to `leave` when the vCPU cannot. `kernel_level`: where
-    the guest's kernel runs. `hypervisor_extension`: do the harts of its hosts have the H extension?"""
+    the guest's kernel runs. `hypervisor_extension`: do the harts of its hosts have the H extension? `names_frames`: do
+    the tables in use lead back from a frame to the one page of the VM that has it?"""
 
     kernel_level: Level
     hypervisor_extension: bool
+    names_frames: bool
 
     @classmethod
     def of(cls, guest: VmGuest) -> Self:

@@ -48,6 +48,7 @@ class TrapAndEmulate:
 
     kernel_level = Level.KERNEL_DEPRIVILEGED
     hypervisor_extension = False  # a machine from before there was one
+    names_frames = False
     #: Does the hart execute the code of the guest's kernel where it is?
     kernel_in_place = True
 

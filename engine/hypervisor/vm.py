@@ -73,6 +73,13 @@ class PageMap(MutableMapping[int, int]):
         """In the order of pages."""
         return iter((np.flatnonzero(np.frombuffer(self._words, np.uint64)) + FIRST_PAGE).tolist())
 
+    def tail(self, first: int, count: int) -> list[int]:
+        """The first `count` pages from page `first` on."""
+        begin = max(0, first - FIRST_PAGE)
+        found = np.flatnonzero(np.frombuffer(self._words, np.uint64)[begin:])[:count]
+        pages: list[int] = (found + begin + FIRST_PAGE).tolist()
+        return pages
+
     def __len__(self) -> int:
         return int(np.count_nonzero(np.frombuffer(self._words, np.uint64)))
 
@@ -248,6 +255,29 @@ class GuestRam(RamState):
             if not self.map.is_shared(page):
                 self.map.set_shared(page, True)
                 self.remapped(page)
+
+    # -- sharing of equal pages ----------------------------------------------------------------------
+    def pages_from(self, first: int, count: int) -> list[int]:
+        """The first `count` pages from page `first` on that have a frame and are not watched, ascending."""
+        return [page for page in self.map.tail(first, count) if page != self.watched]
+
+    def merge(self, page: int, other: GuestRam, other_page: int) -> bool:
+        """Let a page, whose content equals that of another VM's (or this one's) page of this host, have that one's
+        frame. Whether the guest stores to it or not, nothing can tell but the time it takes. True: a frame is free
+        for it."""
+        assert page != self.watched
+        assert other_page != other.watched
+        frame, shared = self.map[page], other.map[other_page]
+        freed = not self.frames.is_shared(frame)
+        self.frames.share(shared)
+        self.frames.exchange(frame)
+        self.map[page] = shared
+        self.map.set_shared(page, True)
+        self.remapped(page)
+        if not other.map.is_shared(other_page):
+            other.map.set_shared(other_page, True)
+            other.remapped(other_page)
+        return freed
 
     def watch(self, address: int, watcher: Callable[[], None]) -> None:
         """Tell `watcher` after each store to this address's page."""

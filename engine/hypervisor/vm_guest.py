@@ -21,7 +21,18 @@ from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
 from engine.machine.privileged import MACHINE, USER
 from engine.machine.state import NEVER
-from engine.trace.record import FAILURES, INTERRUPT_BIT, PATH_IDS, PATHS, Action, Cause, Disposition, Level
+from engine.trace.record import (
+    FAILURES,
+    INTERRUPT_BIT,
+    PATH_IDS,
+    PATHS,
+    Action,
+    Cause,
+    Disposition,
+    Interrupt,
+    Kind,
+    Level,
+)
 
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
@@ -211,6 +222,18 @@ class VmGuest(Guest):
             a,
             b,
         )
+
+    def shared(self, merged: int, freed: int) -> None:
+        """Write the record of what a scan for equal pages came to: see Action.SHARE. No vCPU of this guest need have
+        been on a hart, and the scan's time is not the price of a switch."""
+        vcpu = self.vcpus[0]
+        self.technique.catch_up(vcpu)
+        level = vcpu.level
+        path, _ = self.host.routes.path(Exit.TIMER, level, level)
+        self.host.record(
+            self.id, vcpu.number, Kind.INTERRUPT, INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER, path, Disposition.EMULATED,
+            Action.SHARE, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, merged, freed,
+        )  # fmt: skip
 
     def _device_exit(self, action: Action, address: int) -> Exit:
         """The class of an access to a device's register, or of a call about a shared ring, which a host's kernel can

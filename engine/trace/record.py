@@ -132,6 +132,7 @@ class Action(enum.IntEnum):
     CODE_WRITE = 32  # a store to guest code of which there are translations: a: guest physical address, b: value
     LOG_DIRTY = 33  # first write since a migration copied the page: a: guest physical address, b: host physical
     REMOTE_FETCH = 34  # a page that a post-copy migration had left behind: a: guest physical address, b: host physical
+    SHARE = 35  # pages equal to others were found. a: pages of this guest that have others' frames now, b: frames freed
 
 
 Path = tuple[Level, ...]

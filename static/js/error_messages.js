@@ -47,6 +47,7 @@ export const ERROR_MESSAGES = {
   'error.compare-gone': ['This comparison is not in the lab any more.', '이 비교는 더 이상 실험실에 없습니다.'],
   'error.compare-unreadable': ['This comparison was kept by another version of Ringside. Run it again.', '다른 버전의 Ringside가 보관한 비교입니다. 다시 실행하세요.'],
   'error.compare-unfinished': ['The guest did not finish its workload. The last it printed: {last}', '게스트가 작업을 끝내지 못했습니다. 마지막 출력: {last}'],
+  'error.host-without-sharing': ['{host} has no hypervisor: nobody is below its one system who could share pages.', '{host:은} 하이퍼바이저가 없어 페이지를 공유해 줄 계층이 없습니다.'],
   'error.host-without-scheduler': ['{host} has no hypervisor: its one system has the harts to itself.', '{host:은} 하이퍼바이저가 없어 시스템 하나가 하트를 모두 가집니다.'],
   'error.host-without-system': ['{host} has no operating system of its own below its hypervisor, so it runs nothing besides.', '{host:은} 하이퍼바이저 아래에 자신의 운영체제가 없으므로 다른 프로세스가 없습니다.'],
   'error.convert-other-kind': ['Guests come along only from one hypervisor to another. Switch them off instead.', '게스트는 하이퍼바이저에서 다른 하이퍼바이저로만 함께 갈 수 있습니다. 대신 끄세요.'],

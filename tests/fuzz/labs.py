@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.commands import ConsoleInput, GuestCreate, GuestPower, ImageAssemble, LabError, LabSeek
+from engine.commands import ConsoleInput, GuestCreate, GuestPower, HostSharing, ImageAssemble, LabError, LabSeek
 from engine.lab import Lab
 from tests.support.labs import console, guests_of, host_create
 
@@ -63,6 +63,8 @@ def make(seed: int) -> tuple[Lab, list[Input]]:
                 lab.apply(GuestCreate(host, "ringos", arguments=dice.choice(_RINGOS)))
             else:
                 lab.apply(GuestCreate(host, chatter, memory_mib=4))
+        if not bare and dice.random() < 0.5:
+            lab.apply(HostSharing(host, True))
     guests = guests_of(lab)
     actions = ("type", "off", "on", "reset")
     count = dice.randrange(6)

@@ -12,6 +12,7 @@ import { layersOf, stackText, techniqueText } from '../stacks.js';
 import { linkControl, migrationFigures, modeControl } from './migration.js';
 import { stackControls } from './restack.js';
 import { lockstepPart } from './lockstep.js';
+import { hostMemory } from './memory.js';
 import { hartShares, shareControls } from './shares.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
@@ -51,7 +52,7 @@ export class Inspector {
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
     const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
     const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
-    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
+    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, share_pages: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)
         ? document.activeElement.dataset.action : undefined;
@@ -113,6 +114,7 @@ export class Inspector {
     const buttons = [actionButton(app, 'rename'), actionButton(app, 'remove', { className: 'danger' })];
     const controls = stackControls(app, host);
     const shares = host.technique ? hartShares(app, host) : null;
+    const frames = host.technique ? hostMemory(app, host) : null;
     const list = h('ul.guest-list', null, app.store.guestsOf(id).map((guest) => h('li', null, h('button.link', {
       type: 'button', onclick: () => app.select({ kind: 'guest', id: guest.id }),
     }, guest.name), h('span', null, `${app.store.image(guest.image)?.name ?? ''} · ${app.n(guest.memory_mib)} MiB`))));
@@ -121,6 +123,7 @@ export class Inspector {
       h('div.buttons', null, ...buttons),
       section(app, 'host-figures', app.t('inspector.figures'), h('dl.figures', null, harts.element, busy.element, memory.element, time.element)),
       shares ? section(app, 'host-shares', app.t('inspector.shares'), shares.element) : '',
+      frames ? section(app, 'host-memory', app.t('inspector.memory'), frames.element) : '',
       section(app, 'host-guests', app.t('figure.guests'), list.children.length ? list : h('p.empty', null, app.t('inspector.no-guests'))),
       section(app, 'host-stack', app.t('inspector.stack'), controls.element, h('p.text', null, app.t(`stack.${host.stack}.explained`)),
         host.technique ? h('p.text', null, app.t(`technique.${host.technique}.explained`)) : ''),
@@ -133,6 +136,7 @@ export class Inspector {
       setText(time.value, app.i18n.duration(live?.time ?? 0));
       controls.update();
       shares?.update();
+      frames?.update();
       for (const button of buttons) button.refresh();
     };
   }

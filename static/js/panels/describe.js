@@ -70,8 +70,9 @@ export const causeName = (context, cause) => {
 };
 
 const INTERRUPT_BIT = 0x80;
-/** Who runs next when a guest has used its cap up: nobody in particular; beyond every guest's id. */
+/** Who runs next when a guest has used its cap up: nobody in particular; or while equal pages are looked for. Beyond every guest’s id. */
 const CAP_REACHED = 0x10000;
+const SCANNING = 0x20000;
 
 /**
  * Handed to the guest's own handler; the cause is said only where it is not the trap's own.
@@ -103,7 +104,7 @@ export const ACTIONS = {
   sbi_call: (r, c) => ['action.sbi_call', sbi(c, r.a, r.b)],
   page_table_write: (r) => ['action.page_table_write', { gpa: hex(r.a), value: hex(r.b) }],
   timer: (r) => [word(r.a) === 1n ? 'action.timer.pending' : 'action.timer'],
-  preempt: (r, c) => (Number(r.a) === CAP_REACHED ? ['action.preempt.cap'] : r.a ? ['action.preempt', { guest: c.guestName(Number(r.a)) }] : ['action.preempt.host']),
+  preempt: (r, c) => (Number(r.a) === CAP_REACHED ? ['action.preempt.cap'] : Number(r.a) === SCANNING ? ['action.preempt.scan'] : r.a ? ['action.preempt', { guest: c.guestName(Number(r.a)) }] : ['action.preempt.host']),
   kill: (r, c) => ['action.kill', { reason: c.t(`failure.${c.schema.failures[Number(r.a)] ?? 'guest-failed'}`) }],
   shutdown: (r, c) => ['action.shutdown', { status: String(BigInt.asIntN(32, word(r.a))) }],
   address_space: (r) => [word(r.b) === 1n ? 'action.address_space.kept' : 'action.address_space.new', { value: hex(r.a) }],
@@ -124,6 +125,7 @@ export const ACTIONS = {
   code_write: (r) => ['action.code_write', { gpa: hex(r.a), value: hex(r.b) }],
   log_dirty: (r) => ['action.log_dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
   remote_fetch: (r) => ['action.remote_fetch', { gpa: hex(r.a), hpa: hex(r.b) }],
+  share: (r, c) => ['action.share', { pages: c.n(r.a), frames: c.n(r.b) }],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */
