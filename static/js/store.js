@@ -202,15 +202,21 @@ export class Store extends Emitter {
 
   /** @param {LabDocument} document @param {number} revision */
   setDocument(document, revision) {
+    const known = this.index.guests;
     this.document = document;
     this.index = indexOf(document);
     this.revision = revision;
     this.running = document.running;
     const { guests, hosts } = this.index;
-    for (const id of this.guests.keys()) if (!guests.has(id)) this.guests.delete(id);
-    for (const id of this.migrations.keys()) if (!guests.has(id)) this.migrations.delete(id);
-    for (const id of this.totals.keys()) if (!guests.has(id)) this.totals.delete(id);
-    for (const [key, flow] of this.flows) if (!guests.has(flow.guest)) this.flows.delete(key);
+    // Only what was known and is no more: a tick may tell of a guest before the document that has it.
+    const gone = new Set([...known.keys()].filter((id) => !guests.has(id)));
+    for (const id of gone) {
+      this.guests.delete(id);
+      this.migrations.delete(id);
+      this.totals.delete(id);
+    }
+    for (const [key, flow] of this.flows) if (gone.has(flow.guest)) this.flows.delete(key);
+    for (const id of guests.keys()) this.live(id);
     for (const id of this.hosts.keys()) if (!hosts.has(id)) this.hosts.delete(id);
     this.emit('document', document);
   }

@@ -144,3 +144,17 @@ test('the ring keeps the latest and counts everything', () => {
   assert.equal(ring.total, 5);
   assert.equal(ring.at(3), undefined);
 });
+
+test('a tick that comes before the document with its guest is not forgotten', () => {
+  const store = new Store();
+  const { guests: [, second], ...rest } = labDocument();
+  const without = { ...rest, guests: [second] };
+  store.keyframe({ ...keyframe(), document: without, status: {}, totals: counts([]), records: records([]) }, 7, 0);
+  store.tick(tick({ instructions: 77, counted: 3, running: false }), 100);
+  store.setDocument(without, 8);
+  assert.equal(store.guests.get(1)?.instructions, 77, 'an older document does not take it away');
+  store.setDocument(labDocument(), 9);
+  assert.deepEqual([store.guests.get(1)?.instructions, [...(store.totals.get(1)?.values() ?? [])][0].count], [77, 3]);
+  store.setDocument(without, 10);
+  assert.equal(store.guests.has(1), false, 'the document that removes it does');
+});

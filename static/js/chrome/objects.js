@@ -136,8 +136,8 @@ export class Objects {
       return;
     }
     const guest = store.guest(id);
-    const live = store.guests.get(id);
-    if (!guest || !live) return;
+    if (!guest) return;
+    const live = store.live(id);
     row.badge.set(shownState(GUEST_STATES[live.state], store.running));
     setText(name, guest.name);
     setText(what, store.image(guest.image)?.name ?? guest.image);
