@@ -241,6 +241,12 @@ class BinaryTranslation(TrapAndEmulate):
             self._take_out(vcpu)
             if super().inject_pending(vcpu):
                 return True
+        key = self._space(virtual)
+        if place != Place.OUT and (key not in self.shadow.roots or self.shadow.satp(key) != hart.satp):
+            # Another vCPU's exit took the tables that this hart translates through.
+            self._places[vcpu.number] = place
+            self._take_out(vcpu)
+            place = Place.OUT
         if place == Place.OUT:
             self._resume(vcpu, hart)
         else:
