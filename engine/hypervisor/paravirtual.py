@@ -216,8 +216,8 @@ class Paravirtual:
                 outcome = self._hypercall(vcpu)
             else:
                 outcome = self._inject(vcpu, cause, 0, Kind.SYSCALL)
-        elif cause in PAGE_FAULTS:
-            outcome = self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+        elif (access := PAGE_FAULTS.get(cause)) is not None:
+            outcome = self._page_fault(vcpu, access, value)
         else:
             outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0

@@ -21,8 +21,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,6 +67,7 @@ class ShadowTables(ShadowState):
         self.leaves = Chains(ram.pages, MAX_LEAVES)  # (space, virtual page) that map a guest page
         self.table_pages = Chains(ram.pages, mmu.LEVELS * MAX_LEAVES)  # see `_use`
         self.foreign: set[int] = set()  # tables below a space that are not the guest's, and left alone
+        self._linked: dict[SpaceKey, tuple[int, int]] = {}  # where a space is known to use one, and which
         #: May the guest store to this page without the VMM's help? Where it is not the default, native code fills nothing.
         self.writable: Callable[[int], bool] = ram.writable
         #: The guest's tables may say something else of [address, address + the span of an entry of `level`).
@@ -74,7 +76,7 @@ class ShadowTables(ShadowState):
         self._stores = memoryview(stores)  # into each table page since the last walk through it
         self._spaces = memoryview(spaces).cast("Q")
         super().__init__(
-            ctypes.addressof(ram), ctypes.addressof(ctypes.c_char.from_buffer(spaces)), ctypes.addressof(self.leaves),
+            ctypes.addressof(ctypes.c_char.from_buffer(spaces)), ctypes.addressof(self.leaves),
             ctypes.addressof(self.table_pages), ctypes.addressof(ctypes.c_char.from_buffer(stores)),
         )  # fmt: skip
         frames.reclaim.append(self.drop_all)
@@ -90,10 +92,7 @@ class ShadowTables(ShadowState):
     def key(virtual: Hart) -> SpaceKey:
         """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from
         fetches)."""
-        space = exits.space(virtual)
-        if exits.is_translated(space):
-            return (virtual.satp, virtual.privilege, space & (Status.SUM | Status.MXR))
-        return (0, -1 if space == exits.SPLIT else space, 0)
+        return _key_in(virtual.privilege, virtual.mstatus & _DECIDES, virtual.satp)
 
     def satp(self, key: SpaceKey) -> int:
         """The host satp value that selects a space, made if it is new."""
@@ -123,6 +122,7 @@ class ShadowTables(ShadowState):
         self.memory.flush()
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
             self.frames.give_back(frame)
+        self._linked.pop(key, None)
         self.changed(key, 0, mmu.LEVELS)
         number = self._numbers.pop(key)
         del self._keys[number]
@@ -162,15 +162,19 @@ class ShadowTables(ShadowState):
 
     def link(self, key: SpaceKey, address: int, table: int) -> None:
         """Let a space use a foreign table of leaves where `address` is. Raises OutOfFramesError."""
+        if self._linked.get(key) == (address, table):
+            return
         entry = ((RAM_BASE >> 12) + table) << 10 | mmu.V
         offset = self._entry_offset(key, address, make=True, of_level=1)
         assert offset is not None
         if self.memory.read(offset, 8) != entry:
             self.foreign.add(table)
             self.memory.write(offset, 8, entry)
+        self._linked[key] = (address, table)
 
     def unlink(self, address: int, table: int) -> None:
         """No space uses this table any more."""
+        self._linked.clear()
         for key in self.roots:
             offset = self._entry_offset(key, address, make=False, of_level=1)
             if offset is not None and self.memory.read(offset, 8) >> 10 == (RAM_BASE >> 12) + table:
@@ -183,10 +187,10 @@ class ShadowTables(ShadowState):
         address: int,
         guest_page: int,
         permissions: int,
-        trail: list[mmu.Step],
+        tables: Sequence[int],
         user: bool = True,
     ) -> int:
-        """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it
+        """Map a virtual page to the frame behind a guest page; returns the frame. `tables`: of the guest walk it
         rests on.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
@@ -198,7 +202,7 @@ class ShadowTables(ShadowState):
         frame = self.ram.frame(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
-        self.rest_on(key, address, trail)
+        self.rest_on(key, address, tables)
         if guest_page in self.table_pages or not self.writable(guest_page):
             permissions &= ~mmu.W
         leaf = exits.SHADOW_LEAF if user else exits.SHADOW_LEAF & ~mmu.U
@@ -208,10 +212,12 @@ class ShadowTables(ShadowState):
         self.remembered += 1
         return frame
 
-    def rest_on(self, key: SpaceKey, address: int, trail: list[mmu.Step]) -> None:
-        """Something is true as long as the guest's entries of this walk are what they are."""
-        for step in trail:
-            self._use(step.table >> 12, key, step.level, self._first_address(address, step.level))
+    def rest_on(self, key: SpaceKey, address: int, tables: Sequence[int]) -> None:
+        """Something is true as long as the guest's entries of this walk, through tables from the root on, are what
+        they are."""
+        for index, table in enumerate(tables):
+            level = mmu.LEVELS - 1 - index
+            self._use(table >> 12, key, level, self._first_address(address, level))
 
     @staticmethod
     def _first_address(address: int, level: int) -> int:
@@ -353,7 +359,7 @@ class ShadowTables(ShadowState):
     def load(self, state: dict[str, Any]) -> None:
         self.roots = {_key(key): frame for key, frame in state["roots"]}
         self.tables = {_key(key): list(frames) for key, frames in state["tables"]}
-        self._numbers, self._keys = {}, {}
+        self._numbers, self._keys, self._linked = {}, {}, {}
         for number in range(1, MAX_SPACES + 1):
             self._set_row(number, 0, 0, 0)
         for key in self.roots:
@@ -377,6 +383,25 @@ class ShadowTables(ShadowState):
     ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
         for page, rows in groupby(chains.all(), lambda row: row[0]):
             yield page, [(self._keys[number], *what(word)) for _, number, word in rows]
+
+
+class _Situation(NamedTuple):
+    """What decides which space a hart needs; as much of a hart as `exits.space` looks at."""
+
+    privilege: int
+    mstatus: int
+    satp: int
+
+
+_DECIDES = Status.MPRV | Status.MPP | Status.SUM | Status.MXR
+
+
+@lru_cache(maxsize=4096)
+def _key_in(privilege: int, status: int, satp: int) -> SpaceKey:
+    space = exits.space(_Situation(privilege, status, satp))
+    if exits.is_translated(space):
+        return (satp, privilege, space & (Status.SUM | Status.MXR))
+    return (0, -1 if space == exits.SPLIT else space, 0)
 
 
 def _nobody(_key: SpaceKey, _address: int, _level: int) -> None:

@@ -52,8 +52,8 @@ from engine.trace.record import Action, Cause, Disposition, Interrupt, Kind, Lev
 SPLIT = 4
 SATP, STIMECMP, SRET = CSR_NUMBERS["satp"], CSR_NUMBERS["stimecmp"], 0x10200073
 TIMER_LINE = 1 << Interrupt.SUPERVISOR_TIMER
-PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, LEAVE = (
-    field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "leave")
+PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, FLOAT_STATUS, LEAVE = (
+    field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "fcsr", "leave")
 )
 RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_ROUTE, FILL_ROUTE = (
     field(name)
@@ -64,13 +64,13 @@ OPS, PAGE_PC, RESERVATION, STALE, CONTEXT, NEXT_EVENT, OTHER_EVENT, HORIZON = (
     field(name)
     for name in ("ops", "page_pc", "reservation", "stale", "context", "next_event", "other_event", "horizon")
 )
-SHADOW_RAM, SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED, WALKED, LEVEL, TRAIL = (
+SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED = (
     offset_of(ShadowState, name)
-    for name in ("ram_at", "spaces_at", "leaves_at", "table_pages_at", "stores_at", "filled", "dropped", "remembered",
-                 "leaf", "level", "trail")
-)  # fmt: skip
-MAP, PAGES, WATCHED, FRAMES, AWAY = (
-    offset_of(RamState, name) for name in ("map_at", "pages", "watched", "frames_at", "away")
+    for name in ("spaces_at", "leaves_at", "table_pages_at", "stores_at", "filled", "dropped", "remembered")
+)
+MAP, PAGES, WATCHED, FRAMES, AWAY, TARGET, WALKED, LEVEL, TRAIL = (
+    offset_of(RamState, name)
+    for name in ("map_at", "pages", "watched", "frames_at", "away", "target", "leaf", "level", "trail")
 )
 LOW, HIGH, RECYCLED, PROMISED = (
     offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
@@ -304,8 +304,7 @@ def _resume(
     h: Any, host: int, satp: int, origin: int, at: int, kind: int, disposition: int, action: int, a: int, b: int,
     cause: int, value: int, instruction: int,
 ) -> int:  # fmt: skip
-    """Write the record, charge the switch, and let the host hart go on where the virtual one is. Returns whether its
-    context has to be chosen again."""
+    """Write the record, charge the switch, and go on. Returns as `_go_on`."""
     steps = h.peek(host + STEPS, 8)
     extra = h.peek(host + EXTRA, 8)
     fills = action == Action.SHADOW_FILL or action == Action.DIRTY or action == Action.COPY_ON_WRITE
@@ -324,6 +323,20 @@ def _resume(
     )  # fmt: skip
     h.poke(host + RECORD_COUNT, 8, count + 1)
     h.poke(host + EXTRA, 8, extra + cost)
+    return _go_on(h, host, satp)
+
+
+def resume(h: Any, host: int) -> int:
+    """For Python: as TrapAndEmulate._resume of a vCPU that can go on, in a space that exists. Returns as `_go_on`."""
+    satp = space_satp(h)
+    if not satp:
+        raise Refused
+    h.poke(host + FLOAT_STATUS, 8, h.fcsr)
+    return _go_on(h, host, satp)
+
+
+def _go_on(h: Any, host: int, satp: int) -> int:
+    """The host hart is where the virtual one is. Returns whether its context has to be chosen again."""
     h.poke(host + PC, 8, h.pc)
     h.poke(host + STATUS, 8, h.peek(host + STATUS, 8) & ~FLOATS | h.mstatus & FLOATS)
     if privileged.pending_interrupt(h):
@@ -336,31 +349,37 @@ def _resume(
 # -- guest physical memory: mmu.Walker of a virtual hart ---------------------------------------------
 def page_word(h: Any, address: int) -> int:
     """What RamState.map_at has for the page of a guest physical address in RAM."""
-    at = h.peek(h.peek(h.shadow_at + SHADOW_RAM, 8) + MAP, 8)
+    at = h.peek(h.guest_ram_at + MAP, 8)
     word: int = h.peek(at + 8 * ((address >> 12) - FIRST_PAGE), 8)
     return word
 
 
 def has_entry(h: Any, address: int) -> bool:
-    there: bool = (address >> 12) - FIRST_PAGE < h.peek(h.peek(h.shadow_at + SHADOW_RAM, 8) + PAGES, 8)
+    there: bool = (address >> 12) - FIRST_PAGE < h.peek(h.guest_ram_at + PAGES, 8)
     return there
 
 
 def read_entry(h: Any, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG001 (mmu.Walker)
-    """What `leaf`, `level` and `trail` of ShadowState are is noted besides."""
+    """What `leaf`, `level` and `trail` of RamState are is noted besides."""
     frame = page_word(h, address) & FRAME
     if not frame:
         raise Refused
     entry = entry_of(h, (frame - 1 << 12) + (address & 0xFFF))
-    h.poke(h.shadow_at + WALKED, 8, entry)
-    h.poke(h.shadow_at + LEVEL, 8, level)
-    h.poke(h.shadow_at + TRAIL + 8 * level, 8, address & ~0xFFF)
+    h.poke(h.guest_ram_at + WALKED, 8, entry)
+    h.poke(h.guest_ram_at + LEVEL, 8, level)
+    h.poke(h.guest_ram_at + TRAIL + 8 * level, 8, address & ~0xFFF)
     return entry
 
 
 def write_entry(h: Any, address: int, entry: int) -> None:
     h.poke(storable(h, address), 8, entry)
-    h.poke(h.shadow_at + WALKED, 8, entry)
+    h.poke(h.guest_ram_at + WALKED, 8, entry)
+
+
+def walk(h: Any, address: int, access: int) -> None:
+    """For Python: where a guest's address leads, and by which tables, in `target`, `leaf`, `level` and `trail`."""
+    h.poke(h.guest_ram_at + LEVEL, 8, mmu.LEVELS)
+    h.poke(h.guest_ram_at + TARGET, 8, privileged.translate(h, address, access))
 
 
 def storable(h: Any, address: int) -> int:
@@ -466,11 +485,12 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
     stores = cause == Cause.STORE_PAGE_FAULT
     target = address
     permissions = mmu.R | mmu.W | mmu.X
-    h.poke(shadow + LEVEL, 8, mmu.LEVELS)
+    ram = h.guest_ram_at
+    h.poke(ram + LEVEL, 8, mmu.LEVELS)
     if is_translated(wanted):
         way = Access.FETCH if cause == Cause.INSTRUCTION_PAGE_FAULT else Access.STORE if stores else Access.LOAD
         target = mmu.walk(h, h.satp, 0, address, way, h.privilege, privileged.walk_options(h, 0))
-        permissions = granted(h, h.peek(shadow + WALKED, 8))
+        permissions = granted(h, h.peek(ram + WALKED, 8))
     if not has_entry(h, target):
         raise Refused
     index = (target >> 12) - FIRST_PAGE
@@ -485,12 +505,12 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
         raise Refused
     frame = word & FRAME
     if not frame:
-        frame = take_frame(h, h.peek(shadow + SHADOW_RAM, 8), index)
+        frame = take_frame(h, ram, index)
     action = Action.DIRTY if stores and present & mmu.V else Action.SHADOW_FILL
-    level = h.peek(shadow + LEVEL, 8)
+    level = h.peek(ram + LEVEL, 8)
     while level <= LAST_LEVEL:
         span = 21 + 9 * level
-        table = h.peek(shadow + TRAIL + 8 * level, 8)
+        table = h.peek(ram + TRAIL + 8 * level, 8)
         _use(h, (table >> 12) - FIRST_PAGE, number, address >> span << span | level)
         level += 1
     if first_row(h, tables, index) or word & PAGE_SHARED:
