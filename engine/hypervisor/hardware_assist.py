@@ -143,7 +143,8 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
-        hart.guest_ram_at = ctypes.addressof(guest.vm.ram) if self.tagged and not memory.faults else 0
+        if self.tagged and isinstance(memory, TwoStages):
+            hart.guest_ram_at, hart.stage_at = ctypes.addressof(guest.vm.ram), memory.at
         self._hand_over(vcpu)
         hart.update_timers()
         hart.refresh()
@@ -165,7 +166,7 @@ class HardwareAssist:
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
-        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = 0
+        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = hart.stage_at = 0
         hart.mie = hart.mip = hart.lines = 0
         self.guest.host.record_in_python(hart)
         hart.refresh()
@@ -464,7 +465,8 @@ class TwoStages:
 
     def __init__(self, guest: VmGuest) -> None:
         self.guest = guest
-        self.stage = SecondStage(guest.host.frames, guest.id)
+        self.stage = SecondStage(guest.host.frames, guest.id, guest.vm.ram.pages)
+        self.at = ctypes.addressof(self.stage)
 
     def hgatp(self) -> int:
         """Raises OutOfFramesError."""

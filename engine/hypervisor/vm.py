@@ -298,6 +298,8 @@ class GuestRam(RamState):
         return self.own(address >> 12) * PAGE + (address & 0xFFF)
 
     def read(self, address: int, length: int) -> bytes:
+        if (address & 0xFFF) + length <= PAGE and (frame := self.map.frame(address >> 12)) is not None:
+            return self.memory.read_bytes(frame * PAGE + (address & 0xFFF), length)
         parts = []
         for at, chunk in _chunks(address, length):
             frame = self.map.frame(at >> 12)
@@ -310,11 +312,14 @@ class GuestRam(RamState):
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        done = 0
-        for at, chunk in _chunks(address, len(data)):
-            self.memory.write_bytes(self.store_offset(at), data[done : done + chunk])
-            done += chunk
-        self.stored(address, len(data))
+        done, length = 0, len(data)
+        if 0 < length <= PAGE - (address & 0xFFF):
+            self.memory.write_bytes(self.store_offset(address), data)
+        else:
+            for at, chunk in _chunks(address, length):
+                self.memory.write_bytes(self.store_offset(at), data[done : done + chunk])
+                done += chunk
+        self.stored(address, length)
 
     def release(self) -> None:
         """Give every frame back, in the order of guest pages: that of first use is not part of a snapshot."""

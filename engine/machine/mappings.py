@@ -64,6 +64,17 @@ class RamState(ctypes.Structure):
     trail: ctypes.Array[ctypes.c_uint64]
 
 
+class StageState(ctypes.Structure):
+    """The lower tables of a VM's second stage (engine.hypervisor.second_stage): the frames of the `count` that there are,
+    a word each, of at most `limit`."""
+
+    _fields_ = (("count", _WORD), ("limit", _WORD), ("tables_at", _WORD))
+
+    count: int
+    limit: int
+    tables_at: int
+
+
 class ChainsState(ctypes.Structure):
     """A chain of rows for each page of a VM's RAM (engine.hypervisor.chains). heads_at: a word for each page, the
     number of its chain's first row; 0: none. rows_at: rows of four words, from row 1 on: space, what, page, the chain's

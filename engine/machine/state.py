@@ -52,7 +52,7 @@ class HartState(ctypes.Structure):
     engine.hypervisor.costs.Routes.packed). instructions_base, shadow_at: of that virtual hart, what the vCPU's
     instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
     guest_ram_at: of a virtual hart, and of a hart that carries a guest under hardware assist, the guest's RamState; else
-    0.
+    0. stage_at: of the latter, the StageState.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
@@ -108,6 +108,7 @@ class HartState(ctypes.Structure):
         ("instructions_base", _WORD),
         ("shadow_at", _WORD),
         ("guest_ram_at", _WORD),
+        ("stage_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -172,6 +173,7 @@ class HartState(ctypes.Structure):
     instructions_base: int
     shadow_at: int
     guest_ram_at: int
+    stage_at: int
     time_started: int
     time_offset: int
     trap_cause: int

@@ -36,6 +36,7 @@ from engine.machine.mappings import (
     FramesState,
     RamState,
     ShadowState,
+    StageState,
 )
 from engine.machine.memory import TABLE
 from engine.machine.mmu import Access
@@ -74,6 +75,9 @@ MAP, PAGES, WATCHED, FRAMES, AWAY, TARGET, WALKED, LEVEL, TRAIL = (
 )
 LOW, HIGH, RECYCLED, PROMISED = (
     offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
+)
+STAGE_COUNT, STAGE_LIMIT, STAGE_TABLES = (
+    offset_of(StageState, name) for name in ("count", "limit", "tables_at")
 )
 COUNT, HEADS, TABLE_ROWS = (offset_of(ChainsState, name) for name in ("count", "heads_at", "rows_at"))
 HOST_RAM, FLAGS, DIRTY, HOST_BASE, HOST_BYTES = (
@@ -692,16 +696,37 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
         raise Refused
     stores = cause == Cause.STORE_GUEST_PAGE_FAULT or h.fault_instruction == mmu.TABLE_WRITE
     word = h.peek(h.peek(ram + MAP, 8) + 8 * index, 8)
-    upper = entry_of(h, ((h.hgatp & mmu.ROOT_PAGES) - FIRST_PAGE << 12) + 8 * (page >> 18 & 0x7FF))
-    if not upper & mmu.V or (stores and word & PAGE_SHARED):
+    if stores and word & PAGE_SHARED:
         raise Refused
-    lower = entry_of(h, ((upper >> 10) - FIRST_PAGE << 12) + 8 * (page >> 9 & 0x1FF))
-    offset = ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF)
-    if not lower & mmu.V or offset >= h.peek(h.memory_at + HOST_BYTES, 8):
-        raise Refused
+    upper_at = ((h.hgatp & mmu.ROOT_PAGES) - FIRST_PAGE << 12) + 8 * (page >> 18 & 0x7FF)
+    upper = entry_of(h, upper_at)
+    lower_at = 8 * (page >> 9 & 0x1FF)
+    lower = 0
+    missing = 2
+    if upper & mmu.V:
+        lower_at += (upper >> 10) - FIRST_PAGE << 12
+        lower = entry_of(h, lower_at)
+        missing = 1
+    if lower & mmu.V:
+        missing = 0
+        if (lower >> 10) - FIRST_PAGE >= h.peek(h.memory_at + HOST_BYTES, 8) >> 12:
+            raise Refused
+    frames = h.peek(ram + FRAMES, 8)
+    if missing:
+        room = h.peek(frames + HIGH, 8) - h.peek(frames + LOW, 8)
+        if h.peek(frames + RECYCLED, 8) or room < h.peek(frames + PROMISED, 8) + missing:
+            raise Refused
+        if h.peek(h.stage_at + STAGE_COUNT, 8) + missing > h.peek(h.stage_at + STAGE_LIMIT, 8):
+            raise Refused
     frame = word & FRAME
     if not frame:
         frame = take_frame(h, ram, index)
+    if missing == 2:
+        upper = add_table(h, frames, upper_at)
+        lower_at += (upper >> 10) - FIRST_PAGE << 12
+    if missing:
+        lower = add_table(h, frames, lower_at)
+    offset = ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF)
     physical = FIRST_PAGE + frame - 1
     leaf = STAGE_LEAF if word & PAGE_SHARED else STAGE_LEAF | mmu.W | mmu.D
     set_entry(h, offset, physical << 10 | leaf)
@@ -717,6 +742,20 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
     )  # fmt: skip
     h.record_count = h.record_count + 1
     h.extra = h.extra + cost
+
+
+def add_table(h: Any, frames: int, offset: int) -> int:
+    """Make a table of the second stage, of a frame that was never taken; returns its entry, which is at an offset of
+    the host's RAM."""
+    frame = h.peek(frames + LOW, 8)
+    h.poke(frames + LOW, 8, frame + 1)
+    stage = h.stage_at
+    count = h.peek(stage + STAGE_COUNT, 8)
+    h.poke(h.peek(stage + STAGE_TABLES, 8) + 8 * count, 8, frame)
+    h.poke(stage + STAGE_COUNT, 8, count + 1)
+    entry: int = FIRST_PAGE + frame << 10 | mmu.V
+    set_entry(h, offset, entry)
+    return entry
 
 
 # -- the instructions --------------------------------------------------------------------------------
