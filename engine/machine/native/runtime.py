@@ -37,7 +37,8 @@ class Interpreter:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
         symbols = [
-            "run", "decode", "next_page", "slow", "over", "far", "plain", "refresh", "prepare", "walk", "resume_exit",
+            "run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "refresh", "prepare", "walk",
+            "resume_exit",
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
