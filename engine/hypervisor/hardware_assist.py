@@ -548,6 +548,7 @@ class Shadowed:
     def __init__(self, guest: VmGuest) -> None:
         self.guest = guest
         self.shadow = _BothModes(guest.host.frames, guest.vm.ram)
+        self.shadow.serve(guest.vm.vcpus)
 
     def hgatp(self) -> int:
         return 0
@@ -568,14 +569,13 @@ class Shadowed:
     def fault(self, vcpu: VCpu, _hart: Hart, access: Access, address: int) -> Outcome | Trap | int:
         virtual, ram = vcpu.virtual, self.guest.vm.ram
         key = self.shadow.key(virtual)
-        target, allowed, user = address, mmu.R | mmu.W | mmu.X, virtual.privilege == USER
-        tables: Sequence[int] = ()
+        allowed, user = mmu.R | mmu.W | mmu.X, virtual.privilege == USER
+        try:
+            target = virtual.walk(address, access)
+        except Trap as trap:
+            return trap
         if virtual.satp >> 60:
-            try:
-                target = virtual.walk(address, access)
-            except Trap as trap:
-                return trap
-            leaf, tables = virtual.walked()
+            leaf, _ = virtual.walked()
             allowed = leaf & (mmu.R | mmu.X | (mmu.W if leaf & mmu.D else 0))
             user = leaf & mmu.U != 0
         page = target >> 12
@@ -583,9 +583,8 @@ class Shadowed:
             return Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) if access == Access.FETCH else target
         if access == Access.STORE and page in self.shadow.table_pages:
             return target
-        was_mapped = self.shadow.mapped(key, address)
         _, action = claim(ram, page, access == Access.STORE)
-        frame = self.shadow.fill(key, address, page, allowed, tables, user)
+        frame, was_mapped = self.shadow.fill(key, address, page, allowed, virtual, user)
         if action is None:
             action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
@@ -599,7 +598,7 @@ class Shadowed:
         return mmu.look(tables, satp, 0, address, SUPERVISOR, Status.SUM | Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
-        self.shadow.stored(address, length)
+        self.shadow.stored(address, length, self.guest.host.active.interpreter)
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)

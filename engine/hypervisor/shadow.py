@@ -29,7 +29,7 @@ import numpy as np
 
 from engine.hypervisor.chains import Chains
 from engine.hypervisor.frames import Frames
-from engine.hypervisor.vm import FIRST_PAGE, GuestRam
+from engine.hypervisor.vm import FIRST_PAGE, GuestRam, VCpu, VirtualHart
 from engine.isa.csrs import Status
 from engine.machine import mmu
 from engine.machine.hart import Hart
@@ -37,9 +37,13 @@ from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import MAX_LEAVES, MAX_SPACES, RELEASE_AFTER, SPACE_WORDS, ShadowState
 from engine.machine.memory import PAGE
 from engine.machine.native import exits
+from engine.machine.native.procedures import DONE
+from engine.machine.native.runtime import Interpreter
 
 #: (satp or 0 without paging, virtual privilege, SUM and MXR)
 SpaceKey = tuple[int, int, int]
+_USER_LEAF = exits.SHADOW_LEAF
+_KERNEL_LEAF = exits.SHADOW_LEAF & ~mmu.U
 #: The level in a row of `table_pages`; the rest is a virtual address.
 _LEVEL = exits.LEVEL_BITS
 
@@ -81,6 +85,12 @@ class ShadowTables(ShadowState):
         )  # fmt: skip
         frames.reclaim.append(self.drop_all)
         ram.protected = self.protect
+
+    def serve(self, vcpus: Sequence[VCpu]) -> None:
+        """These are the VM's vCPUs: native code finds the tables by them."""
+        self._any = vcpus[0].virtual.address
+        for vcpu in vcpus:
+            vcpu.virtual.shadow_at = ctypes.addressof(self)
 
     def close(self) -> None:
         """The VM is gone."""
@@ -139,14 +149,14 @@ class ShadowTables(ShadowState):
     # -- leaves --------------------------------------------------------------------------------------
     def _entry_offset(self, key: SpaceKey, address: int, make: bool, of_level: int = 0) -> int | None:
         """Offset in host RAM of the entry for a virtual address, in the table of leaves or one `of_level` above."""
-        table = self.roots.get(key)
+        table, words = self.roots.get(key), self.memory.views[3]
         if table is None:
             return None
         for level in range(mmu.LEVELS - 1, of_level, -1):
             offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
-            entry = self.memory.read(offset, 8)
-            if entry & mmu.V:
-                table = (entry >> 10) - (RAM_BASE >> 12)
+            entry = words[offset >> 3]
+            if entry & 1:
+                table = (entry >> 10) - FIRST_PAGE
             elif make:
                 frame = self.frames.take()
                 if key not in self.roots:  # taking it emptied this very cache
@@ -187,11 +197,11 @@ class ShadowTables(ShadowState):
         address: int,
         guest_page: int,
         permissions: int,
-        tables: Sequence[int],
+        virtual: VirtualHart,
         user: bool = True,
-    ) -> int:
-        """Map a virtual page to the frame behind a guest page; returns the frame. `tables`: of the guest walk it
-        rests on.
+    ) -> tuple[int, bool]:
+        """Map a virtual page to the frame behind a guest page; returns the frame, and whether there was a leaf before. It
+        rests on the latest `walk` of a virtual hart.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
         and from shared ones. `user`: for user mode, which is the only one that a deprivileged guest has.
@@ -202,15 +212,27 @@ class ShadowTables(ShadowState):
         frame = self.ram.frame(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
-        self.rest_on(key, address, tables)
-        if guest_page in self.table_pages or not self.writable(guest_page):
+        was_mapped = bool(self.memory.views[3][offset >> 3] & mmu.V)
+        if not self.writable(guest_page):
             permissions &= ~mmu.W
-        leaf = exits.SHADOW_LEAF if user else exits.SHADOW_LEAF & ~mmu.U
-        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | leaf | permissions)
+        leaf = (FIRST_PAGE + frame) << 10 | (_USER_LEAF if user else _KERNEL_LEAF) | permissions
+        number, walker = self._numbers[key], virtual.walker
+        if walker is None or walker.put_leaf(
+            virtual.address, offset, number, address, guest_page - FIRST_PAGE, leaf
+        ) != DONE:
+            self._put_leaf(key, offset, address, guest_page, leaf, virtual.walked()[1])
+        return frame, was_mapped
+
+    def _put_leaf(
+        self, key: SpaceKey, offset: int, address: int, guest_page: int, leaf: int, tables: Sequence[int]
+    ) -> None:
+        self.rest_on(key, address, tables)
+        if guest_page in self.table_pages:
+            leaf &= ~mmu.W
+        self.memory.write(offset, 8, leaf)
         self.leaves.add(guest_page, (self._numbers[key], address >> 12))
         self.filled += 1
         self.remembered += 1
-        return frame
 
     def rest_on(self, key: SpaceKey, address: int, tables: Sequence[int]) -> None:
         """Something is true as long as the guest's entries of this walk, through tables from the root on, are what
@@ -224,10 +246,6 @@ class ShadowTables(ShadowState):
         """Virtual address that a table's entry 0 stands for, when the table at `level` translates
         `address`."""
         return address >> (21 + 9 * level) << (21 + 9 * level)
-
-    def mapped(self, key: SpaceKey, address: int) -> bool:
-        offset = self._entry_offset(key, address, make=False)
-        return offset is not None and bool(self.memory.read(offset, 8) & mmu.V)
 
     def _use(self, guest_page: int, key: SpaceKey, level: int, first: int) -> None:
         """Leaves of a space rest on a guest page with entries of `level`, the first for the virtual address `first`."""
@@ -269,8 +287,14 @@ class ShadowTables(ShadowState):
                     self.memory.clear_bits(offset // PAGE, part & np.uint64(0x1FF), mmu.W)
 
     # -- kept true -----------------------------------------------------------------------------------
-    def stored(self, address: int, length: int) -> None:
-        """Guest physical [address, address + length) was written by the VMM on the guest's behalf."""
+    def stored(self, address: int, length: int, lent: Interpreter | None) -> None:
+        """Guest physical [address, address + length) was written by the VMM on the guest's behalf. lent: native code
+        that may do it."""
+        alone = self.changed is _nobody and not self.foreign and (address & PAGE - 1) + length <= PAGE
+        if alone and (address >> 12 not in self.table_pages or (
+            lent is not None and lent.table_stored(self._any, address, length) == DONE
+        )):
+            return
         for page in range(address >> 12, ((address + length - 1) >> 12) + 1):
             if page not in self.table_pages:
                 continue

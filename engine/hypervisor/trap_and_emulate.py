@@ -18,9 +18,9 @@ Every exit is one step of the host hart and writes one record.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
 from engine.hypervisor.interpret import access_for, carry_reservation, execute, meaning
@@ -41,7 +41,25 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-_NO_TABLES: Sequence[int] = ()
+_ALL = mmu.R | mmu.W | mmu.X
+_FLAGS = (1 << len(mmu.FLAG_LETTERS)) - 1
+
+
+class _Rights(NamedTuple):
+    """As much of a hart as `exits.granted` looks at."""
+
+    privilege: int
+    mstatus: int
+
+
+@lru_cache(maxsize=1024)
+def _granted_to(flags: int, privilege: int, status: int) -> int:
+    return granted(_Rights(privilege, status), flags)
+
+
+def _granted(leaf: int, privilege: int, status: int) -> int:
+    """See exits.granted."""
+    return _granted_to(leaf & _FLAGS, privilege, status & (Status.SUM | Status.MXR))
 
 
 @dataclass
@@ -56,6 +74,9 @@ class TrapAndEmulate:
     names_frames = False
     #: Does the hart execute the code of the guest's kernel where it is?
     kernel_in_place = True
+
+    def __post_init__(self) -> None:
+        self.shadow.serve(self.guest.vm.vcpus)
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
@@ -74,7 +95,6 @@ class TrapAndEmulate:
         hart.privilege = USER
         self._select_space(vcpu, hart)
         guest, virtual = self.guest, vcpu.virtual
-        virtual.shadow_at = ctypes.addressof(self.shadow)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
@@ -257,7 +277,7 @@ class TrapAndEmulate:
         if key[1] < 0:
             return self._interpret(vcpu, Action.EMULATE, 0)
         try:
-            target = virtual.walk(address, access) if key[0] else address
+            target = virtual.walk(address, access)
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
         ram = self.guest.vm.ram
@@ -268,15 +288,11 @@ class TrapAndEmulate:
         if access == Access.STORE and (noticed := self._noticed(target >> 12)) is not None:
             carry_reservation(self.guest, vcpu, target)
             return self._interpret(vcpu, noticed, target, (address, access, target))
-        allowed, tables = mmu.R | mmu.W | mmu.X, _NO_TABLES
-        if key[0]:
-            leaf, tables = virtual.walked()
-            allowed = granted(virtual, leaf)
-        was_mapped = self.shadow.mapped(key, address)
+        allowed = _granted(virtual.walked()[0], virtual.privilege, virtual.mstatus) if key[0] else _ALL
         if key[1] != USER and not self.kernel_in_place:
             allowed &= ~mmu.X
         _, action = claim(ram, target >> 12, access == Access.STORE)
-        frame = self.shadow.fill(key, address, target >> 12, allowed, tables)
+        frame, was_mapped = self.shadow.fill(key, address, target >> 12, allowed, virtual)
         if action is None:
             action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
@@ -319,7 +335,7 @@ class TrapAndEmulate:
         return mmu.look(tables, mmu.SV39 << 60 | (RAM_BASE >> 12) + root, 0, address, USER, Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
-        self.shadow.stored(address, length)
+        self.shadow.stored(address, length, self.guest.host.active.interpreter)
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)

@@ -31,7 +31,7 @@ from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, RecordedWalk
 from engine.machine.native.procedures import DONE, TRAPPED
 from engine.machine.native.runtime import Interpreter
-from engine.machine.privileged import USER, walk_options
+from engine.machine.privileged import MACHINE, USER, walk_options
 from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK
 from engine.machine.traps import Trap
 from engine.trace.record import Interrupt, Level
@@ -453,12 +453,19 @@ class VirtualHart(Hart):
         return 0
 
     def walk(self, address: int, access: Access) -> int:
-        """Where an address leads by the guest's tables, which the VMM follows for the guest: see `walked`. Raises Trap."""
+        """Where an address leads by the guest's tables, which the VMM follows for the guest: see `walked`. Raises Trap.
+        Not for where loads and fetches differ (MPRV)."""
+        self._walk = None
         if self._walked_natively(address, access):
-            self._walk = None
             return self.bus.ram.target
         walk = self._walk = RecordedWalk(self.bus)
-        return mmu.walk(walk, self.satp, 0, address, access, self.privilege, walk_options(self, 0))
+        satp = 0 if self.privilege == MACHINE else self.satp
+        return mmu.walk(walk, satp, 0, address, access, self.privilege, walk_options(self, 0))
+
+    @property
+    def walker(self) -> Interpreter | None:
+        """The native code that made the latest `walk`; None: Python did."""
+        return self.lent if self._walk is None else None
 
     def walked(self) -> tuple[int, Sequence[int]]:
         """Of the latest `walk`: its leaf, and the guest physical addresses of the tables that it went through."""

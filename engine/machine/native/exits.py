@@ -511,23 +511,33 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
     if not frame:
         frame = take_frame(h, ram, index)
     action = Action.DIRTY if stores and present & mmu.V else Action.SHADOW_FILL
-    level = h.peek(ram + LEVEL, 8)
-    while level <= LAST_LEVEL:
-        span = 21 + 9 * level
-        table = h.peek(ram + TRAIL + 8 * level, 8)
-        _use(h, (table >> 12) - FIRST_PAGE, number, address >> span << span | level)
-        level += 1
-    if first_row(h, tables, index) or word & PAGE_SHARED:
+    if word & PAGE_SHARED:
         permissions = permissions & ~mmu.W
     physical = FIRST_PAGE + frame - 1
-    set_entry(h, offset, physical << 10 | SHADOW_LEAF | permissions)
-    add_row(h, h.peek(shadow + LEAVES, 8), index, number, address >> 12)
-    h.poke(shadow + FILLED, 8, h.peek(shadow + FILLED, 8) + 1)
-    h.poke(shadow + REMEMBERED, 8, h.peek(shadow + REMEMBERED, 8) + 1)
+    put_leaf(h, offset, number, address, index, physical << 10 | SHADOW_LEAF | permissions)
     return _resume(
         h, host, h.peek(host + HOST_SATP, 8), h.privilege, h.pc, Kind.PAGE_FAULT, Disposition.EMULATED, action, target,
         physical << 12 | target & 0xFFF, cause, address, 0,
     )  # fmt: skip
+
+
+def put_leaf(h: Any, offset: int, space: int, address: int, index: int, leaf: int) -> None:
+    """Write the leaf for an address, at an offset of the host's RAM, that maps a guest page and rests on the latest
+    walk. Python calls it too, as ShadowTables._put_leaf."""
+    shadow = h.shadow_at
+    ram = h.guest_ram_at
+    level = h.peek(ram + LEVEL, 8)
+    while level <= LAST_LEVEL:
+        span = 21 + 9 * level
+        table = h.peek(ram + TRAIL + 8 * level, 8)
+        _use(h, (table >> 12) - FIRST_PAGE, space, address >> span << span | level)
+        level += 1
+    if first_row(h, h.peek(shadow + TABLE_PAGES, 8), index):
+        leaf = leaf & ~mmu.W
+    set_entry(h, offset, leaf)
+    add_row(h, h.peek(shadow + LEAVES, 8), index, space, address >> 12)
+    h.poke(shadow + FILLED, 8, h.peek(shadow + FILLED, 8) + 1)
+    h.poke(shadow + REMEMBERED, 8, h.peek(shadow + REMEMBERED, 8) + 1)
 
 
 def _use(h: Any, index: int, space: int, what: int) -> None:
@@ -577,7 +587,7 @@ def _store_to_table(h: Any, host: int, cause: int, address: int, target: int) ->
     h.reservation = target if h.peek(host + RESERVATION, 8) == there else NO_RESERVATION
     h.poke(host + RESERVATION, 8, NO_RESERVATION)
     h.poke_sized(place, size, value)
-    _stored(h, target, size)
+    table_stored(h, target, size)
     h.pc = at + length
     h.unretired = h.unretired - 1
     h.instructions_base = h.instructions_base + 1
@@ -587,8 +597,8 @@ def _store_to_table(h: Any, host: int, cause: int, address: int, target: int) ->
     )  # fmt: skip
 
 
-def _stored(h: Any, target: int, size: int) -> None:
-    """As ShadowTables.stored, of a table page and within it."""
+def table_stored(h: Any, target: int, size: int) -> None:
+    """As ShadowTables.stored, of a table page and within it. Python calls it too."""
     shadow = h.shadow_at
     index = (target >> 12) - FIRST_PAGE
     place = h.peek(shadow + STORES, 8) + index

@@ -853,6 +853,8 @@ def module() -> str:
         _for_python("refresh", PROCEDURES.need(privileged.choose_context), 1),
         _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
+        _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
+        _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _reach(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
