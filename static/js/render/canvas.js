@@ -115,7 +115,8 @@ export class CanvasView {
       this.relayout();
     });
     carry.on('change', () => {
-      const target = carry.load?.item.kind === 'image' || carry.load?.item.kind === 'guest' ? carry.load.target : null;
+      const { item, target: over } = carry.load ?? { item: null, target: null };
+      const target = (item?.kind === 'image' || item?.kind === 'guest' || item?.kind === 'workload') && over !== 'compare' ? over : null;
       const already = carry.load?.item.kind === 'guest' && app.store.guest(carry.load.item.id)?.host === target;
       const slot = already ? null : target;
       if (slot === (this.preview.slot ?? null)) this.touch('ground', 'live');
