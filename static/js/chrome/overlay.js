@@ -29,6 +29,8 @@ export class Overlay {
     this.middle = h('div.middle', { hidden: true });
     /** @type {HTMLElement | null} */
     this.welcome = null;
+    /** Has the lab been one host with one guest all the time? Then there is room beside it. */
+    this.first = true;
     this.build();
     app.on('language', () => this.build());
     for (const event of /** @type {const} */ (['document', 'keyframe'])) app.store.on(event, () => this.states());
@@ -84,7 +86,8 @@ export class Overlay {
     const lab = app.store.document;
     const lost = app.connection === 'reconnecting' && lab;
     this.banner.hidden = !lost;
-    if (this.welcome) this.welcome.hidden = lab?.hosts.length !== 1 || lab.guests.length !== 1;
+    if (lab && (lab.hosts.length !== 1 || lab.guests.length !== 1)) this.first = false;
+    if (this.welcome) this.welcome.hidden = !lab || !this.first;
     setText(this.banner, lost ? app.t('connection.lost') : '');
     if (app.connection === 'refused') {
       const problem = app.refusal;
