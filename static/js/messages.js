@@ -475,6 +475,7 @@ export const MESSAGES = {
   'control.link.detail': ['For migrations that begin from now on. 10 Gbit/s: 10GBASE Ethernet (IEEE 802.3ae).', '이제부터 시작하는 마이그레이션에 적용됩니다. 10 Gbit/s: 10GBASE 이더넷(IEEE 802.3ae).'],
   // another stack
   'restack.title': ['{host}: {stack}', '{host}: {stack}'],
+  'restack.unfit': ['{guest} cannot be there: {reason} Move or remove it first.', '{guest:은} 그곳에 있을 수 없습니다. {reason} 먼저 옮기거나 제거하세요.'],
   'restack.question': ['The host restarts with it. What becomes of its guests ({n})?', '호스트가 다시 시작됩니다. 게스트({n}개)는 어떻게 할까요?'],
   'restack.carry': ['Bring them along', '함께 데려가기'],
   'restack.stop': ['Switch them off', '끄기'],

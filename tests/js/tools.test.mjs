@@ -254,6 +254,13 @@ test('what a host is given by a drop: hardware, a scheduler, sharing; what it ha
     return verdict;
   };
   const host = /** @type {any} */ (store.host(1));
+  assert.match((await drop({ kind: 'technique', id: 'hardware-assist' }, 1))?.detail ?? '', /restarts the host/);
+  asked.length = 0;
+  /** @type {any} */ (store.image('hello')).paravirtual = true;
+  store.revision += 1;
+  assert.match((await drop({ kind: 'technique', id: 'hardware-assist' }, 1))?.detail ?? '', /^vm-2 cannot be there: .*hypercalls/);
+  /** @type {any} */ (store.image('hello')).paravirtual = false;
+  store.revision += 1;
   await drop({ kind: 'generation', id: '0' }, 1);
   await drop({ kind: 'generation', id: '1' }, 2);
   await drop({ kind: 'switch', id: 'silent' }, 1);

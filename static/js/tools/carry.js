@@ -6,7 +6,7 @@ import { configurationIn } from '../compare/model.js';
 import { configurationText } from '../compare/words.js';
 import { Emitter } from '../events.js';
 import { moveGuest } from '../migrations.js';
-import { FITTINGS } from './fittings.js';
+import { FITTINGS, unfit } from './fittings.js';
 
 /**
  * An image becomes a guest, a host a host, a guest moves (how: see moveGuest), and a fitting changes a host. A workload runs in a
@@ -147,6 +147,8 @@ export class Carry extends Emitter {
       if (!target) return no(app.t('error.no-such-host'));
       const change = FITTINGS[item.kind].change(app, target, item.id);
       if ('no' in change) return no(change.no);
+      const other = 'restack' in change ? unfit(app, target, change.restack) : null;
+      if (other) return no(other);
       const n = 'restack' in change ? app.store.guestsOf(host).length : 0;
       return {
         fits: true, title: change.off ? app.t('drop.off', { name: this.nameOf(item) }) : title,

@@ -56,6 +56,20 @@ function bySwitch(app, host, id) {
   return { restack: { stack: host.stack, technique: host.technique, switches: off ? others : [...others, id] }, off };
 }
 
+/**
+ * Which guest of a host could not be there any more, neither brought along nor switched off, and why: a kernel is made for
+ * paravirtualization or is not. @param {App} app @param {Host} host @param {import('../chrome/restack.js').Wanted} wanted
+ */
+export function unfit(app, host, wanted) {
+  const technique = wanted.technique ?? app.store.schema.stacks[wanted.stack]?.techniques[0];
+  const changed = technique === 'paravirtual';
+  const guest = app.store.guestsOf(host.id).find((one) => {
+    const image = app.store.image(one.image);
+    return image && Boolean(image.paravirtual) !== changed;
+  });
+  return guest ? app.t('restack.unfit', { guest: guest.name, reason: app.t(changed ? 'error.needs-paravirtual-kernel' : 'error.paravirtual-kernel') }) : null;
+}
+
 /** @type {Record<'stack' | 'technique' | 'generation' | 'switch' | 'scheduler' | 'sharing', Fitting>} */
 export const FITTINGS = {
   stack: {
