@@ -131,3 +131,12 @@ def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: 
     rows = dialog.locator(".compare-table").first.locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text(re.compile("7.*14,861"))
+
+    # By keyboard it is the same: what is carried says what would become of it.
+    page.keyboard.press("Escape")
+    carried.focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".hint")).to_contain_text(words["compared"])
+    page.keyboard.press("Enter")
+    expect(dialog.locator(".compare-chosen button")).to_have_count(2)

@@ -77,7 +77,7 @@ export const FITTINGS = {
     change: (app, host, id) => (host.stack === id ? { no: app.t('drop.same-stack', { name: host.name }) } : { restack: { stack: id } }),
   },
   technique: { nameKey: (id) => `technique.${id}`, detailKey: (id) => `technique.${id}.detail`, change: byTechnique },
-  generation: { nameKey: (id) => `control.generation.${id}`, detailKey: () => 'control.generation.detail', change: byGeneration },
+  generation: { nameKey: (id) => `control.generation.${id}`, detailKey: (id) => `control.generation.${id}.detail`, change: byGeneration },
   switch: { nameKey: (id) => `switch.${id}`, detailKey: (id) => `switch.${id}.detail`, change: bySwitch },
   scheduler: {
     nameKey: (id) => `scheduler.${id}`, detailKey: (id) => `scheduler.${id}.explained`,
