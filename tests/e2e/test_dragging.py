@@ -1,5 +1,17 @@
-"""A lesson done with the mouse alone, in both languages: hosts, techniques, generations, switches, stacks, schedulers, sharing
-and workloads are dragged from the palette, a running VM from host to host, and a workload onto Compare.
+"""A lesson done with the mouse alone, in both languages: everything that can be compared is dragged from the palette.
+
+What the student asks for, the gesture that does it (by keyboard: Space, arrows, Space), and who tries it:
+
+    a technique                   its tile onto a host                here; test_paravirtual (both languages), test_stacks
+    a generation, a switch        its chip onto a host                here; test_generations by the inspector
+    another stack, with guests    its tile onto a host, then asked    here (switched off), test_stacks (brought along)
+    what a crossing costs         a table: the Costs panel            test_stacks (both languages)
+    a scheduler, shared pages     their chips onto a host             here; test_shares, test_memory by the inspector
+    a guest's weight and cap      numbers: its inspector              test_shares
+    live migration                the VM onto another host            here; test_migration (keyboard, modes, cancelled)
+    a workload                    its chip onto a host                here
+    a comparison                  a workload onto Compare, and Run    here; test_compare by the screen, from a link
+    the walk, the translation     panels of the dock                  test_generations, test_panels
 """
 
 from __future__ import annotations
