@@ -36,7 +36,7 @@ import numpy as np
 from msgspec import Struct
 
 from engine import guests
-from engine.commands import CrossingId, LabError, Problem, ProfileId
+from engine.commands import MAX_CYCLES, CrossingId, LabError, Problem, ProfileId
 from engine.document import GuestRow, HostRow
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
 from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration
@@ -60,8 +60,10 @@ PEER = 2
 HOST_MEMORY_MIB = 64
 SLICE_STEPS = 200_000
 SLICE_TRAPS = 2_048
-#: A guest that is not done after so many steps never will be.
+#: A guest that is not done after so many steps never will be, nor after so many traps and as many for each unit: where
+#: a switch costs more than a time slice, nothing else happens.
 MAX_STEPS = 4_000_000_000
+MAX_TRAPS, MAX_TRAPS_PER_UNIT = 50_000, 250
 MAX_COUNT = 100_000
 #: Of the disk that every machine has: what the workload of that name uses (DISK_BLOCKS in user/workload.c).
 DISK_BYTES = 16 << 12
@@ -172,10 +174,12 @@ def costs(text: str) -> Costs:
         there, crossings = ", ".join(get_args(ProfileId)), ", ".join(get_args(CrossingId))
         raise LabError(
             "compare-costs",
-            f"There is no table of costs {text}. There are: {there}; with +CROSSING:CYCLES, of {crossings}.",
+            f"There is no table of costs {text}. There are: {there}; with +CROSSING:CYCLES, up to {MAX_CYCLES}, of "
+            f"{crossings}.",
             costs=text,
             there=there,
             crossings=crossings,
+            limit=MAX_CYCLES,
         ) from None
 
 
@@ -317,6 +321,7 @@ class _Machine:
         self._add(GUEST, task.configuration, f"run=work {task.workload} {task.count}; poweroff")
         self.host, self.guest = self.world.hosts[HOST], self.world.guest(GUEST)
         self._seen = 0
+        self._most_traps = MAX_TRAPS + MAX_TRAPS_PER_UNIT * task.count
 
     def _add(self, number: int, way: Configuration, arguments: str) -> None:
         """A host with a guest."""
@@ -341,7 +346,9 @@ class _Machine:
 
     @property
     def done(self) -> bool:
-        return self.guest.ended or self.world.idle or self.world.position >= MAX_STEPS
+        if self.guest.ended or self.world.idle or self.world.position >= MAX_STEPS:
+            return True
+        return self.trace.total(GUEST) >= self._most_traps
 
     @property
     def said(self) -> str:
