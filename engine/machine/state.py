@@ -37,9 +37,10 @@ class HartState(ctypes.Structure):
     sensitive instructions silent in user mode (engine.isa.silent)? fault_gpa, fault_instruction, access_virtual: of the
     access being made, for the trap that it may become; nothing reads them later. One field besides for each word of
     STORAGE, by its name.
-    memory_at: the MemoryState. contexts_at, context, next_context, stale: the hart's contexts, the number of the
-    present one and of the one to give up next, and a bit for each that has to be emptied. tlb_at, ops, page_pc: the
-    present context, code page and its virtual address (see engine.machine.native.layout).
+    memory_at: the MemoryState. contexts_at, context, previous_context, next_context, stale: the hart's contexts, the
+    numbers of the present one, of the one before it and of the one to give up next, and a bit for each that has to be
+    emptied. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
+    engine.machine.native.layout).
     hot, hot_count: operations that were reached often, as pairs of code page and byte offset, until the JIT takes them.
     record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
@@ -83,6 +84,7 @@ class HartState(ctypes.Structure):
         ("memory_at", _WORD),
         ("contexts_at", _WORD),
         ("context", _WORD),
+        ("previous_context", _WORD),
         ("next_context", _WORD),
         ("stale", _WORD),
         ("tlb_at", _WORD),
@@ -141,6 +143,7 @@ class HartState(ctypes.Structure):
     memory_at: int
     contexts_at: int
     context: int
+    previous_context: int
     next_context: int
     stale: int
     tlb_at: int

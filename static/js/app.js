@@ -69,7 +69,7 @@ export class ProblemError extends Error {
  * @property {() => void} upload
  * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
  * @property {() => void} openSystems
- * @property {(asked?: import('./compare/model.js').Asked | null) => void} openCompare  what is asked for is carried out at once
+ * @property {(asked?: import('./compare/model.js').Asked | null, atOnce?: boolean) => void} openCompare  what is asked for is carried out at once, or only chosen
  * @property {(guest: number, address: string, port: number) => void} showGdb  how to connect
  * @property {(image: string) => void} showDifference  of a kernel that is a changed form of another
  * @property {() => void} renameLab

@@ -16,7 +16,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from engine.isa.csrs import CSRS
+from engine.isa.csrs import CSRS, Csr
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
@@ -41,15 +41,15 @@ from engine.trace.record import Cause
 Primitive = Callable[[list[ast.expr]], Value | None]
 #: Registers of machine mode that firmware uses at every trap.
 _OFTEN = ("mstatus", "mepc", "mcause", "mtval", "mscratch", "mie", "mip")
+#: The properties of a hart that depend on its steps.
+CLOCKS = {"clock": traps.clock, "retired": traps.retired, "time_ticks": traps.time_ticks}
 PROCEDURES = Procedures({
     "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
-    "use_context": access.use_context, "refresh": privileged.choose_context, "clock": traps.clock,
-    "retired": traps.retired, "time_ticks": traps.time_ticks,
+    "use_context": access.use_context, "refresh": privileged.choose_context, **CLOCKS,
 })  # fmt: skip
 EXITS = Procedures({
     "has_entry": exits.has_entry, "read_entry": exits.read_entry, "write_entry": exits.write_entry,
-    "clock": traps.clock, "retired": traps.retired, "time_ticks": traps.time_ticks,
-    "timer_changed": exits.timer_changed,
+    "timer_changed": exits.timer_changed, **CLOCKS,
 }, {"emulate": exits.EMULATE, "stored_bytes": exits.STORED_BYTES}, "exit:")  # fmt: skip
 
 TYPE = "i64 (ptr, ptr, i64)"
@@ -238,10 +238,6 @@ class HandlerScope(MachineScope):
         code.label(done)
         return code.op(f"extractvalue {RESULT} {result}, 0")
 
-    def _know_steps(self) -> None:
-        """For procedures that look at the clock."""
-        store_field(self.code, "steps", self.code.op(f"sub i64 {load_field(self.code, 'limit')}, %budget"))
-
     def _attend(self, condition: str = "true") -> None:
         """Where the condition holds, interrupts and the place of the next instruction are looked at after this one."""
         if self.attention is None:
@@ -252,7 +248,7 @@ class HandlerScope(MachineScope):
     def _checked(self, function: Callable[..., Any], *arguments: str, steps: bool = False) -> Primitive:
         def lower(_args: list[ast.expr]) -> None:
             if steps:
-                self._know_steps()
+                know_steps(self.code, "%budget")
             self.procedure(PROCEDURES.need(function), *arguments)
 
         return lower
@@ -264,13 +260,14 @@ class HandlerScope(MachineScope):
         def lower(args: list[ast.expr]) -> None:
             number, value = (self.number(arg).text for arg in args)
             self._csr_call(how, number, value)
-            self._attend()
+            quiet = self.code.op(f"load i8, ptr {self.code.op(f'getelementptr i8, ptr @csr_quiet, i64 {number}')}")
+            self._attend(self.code.op(f"icmp eq i8 {quiet}, 0"))
 
         return lower
 
     def _csr_call(self, how: str, number: str, *arguments: str) -> str:
         code = self.code
-        self._know_steps()
+        know_steps(code, "%budget")
         at = code.op(f"getelementptr ptr, ptr @csr_{how}, i64 {number}")
         function = code.op(f"load ptr, ptr {at}")
         there, none = code.branch(code.op(f"icmp ne ptr {function}, null"), likely=True)
@@ -431,6 +428,11 @@ class HandlerScope(MachineScope):
         tail(self.code, "@far", "%op", left)
 
 
+def know_steps(code: Code, budget: str) -> None:
+    """For procedures that look at the clock: so many steps are left."""
+    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, {budget}"))
+
+
 def program_counter(code: Code, operation: str) -> str:
     """The virtual address of an operation of the current page."""
     offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {operation} to i64')}, {load_field(code, 'ops')}")
@@ -547,7 +549,7 @@ def _leave(name: str, reason: int) -> str:
     """Come back to Python at `operation`."""
     code = Code()
     store_field(code, "pc", program_counter(code, "%op"))
-    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    know_steps(code, "%budget")
     code.end(f"ret i64 {reason}")
     return code.text(f"define i64 @{name}({ARGUMENTS}) #1")
 
@@ -584,9 +586,16 @@ def _far() -> str:
     code.label(trapped)
     tail(code, "@trap_at_pc", "%op", "%budget")
     code.label(absent)
-    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    know_steps(code, "%budget")
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
+
+
+def _reach() -> str:
+    """A region goes on at `operation`, outside of it: that may be worth a region, too."""
+    code = Code()
+    _go_on(code, "%op", "%budget", "true")
+    return code.text(f"define i64 @reach({ARGUMENTS}) #1")
 
 
 def _straddle() -> str:
@@ -643,7 +652,7 @@ def _attend_far() -> str:
     code.label(on)
     tail(code, "@far", "%op", "%budget")
     code.label(leave)
-    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    know_steps(code, "%budget")
     code.end(f"ret i64 {layout.LIMIT}")
     return code.text(f"define i64 @attend_far({ARGUMENTS}) #1")
 
@@ -678,45 +687,65 @@ def _encoding_trap(name: str, cause: Cause) -> str:
 
 
 def _trap_at_pc() -> str:
+    """Whose trap is it? The way that real guests go most often is kept short."""
+    code = Code()
+    virtual = load_field(code, "virtual_at", "ptr")
+    exit_, own = code.branch(code.op(f"icmp ne ptr {virtual}, null"))
+    code.label(exit_)
+    tail(code, "@take_exit", "%op", "%budget")
+    code.label(own)
+    assisted = code.op(f"icmp ne i64 {load_field(code, 'guest_ram_at')}, 0")
+    of_stage = code.op(f"icmp uge i64 {load_field(code, 'trap_cause')}, {int(Cause.INSTRUCTION_GUEST_PAGE_FAULT)}")
+    stage, plain = code.branch(code.op(f"and i1 {assisted}, {of_stage}"))
+    code.label(stage)
+    tail(code, "@take_stage_fault", "%op", "%budget")
+    code.label(plain)
+    tail(code, "@take_trap", "%op", "%budget")
+    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #0")
+
+
+def _take(name: str, take: Callable[[Code, str, str], str], succeed: Callable[[Code], None]) -> str:
+    """Take the trap in `trap_cause` and `trap_value` at `pc`: take(code, cause, value) gives how that ended. If it is
+    refused, Python finds the hart as it was."""
     code = Code()
     before, unretired = code.op(f"sub i64 {load_field(code, 'limit')}, %budget"), load_field(code, "unretired")
     store_field(code, "steps", code.op(f"add i64 {before}, 1"))
     store_field(code, "unretired", code.op(f"add i64 {unretired}, 1"))
-    cause, value = load_field(code, "trap_cause"), load_field(code, "trap_value")
-    virtual = load_field(code, "virtual_at", "ptr")
-    exit_, own = code.branch(code.op(f"icmp ne ptr {virtual}, null"))
-    code.label(exit_)
-    status = _exit(code, virtual, cause, value)
-    resumed, refused = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
-    code.label(resumed)
-    tail(code, "@resume", "%op", "%budget")
-    code.label(own)
-    assisted = code.op(f"icmp ne i64 {load_field(code, 'guest_ram_at')}, 0")
-    of_stage = code.op(f"icmp uge i64 {cause}, {int(Cause.INSTRUCTION_GUEST_PAGE_FAULT)}")
-    stage, plain = code.branch(code.op(f"and i1 {assisted}, {of_stage}"))
-    code.label(stage)
-    fill = code.op(f"call {RESULT} {EXITS.need(exits.fill_second_stage)}(ptr %s, i64 {cause}, i64 {value})")
-    filled = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {fill}, 1')}, {DONE}")
-    code.end(f"br i1 {filled}, label %{resumed}, label %{refused}")
-    code.label(plain)
-    symbol = PROCEDURES.need(traps.take_trap)
-    result = code.op(f"call {RESULT} {symbol}(ptr %s, i64 {cause}, i64 {value}, i64 0)")
-    done = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
-    taken, other = code.branch(done, likely=True)
-    code.label(other)
-    code.end(f"br label %{refused}")
-    code.label(taken)
-    full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
-    leave, on = code.branch(full, likely=False)
-    code.label(on)
-    tail(code, "@far", "%op", code.op("sub i64 %budget, 1"))
-    code.label(leave)
-    code.end(f"ret i64 {layout.LIMIT}")
+    status = take(code, load_field(code, "trap_cause"), load_field(code, "trap_value"))
+    taken, refused = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
     code.label(refused)
     store_field(code, "steps", before)
     store_field(code, "unretired", unretired)
     code.end(f"ret i64 {layout.TRAP}")
-    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #1")
+    code.label(taken)
+    succeed(code)
+    return code.text(f"define internal i64 @{name}({ARGUMENTS}) #1")
+
+
+def _taken() -> str:
+    def procedure(symbol: str, *more: str) -> Callable[[Code, str, str], str]:
+        def take(code: Code, cause: str, value: str) -> str:
+            listed = "".join(f", i64 {argument}" for argument in (cause, value, *more))
+            return code.op(f"extractvalue {RESULT} {code.op(f'call {RESULT} {symbol}(ptr %s{listed})')}, 1")
+
+        return take
+
+    def resume(code: Code) -> None:
+        tail(code, "@resume", "%op", "%budget")
+
+    def go_on(code: Code) -> None:
+        full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
+        leave, on = code.branch(full, likely=False)
+        code.label(on)
+        tail(code, "@far", "%op", code.op("sub i64 %budget, 1"))
+        code.label(leave)
+        code.end(f"ret i64 {layout.LIMIT}")
+
+    return "\n".join([
+        _take("take_exit", lambda code, *trap: _exit(code, load_field(code, "virtual_at", "ptr"), *trap), resume),
+        _take("take_stage_fault", procedure(EXITS.need(exits.fill_second_stage)), resume),
+        _take("take_trap", procedure(PROCEDURES.need(traps.take_trap), "0"), go_on),
+    ])  # fmt: skip
 
 
 def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
@@ -772,8 +801,7 @@ def _csr_tables() -> str:
     ):  # fmt: skip
         found = ["ptr null"] * 4096
         for row in CSRS.values():
-            often = row.privilege <= SUPERVISOR or row.name in _OFTEN
-            if often and (row.storage or row.rule == "counter") and not (row.read_only and how != "read"):
+            if is_native(row) and not (row.read_only and how != "read"):
                 try:
                     symbol = PROCEDURES.need(function, (row,))
                 except NotLowerable:
@@ -782,7 +810,13 @@ def _csr_tables() -> str:
                     symbol = PROCEDURES.need(traps.change_in_python, (row,))
                 found[row.number] = f"ptr {symbol}"
         lines.append(f"@csr_{how} = internal constant [4096 x ptr] [{', '.join(found)}]")
-    return "\n".join(lines)
+    quiet = ", ".join(f"i8 {int(number in CSRS and csrfile.is_quiet(CSRS[number]))}" for number in range(4096))
+    return "\n".join([*lines, f"@csr_quiet = internal constant [4096 x i8] [{quiet}]"])
+
+
+def is_native(row: Csr) -> bool:
+    """Is the register accessed in native code?"""
+    return bool((row.privilege <= SUPERVISOR or row.name in _OFTEN) and (row.storage or row.rule == "counter"))
 
 
 def _use_context() -> str:
@@ -820,10 +854,10 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _trap(), _trap_at_pc(), _resume(),
+        *filter(None, native.values()), _trap(), _trap_at_pc(), _taken(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
         _attend(), _attend_far(), _csr_tables(), _use_context(),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _reach(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
         "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",

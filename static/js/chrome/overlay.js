@@ -107,11 +107,14 @@ export class Overlay {
     const { app, carry } = this;
     const { load } = carry;
     document.body.dataset.carrying = load ? load.via : '';
+    document.body.dataset.carries = load?.item.kind ?? '';
+    document.body.dataset.over = load?.target === 'compare' ? 'compare' : '';
     this.ghost.hidden = load?.via !== 'pointer';
     this.hint.hidden = !load;
     if (!load) return;
     const name = carry.nameOf(load.item);
-    setText(this.hint, app.t(load.via === 'pointer' ? 'hint.pointer' : load.item.kind === 'host' ? 'hint.keyboard-host' : 'hint.keyboard', { name }));
+    setText(this.hint, app.t(load.via === 'pointer' ? (load.item.kind === 'workload' ? 'hint.pointer-workload' : 'hint.pointer')
+      : load.item.kind === 'host' ? 'hint.keyboard-host' : 'hint.keyboard', { name }));
     if (load.via !== 'pointer') return;
     this.ghost.style.setProperty('transform', `translate(${load.x + 12}px, ${load.y + 10}px)`);
     const { verdict } = load;
