@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from msgspec import Struct
 
-from engine.commands import CrossingId, ProfileId, StackId
+from engine.commands import CrossingId, Cycles, ProfileId, StackId
 from engine.hypervisor.stacks import HYPERVISORS, STACKS, Configuration, Exit, switches_worlds
 from engine.trace.record import PATH_IDS, Level, Path, outward
 
@@ -127,7 +127,7 @@ class Costs(Struct, frozen=True):
     """What a lab's switches cost: a profile, and cycles that somebody put in place of its own."""
 
     profile: ProfileId = "adams-agesen-2006"
-    overrides: dict[CrossingId, int] = {}
+    overrides: dict[CrossingId, Cycles] = {}
 
     def of(self, stack: StackId, crossing: CrossingId) -> int:
         """Cycles of a crossing on a stack with a hypervisor."""

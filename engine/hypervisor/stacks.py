@@ -179,7 +179,13 @@ class Configuration(Struct, frozen=True):
         for name in switches:
             switch = SWITCHES.get(name)
             if switch is None:
-                raise LabError("no-such-switch", f"No host has a switch {name}.", switch=name)
+                there = ", ".join(SWITCHES)
+                raise LabError(
+                    "no-such-switch",
+                    f"No host has a switch {name!r}. There are: {there}.",
+                    switch=name,
+                    there=there,
+                )
             if stack not in switch.stacks or technique not in (None, *switch.techniques):
                 raise LabError(
                     "switch-without-effect",
@@ -199,9 +205,9 @@ class Configuration(Struct, frozen=True):
         """The configuration of a text: `xen`, `hardware-assist` (on kvm), `vmware/hardware-assist+no-vmid`.
         Raises LabError."""
         head, *switches = text.split("+")
-        first, _, second = head.partition("/")
+        first, slash, second = head.partition("/")
         stack = next((name for name in STACKS if name == first), None)
-        wanted = second if stack else head
+        wanted = second if stack and (second or not slash) else head
         technique = next((name for name in EVERY_TECHNIQUE if name == wanted), None)
         if (wanted and technique is None) or not (stack or technique):
             raise LabError(
