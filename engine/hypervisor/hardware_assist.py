@@ -223,7 +223,7 @@ class HardwareAssist:
         virtual.scounteren, virtual.senvcfg = hart.scounteren, hart.senvcfg
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
-        else:
+        elif virtual.streak_length:
             vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _catch_up_for_access(self, vcpu: VCpu, hart: Hart) -> None:

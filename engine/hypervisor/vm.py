@@ -432,6 +432,10 @@ class VirtualHart(Hart):
     def retired(self) -> int:
         return self.instructions()
 
+    @property
+    def interpreter(self) -> Interpreter | None:
+        return self.lent
+
     def translate(self, address: int, access: Access) -> int:
         known = self.known
         if known is not None and address == known[0] and access == known[1]:

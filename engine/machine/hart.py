@@ -403,7 +403,11 @@ class Hart(HartState):
 
     def enter_trap(self, target: int, cause: int, value: int, interrupt: bool) -> None:
         """Trap entry of the architecture."""
-        privileged.enter_trap(self, target, cause, value, interrupt)
+        interpreter = self.interpreter
+        if interpreter is None:
+            privileged.enter_trap(self, target, cause, value, interrupt)
+        else:
+            interpreter.enter_trap(self.address, target, cause, value, interrupt)
         self.refresh()
 
     # -- supervisor timers (Sstc) --------------------------------------------------------------------

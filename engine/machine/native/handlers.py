@@ -872,6 +872,7 @@ def module() -> str:
         _attend(), _attend_far(), _csr_tables(),
         _for_python("refresh", PROCEDURES.need(privileged.choose_context), 1),
         _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
+        _for_python("enter_trap", PROCEDURES.need(privileged.enter_trap), 1, "to", "cause", "value", "interrupt"),
         _for_python("translate", PROCEDURES.need(entry.translate), 1, "address", "access"),
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
         _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
