@@ -29,7 +29,7 @@ MAX_PAGES = 2048
 class Interpreter:
     """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH, TRAP).
 
-    refresh: privileged.choose_context. enter_trap: of `privileged`. prepare, translate: of the module `entry`. walk, resume,
+    refresh: access.choose_anew. enter_trap: of `privileged`. prepare, translate: of the module `entry`. walk, resume,
     put_leaf, table_stored: of `exits`, with a virtual hart. All but `prepare` return how that ended (procedures.DONE and
     so on). Harts are state addresses."""
 
