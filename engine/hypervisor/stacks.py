@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any, Self, get_args
 
@@ -58,6 +59,7 @@ def exit_class(action: Action) -> Exit:
     return _CLASSES.get(action, Exit.PRIVILEGED)
 
 
+@cache
 def in_kernel(device: str) -> bool:
     """Is this a device that `in-kernel-devices` moves into the host's kernel? (As KVM's irqchip, and vhost.)"""
     return device in ("clint", "plic") or device.startswith("virtio-")

@@ -185,6 +185,17 @@ export class App extends Emitter {
     }
   }
 
+  /**
+   * What a number field holds; when it is no whole number of this range the reader is told so.
+   * @param {string} text @param {number} low @param {number} high @returns {number | null}
+   */
+  wholeNumber(text, low, high) {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isInteger(value) && value >= low && value <= high) return value;
+    this.toast({ text: this.t('control.out-of-range', { low, high }), level: 'warning' });
+    return null;
+  }
+
   /** Show why something was refused. @param {unknown} error */
   complain(error) {
     this.toast({ text: this.problemText(error), level: 'error' });

@@ -475,6 +475,7 @@ export const MESSAGES = {
   'control.link.detail': ['For migrations that begin from now on. 10 Gbit/s: 10GBASE Ethernet (IEEE 802.3ae).', '이제부터 시작하는 마이그레이션에 적용됩니다. 10 Gbit/s: 10GBASE 이더넷(IEEE 802.3ae).'],
   // another stack
   'restack.title': ['{host}: {stack}', '{host}: {stack}'],
+  'restack.unfit': ['{guest} cannot be there: {reason} Move or remove it first.', '{guest:은} 그곳에 있을 수 없습니다. {reason} 먼저 옮기거나 제거하세요.'],
   'restack.question': ['The host restarts with it. What becomes of its guests ({n})?', '호스트가 다시 시작됩니다. 게스트({n}개)는 어떻게 할까요?'],
   'restack.carry': ['Bring them along', '함께 데려가기'],
   'restack.stop': ['Switch them off', '끄기'],
@@ -531,6 +532,9 @@ export const MESSAGES = {
   'control.generation.0': ['1st gen · shadow paging', '1세대 · 섀도 페이징'],
   'control.generation.1': ['2nd gen · two stages, VMID', '2세대 · 2단계 변환, VMID'],
   'control.generation.2': ['3rd gen · direct interrupts', '3세대 · 직접 인터럽트'],
+  'control.generation.0.detail': ['Intel VT-x, 2005: shadow page tables, and a TLB that is emptied at each entry and exit', 'Intel VT-x, 2005: 섀도 페이지 테이블, 드나들 때마다 비우는 TLB'],
+  'control.generation.1.detail': ['EPT and VPID, 2008: a second stage of translation, entries of the TLB with VMIDs', 'EPT와 VPID, 2008: 2단계 변환, VMID가 붙은 TLB 엔트리'],
+  'control.generation.2.detail': ['APICv and posted interrupts, 2013: interrupts without exits', 'APICv와 posted interrupt, 2013: exit 없는 인터럽트'],
   'control.generation.mixed': ['by hand', '직접 고름'],
   'silent.title': ['Where it breaks', '깨지는 지점'],
   'silent.about': ['Some sensitive instructions of this host are silent in user mode. Run a fresh copy of the guest in lock-step with one on a machine where they all trap, to the first instruction after which the two differ.', '이 호스트의 일부 민감한 명령어는 사용자 모드에서 트랩을 일으키지 않습니다. 게스트의 새 사본을, 모든 민감한 명령어가 트랩을 일으키는 기계의 사본과 나란히 실행해 둘이 처음 달라지는 명령어를 찾습니다.'],

@@ -1,5 +1,17 @@
-"""A lesson done with the mouse alone, in both languages: hosts, techniques, generations, switches, stacks, schedulers, sharing
-and workloads are dragged from the palette, a running VM from host to host, and a workload onto Compare.
+"""A lesson done with the mouse alone, in both languages: everything that can be compared is dragged from the palette.
+
+What the student asks for, the gesture that does it (by keyboard: Space, arrows, Space), and who tries it:
+
+    a technique                   its tile onto a host                here; test_paravirtual (both languages), test_stacks
+    a generation, a switch        its chip onto a host                here; test_generations by the inspector
+    another stack, with guests    its tile onto a host, then asked    here (switched off), test_stacks (brought along)
+    what a crossing costs         a table: the Costs panel            test_stacks (both languages)
+    a scheduler, shared pages     their chips onto a host             here; test_shares, test_memory by the inspector
+    a guest's weight and cap      numbers: its inspector              test_shares
+    live migration                the VM onto another host            here; test_migration (keyboard, modes, cancelled)
+    a workload                    its chip onto a host                here
+    a comparison                  a workload onto Compare, and Run    here; test_compare by the screen, from a link
+    the walk, the translation     panels of the dock                  test_generations, test_panels
 """
 
 from __future__ import annotations
@@ -131,3 +143,12 @@ def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: 
     rows = dialog.locator(".compare-table").first.locator("tbody tr")
     expect(rows).to_have_count(2)
     expect(rows.first).to_contain_text(re.compile("7.*14,861"))
+
+    # By keyboard it is the same: what is carried says what would become of it.
+    page.keyboard.press("Escape")
+    carried.focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator(".hint")).to_contain_text(words["compared"])
+    page.keyboard.press("Enter")
+    expect(dialog.locator(".compare-chosen button")).to_have_count(2)

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Carry } from '../../static/js/tools/carry.js';
 import { Tools } from '../../static/js/tools/tools.js';
-import { App } from '../../static/js/app.js';
+import { App, ProblemError } from '../../static/js/app.js';
 import { I18n } from '../../static/js/i18n.js';
 import { Preferences } from '../../static/js/preferences.js';
 import { Store } from '../../static/js/store.js';
@@ -161,6 +161,24 @@ test('the lab is asked once a host and revision', async () => {
   assert.equal(asked.length, 3);
 });
 
+test('an answer that never came is asked for again', async () => {
+  let connected = false;
+  const { carry, asked, sent } = lab(() => {
+    if (!connected) throw new ProblemError({ key: 'not-connected', message: '' });
+    return fits();
+  });
+  for (const there of [false, true]) {
+    connected = there;
+    carry.begin({ kind: 'image', id: 'ringos' }, 'pointer');
+    carry.over(1, true);
+    await settled();
+    assert.equal(carry.load?.verdict?.fits, there);
+    await carry.drop({ x: 0, y: 0 });
+  }
+  assert.equal(asked.length, 2);
+  assert.equal(sent.length, 1);
+});
+
 test('by keyboard: arrows go round the hosts, each is announced, the drop is the same command', async () => {
   const { carry, sent, said } = lab(fits);
   carry.begin({ kind: 'image', id: 'hello' }, 'keyboard');
@@ -236,6 +254,13 @@ test('what a host is given by a drop: hardware, a scheduler, sharing; what it ha
     return verdict;
   };
   const host = /** @type {any} */ (store.host(1));
+  assert.match((await drop({ kind: 'technique', id: 'hardware-assist' }, 1))?.detail ?? '', /restarts the host/);
+  asked.length = 0;
+  /** @type {any} */ (store.image('hello')).paravirtual = true;
+  store.revision += 1;
+  assert.match((await drop({ kind: 'technique', id: 'hardware-assist' }, 1))?.detail ?? '', /^vm-2 cannot be there: .*hypercalls/);
+  /** @type {any} */ (store.image('hello')).paravirtual = false;
+  store.revision += 1;
   await drop({ kind: 'generation', id: '0' }, 1);
   await drop({ kind: 'generation', id: '1' }, 2);
   await drop({ kind: 'switch', id: 'silent' }, 1);

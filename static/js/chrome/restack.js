@@ -4,6 +4,7 @@
  */
 import { h, setText } from '../dom.js';
 import { STACKS, TECHNIQUES, stackText } from '../stacks.js';
+import { unfit } from '../tools/fittings.js';
 import { dialog } from './dialogs.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -13,6 +14,11 @@ import { dialog } from './dialogs.js';
 export async function restack(app, host, wanted) {
   const row = app.store.host(host);
   if (!row) return false;
+  const other = unfit(app, row, wanted);
+  if (other) {
+    app.toast({ text: other, level: 'error' });
+    return false;
+  }
   const guests = app.store.guestsOf(host).length === 0 ? null : await ask(app, row, wanted);
   if (guests === undefined) return false;
   const done = (await app.attempt({ type: 'host.stack', host, ...wanted, guests })) !== undefined;

@@ -6,7 +6,7 @@ import { configurationIn } from '../compare/model.js';
 import { configurationText } from '../compare/words.js';
 import { Emitter } from '../events.js';
 import { moveGuest } from '../migrations.js';
-import { FITTINGS } from './fittings.js';
+import { FITTINGS, unfit } from './fittings.js';
 
 /**
  * An image becomes a guest, a host a host, a guest moves (how: see moveGuest), and a fitting changes a host. A workload runs in a
@@ -128,7 +128,10 @@ export class Carry extends Emitter {
     const key = JSON.stringify([item, target]);
     const known = this.answers.get(key);
     if (known) return known;
-    const answer = target === 'compare' ? Promise.resolve(this.comparable(item)) : this.find(item, target);
+    const answer = target === 'compare' ? Promise.resolve(this.comparable(item)) : this.find(item, target).catch((error) => {
+      this.answers.delete(key); // nobody answered: that is no verdict to keep
+      return { fits: false, title: this.app.t('drop.refused'), detail: this.app.problemText(error) };
+    });
     this.answers.set(key, answer);
     return answer;
   }
@@ -144,6 +147,8 @@ export class Carry extends Emitter {
       if (!target) return no(app.t('error.no-such-host'));
       const change = FITTINGS[item.kind].change(app, target, item.id);
       if ('no' in change) return no(change.no);
+      const other = 'restack' in change ? unfit(app, target, change.restack) : null;
+      if (other) return no(other);
       const n = 'restack' in change ? app.store.guestsOf(host).length : 0;
       return {
         fits: true, title: change.off ? app.t('drop.off', { name: this.nameOf(item) }) : title,
@@ -151,16 +156,12 @@ export class Carry extends Emitter {
       };
     }
     if (item.kind === 'guest' && app.store.guest(item.id)?.host === host) return { fits: true, title: app.t('drop.here-already'), detail: '' };
-    try {
-      const what = item.kind === 'image' ? { image: item.id } : item.kind === 'guest' ? { guest: item.id }
-        : item.kind === 'workload' ? { image: this.kernelFor(host) } : {};
-      const answer = await app.query({ type: 'fits', host, ...what });
-      if (!answer.fits) return no(app.problemText(answer.error));
-      const detail = app.t('drop.fits', { need: answer.need_mib, free: answer.free_mib });
-      return { fits: true, title, detail: item.kind === 'workload' ? app.t('drop.fresh', { fits: detail }) : detail };
-    } catch (error) {
-      return no(app.problemText(error));
-    }
+    const what = item.kind === 'image' ? { image: item.id } : item.kind === 'guest' ? { guest: item.id }
+      : item.kind === 'workload' ? { image: this.kernelFor(host) } : {};
+    const answer = await app.query({ type: 'fits', host, ...what });
+    if (!answer.fits) return no(app.problemText(answer.error));
+    const detail = app.t('drop.fits', { need: answer.need_mib, free: answer.free_mib });
+    return { fits: true, title, detail: item.kind === 'workload' ? app.t('drop.fresh', { fits: detail }) : detail };
   }
 
   /** The build of the workloads' kernel that a host runs. @param {number} host */

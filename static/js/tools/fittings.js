@@ -56,6 +56,20 @@ function bySwitch(app, host, id) {
   return { restack: { stack: host.stack, technique: host.technique, switches: off ? others : [...others, id] }, off };
 }
 
+/**
+ * Which guest of a host could not be there any more, neither brought along nor switched off, and why: a kernel is made for
+ * paravirtualization or is not. @param {App} app @param {Host} host @param {import('../chrome/restack.js').Wanted} wanted
+ */
+export function unfit(app, host, wanted) {
+  const technique = wanted.technique ?? app.store.schema.stacks[wanted.stack]?.techniques[0];
+  const changed = technique === 'paravirtual';
+  const guest = app.store.guestsOf(host.id).find((one) => {
+    const image = app.store.image(one.image);
+    return image && Boolean(image.paravirtual) !== changed;
+  });
+  return guest ? app.t('restack.unfit', { guest: guest.name, reason: app.t(changed ? 'error.needs-paravirtual-kernel' : 'error.paravirtual-kernel') }) : null;
+}
+
 /** @type {Record<'stack' | 'technique' | 'generation' | 'switch' | 'scheduler' | 'sharing', Fitting>} */
 export const FITTINGS = {
   stack: {
@@ -63,7 +77,7 @@ export const FITTINGS = {
     change: (app, host, id) => (host.stack === id ? { no: app.t('drop.same-stack', { name: host.name }) } : { restack: { stack: id } }),
   },
   technique: { nameKey: (id) => `technique.${id}`, detailKey: (id) => `technique.${id}.detail`, change: byTechnique },
-  generation: { nameKey: (id) => `control.generation.${id}`, detailKey: () => 'control.generation.detail', change: byGeneration },
+  generation: { nameKey: (id) => `control.generation.${id}`, detailKey: (id) => `control.generation.${id}.detail`, change: byGeneration },
   switch: { nameKey: (id) => `switch.${id}`, detailKey: (id) => `switch.${id}.detail`, change: bySwitch },
   scheduler: {
     nameKey: (id) => `scheduler.${id}`, detailKey: (id) => `scheduler.${id}.explained`,
