@@ -323,7 +323,7 @@ export const PANEL_MESSAGES = {
   'memory.walk.costs.here': ['here', '여기'],
   'memory.walk.costs.calculated': ['calculated for this page; the one marked “here” is what this hart does, listed below reference by reference', '이 페이지에 대해 계산한 값입니다. “여기”로 표시된 것은 이 hart가 실제로 하는 변환이며, 아래에 참조마다 나와 있습니다'],
   'memory.walk.misses': ['TLB misses of this vCPU: {count}, {references} references', '이 vCPU의 TLB 미스: {count}회, 참조 {references}회'],
-  'memory.walk.misses.detail': ['Counted while running, since the guest began or time was last set back. What a TLB holds is no part of the machine’s state: replaying may count otherwise. This one has 256 entries each for loads and stores and 128 for code, for each address space.', '게스트가 시작한 뒤, 또는 시간을 마지막으로 되돌린 뒤 실행하며 센 값입니다. TLB의 내용은 기계 상태가 아니므로 다시 실행하면 달라질 수 있습니다. 이 TLB에는 주소 공간마다 읽기와 쓰기 각 256개, 코드 128개 엔트리가 있습니다.'],
+  'memory.walk.misses.detail': ['Counted while running, since the guest began or time was last set back; every other load, store and fetch was a hit, costs no reference and is not counted. What a TLB holds is no part of the machine’s state: replaying may count otherwise. This one has 256 entries each for loads and stores and 128 for code, for each address space.', '게스트가 시작한 뒤, 또는 시간을 마지막으로 되돌린 뒤 실행하며 센 값입니다. 나머지 읽기, 쓰기, 명령어 인출은 모두 히트이며 참조가 없고 따로 세지 않습니다. TLB의 내용은 기계 상태가 아니므로 다시 실행하면 달라질 수 있습니다. 이 TLB에는 주소 공간마다 읽기와 쓰기 각 256개, 코드 128개 엔트리가 있습니다.'],
   'memory.walk.references': ['{count} memory references', '메모리 참조 {count}회'],
   'memory.walk.step': ['reference {number}: level {level}, entry {index} of the table at {table}', '참조 {number}: 레벨 {level}, 테이블 {table}의 엔트리 {index}'],
   'memory.walk.level': ['level {level}', '레벨 {level}'],
