@@ -677,7 +677,6 @@ export const MESSAGES = {
   'labs.guests': ['Guests', '게스트'],
   'http.home': ['Open the demo lab', '데모 실험실 열기'],
   'http.labs': ['All labs', '모든 실험실'],
-  'http.reference': ['Reference for the server’s log:', '서버 로그의 참조 번호:'],
 
   // guests that come with Ringside
   'guest.hello.title': ['prints a greeting, then ends', '인사말을 출력하고 종료'],
