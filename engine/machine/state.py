@@ -46,12 +46,14 @@ class HartState(ctypes.Structure):
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
     be added to for a record's position. reported: `retired` at the latest record. streak_*: traps without a retired
     instruction between them (see engine.machine.native.traps).
-    last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
+    last_step, until, horizon: what `limit` comes from: the step, and the clock, at which a run ends, and the clock at
+    which native code must come back.
     virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
     exit_route, fill_route: the paths of its exits, and of those that map memory, and what they cost (see
     engine.hypervisor.costs.Routes.packed). instructions_base, shadow_at: of that virtual hart, what the vCPU's
     instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
-    guest_ram_at: of a hart that carries a guest under hardware assist, the guest's RamState; else 0.
+    guest_ram_at: of a virtual hart, and of a hart that carries a guest under hardware assist, the guest's RamState; else
+    0. stage_at: of the latter, the StageState.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
@@ -100,6 +102,7 @@ class HartState(ctypes.Structure):
         ("streak_cause", _WORD),
         ("streak_pc", _WORD),
         ("last_step", _WORD),
+        ("until", _WORD),
         ("horizon", _WORD),
         ("virtual_at", _WORD),
         ("exit_route", _WORD),
@@ -107,6 +110,7 @@ class HartState(ctypes.Structure):
         ("instructions_base", _WORD),
         ("shadow_at", _WORD),
         ("guest_ram_at", _WORD),
+        ("stage_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -164,6 +168,7 @@ class HartState(ctypes.Structure):
     streak_cause: int
     streak_pc: int
     last_step: int
+    until: int
     horizon: int
     virtual_at: int
     exit_route: int
@@ -171,6 +176,7 @@ class HartState(ctypes.Structure):
     instructions_base: int
     shadow_at: int
     guest_ram_at: int
+    stage_at: int
     time_started: int
     time_offset: int
     trap_cause: int

@@ -23,6 +23,7 @@ programs:
         program demo
         program echo
         program kill
+        program ping
         program poweroff
         program primes
         program ps

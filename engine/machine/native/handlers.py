@@ -20,7 +20,7 @@ from engine.isa.csrs import CSRS, Csr
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
-from engine.machine.native import access, exits, floats, layout, traps
+from engine.machine.native import access, entry, exits, floats, layout, traps
 from engine.machine.native.decoder import decoder, writes_integer
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
@@ -772,6 +772,19 @@ def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
     return code.op(f"extractvalue {RESULT} {result}, 1")
 
 
+def _resume_for_python() -> str:
+    """i64 resume_exit(virtual hart, host): exits.resume, and the host hart's context. Returns how it ended."""
+    code = Code()
+    host = code.op("ptrtoint ptr %host to i64")
+    result = code.op(f"call {RESULT} {EXITS.need(exits.resume)}(ptr %s, i64 {host})")
+    switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
+    code.label(switched)
+    code.op(f"call {RESULT} {PROCEDURES.need(privileged.choose_context)}(ptr %host)")
+    code.label(done)
+    code.end(f"ret i64 {code.op(f'extractvalue {RESULT} {result}, 1')}")
+    return code.text("define i64 @resume_exit(ptr nonnull %s, ptr nonnull %host)")
+
+
 def _resume() -> str:
     """Go on after a VM exit: it took time, so `limit` is nearer."""
     code = Code()
@@ -819,13 +832,13 @@ def is_native(row: Csr) -> bool:
     return bool((row.privilege <= SUPERVISOR or row.name in _OFTEN) and (row.storage or row.rule == "counter"))
 
 
-def _use_context() -> str:
-    """void use_context(state, six words): for Python."""
-    words = [f"i64 %k{index}" for index in range(layout.KEY_WORDS)]
+def _for_python(name: str, symbol: str, result: int, *arguments: str) -> str:
+    """i64 name(state, words): a procedure's result (0), or how it ended (1)."""
+    words = "".join(f", i64 %{argument}" for argument in arguments)
     code = Code()
-    code.op(f"call {RESULT} {PROCEDURES.need(access.use_context)}(ptr %s, {', '.join(words)})")
-    code.end("ret void")
-    return code.text(f"define void @use_context(ptr nonnull %s, {', '.join(words)})")
+    ended = code.op(f"call {RESULT} {symbol}(ptr %s{words})")
+    code.end(f"ret i64 {code.op(f'extractvalue {RESULT} {ended}, {result}')}")
+    return code.text(f"define i64 @{name}(ptr nonnull %s{words})")
 
 
 def _run() -> str:
@@ -845,8 +858,8 @@ def _run() -> str:
 
 
 def module() -> str:
-    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `plain`, `next_page`, and
-    a handler for each row."""
+    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `plain`, `next_page`, what else Python
+    calls, and a handler for each row."""
     native: dict[str, str | None] = {}
     for row in ROWS:
         native.setdefault(symbol(row), handler(row))
@@ -856,7 +869,12 @@ def module() -> str:
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
         *filter(None, native.values()), _trap(), _trap_at_pc(), _taken(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
-        _attend(), _attend_far(), _csr_tables(), _use_context(),
+        _attend(), _attend_far(), _csr_tables(),
+        _for_python("refresh", PROCEDURES.need(privileged.choose_context), 1),
+        _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
+        _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
+        _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
+        _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _reach(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),

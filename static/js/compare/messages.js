@@ -88,6 +88,8 @@ export const COMPARE_MESSAGES = {
   'workload.timer.what': ['sleep of 100 µs until the timer', '타이머까지 100 µs 잠자기'],
   'workload.disk': ['Disk block', '디스크 블록'],
   'workload.disk.what': ['4 KiB to the disk and back', '4 KiB를 디스크에 쓰고 다시 읽기'],
+  'workload.packet': ['Network packet', '네트워크 패킷'],
+  'workload.packet.what': ['a ping to another machine and back', '다른 기계에 핑을 보내고 답 받기'],
 
   'compare.figure.exits': ['exits', 'exit'],
   'compare.figure.exits.what': ['traps that somebody below the guest had to handle', '게스트 아래에서 처리해야 했던 트랩'],
