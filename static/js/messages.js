@@ -136,7 +136,7 @@ export const MESSAGES = {
 
   // operating systems
   'system.title': ['Add an operating system', '운영체제 추가'],
-  'system.debian': ['The unmodified riscv64 kernel, with BusyBox as its shell. It is fetched from Debian (about 110 MB), once for all labs of this server.', '수정하지 않은 riscv64 커널과 셸로 쓰는 BusyBox입니다. 데비안에서 한 번만 받아 (약 110 MB) 이 서버의 모든 실험실이 함께 씁니다.'],
+  'system.debian': ['The unmodified riscv64 kernel, with BusyBox as its shell. It is fetched from Debian (about 130 MB), once for all labs of this server.', '수정하지 않은 riscv64 커널과 셸로 쓰는 BusyBox입니다. 데비안에서 한 번만 받아(약 130 MB) 이 서버의 모든 실험실이 함께 씁니다.'],
   'system.fetch': ['Add Debian Linux', '데비안 리눅스 추가'],
   'system.fetch-again': ['Fetch again', '다시 받기'],
   'system.stage.lists': ['Reading Debian’s package lists…', '데비안 패키지 목록을 읽는 중…'],
