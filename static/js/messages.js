@@ -404,6 +404,7 @@ export const MESSAGES = {
   'drop.off': ['Drop to take it away: {name}', '놓으면 해제: {name}'],
   'drop.workload': ['Drop to run {name}', '놓으면 {name} 실행'],
   'drop.fresh': ['in a new guest; {fits}', '새 게스트에서 · {fits}'],
+  'drop.no-disk': ['Guests from the palette have no disk. On Compare it runs: every machine there has one.', '팔레트의 게스트에는 디스크가 없습니다. 비교에서는 기계마다 디스크가 있어 실행됩니다.'],
   'drop.compare': ['Drop to compare: {name}', '놓으면 비교: {name}'],
   'drop.compare-usual': ['no host here: the usual configurations', '호스트가 없으므로 기본 구성으로'],
   'drop.same': ['{name} has it already.', '{name}에 이미 적용되어 있습니다.'],
