@@ -136,7 +136,7 @@ export const MESSAGES = {
 
   // operating systems
   'system.title': ['Add an operating system', '운영체제 추가'],
-  'system.debian': ['The unmodified riscv64 kernel, with BusyBox as its shell. It is fetched from Debian (about 110 MB), once for all labs of this server.', '수정하지 않은 riscv64 커널과 셸로 쓰는 BusyBox입니다. 데비안에서 한 번만 받아 (약 110 MB) 이 서버의 모든 실험실이 함께 씁니다.'],
+  'system.debian': ['The unmodified riscv64 kernel, with BusyBox as its shell. It is fetched from Debian (about 130 MB), once for all labs of this server.', '수정하지 않은 riscv64 커널과 셸로 쓰는 BusyBox입니다. 데비안에서 한 번만 받아(약 130 MB) 이 서버의 모든 실험실이 함께 씁니다.'],
   'system.fetch': ['Add Debian Linux', '데비안 리눅스 추가'],
   'system.fetch-again': ['Fetch again', '다시 받기'],
   'system.stage.lists': ['Reading Debian’s package lists…', '데비안 패키지 목록을 읽는 중…'],
@@ -404,6 +404,7 @@ export const MESSAGES = {
   'drop.off': ['Drop to take it away: {name}', '놓으면 해제: {name}'],
   'drop.workload': ['Drop to run {name}', '놓으면 {name} 실행'],
   'drop.fresh': ['in a new guest; {fits}', '새 게스트에서 · {fits}'],
+  'drop.no-disk': ['Guests from the palette have no disk. On Compare it runs: every machine there has one.', '팔레트의 게스트에는 디스크가 없습니다. 비교에서는 기계마다 디스크가 있어 실행됩니다.'],
   'drop.compare': ['Drop to compare: {name}', '놓으면 비교: {name}'],
   'drop.compare-usual': ['no host here: the usual configurations', '호스트가 없으므로 기본 구성으로'],
   'drop.same': ['{name} has it already.', '{name}에 이미 적용되어 있습니다.'],
@@ -677,7 +678,6 @@ export const MESSAGES = {
   'labs.guests': ['Guests', '게스트'],
   'http.home': ['Open the demo lab', '데모 실험실 열기'],
   'http.labs': ['All labs', '모든 실험실'],
-  'http.reference': ['Reference for the server’s log:', '서버 로그의 참조 번호:'],
 
   // guests that come with Ringside
   'guest.hello.title': ['prints a greeting, then ends', '인사말을 출력하고 종료'],

@@ -155,6 +155,7 @@ export class Carry extends Emitter {
         detail: n ? app.t('drop.stack-in-use', { n }) : app.t(FITTINGS[item.kind].detailKey(item.id)),
       };
     }
+    if (item.kind === 'workload' && app.store.schema.workloads.disk.includes(item.id)) return no(app.t('drop.no-disk'));
     if (item.kind === 'guest' && app.store.guest(item.id)?.host === host) return { fits: true, title: app.t('drop.here-already'), detail: '' };
     const what = item.kind === 'image' ? { image: item.id } : item.kind === 'guest' ? { guest: item.id }
       : item.kind === 'workload' ? { image: this.kernelFor(host) } : {};
