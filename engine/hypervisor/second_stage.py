@@ -58,11 +58,11 @@ class SecondStage(StageState):
 
     def map(self, page: int, frame: int, writable: bool) -> None:
         """Let the hart reach a guest page. Raises OutOfFramesError."""
-        table = self.root
+        table, words = self.root, self.memory.views[3]
         assert table is not None
         for level in (2, 1):
             offset = table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF))
-            entry = self.memory.read(offset, 8)
+            entry = words[offset >> 3]
             if entry & mmu.V:
                 table = (entry >> 10) - (RAM_BASE >> 12)
             else:

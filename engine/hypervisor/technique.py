@@ -41,7 +41,11 @@ def refuse_paravirtual() -> Problem:
 def claim(ram: GuestRam, page: int, stores: bool) -> tuple[int, Action | None]:
     """The frame behind a guest page that the guest faulted on, its own if it is about to store there; and what that
     took, if it was more than a look. Raises OutOfFramesError."""
-    absent, logged, before = page in ram.absent, page in ram.clean, ram.map.frame(page)
+    before = ram.map.owned(page) if stores else ram.map.frame(page)
+    if before is not None:
+        return before, None
+    before = ram.map.frame(page)
+    absent, logged = page in ram.absent, page in ram.clean
     if not stores:
         return ram.frame(page), Action.REMOTE_FETCH if absent else None
     frame = ram.own(page)

@@ -49,11 +49,18 @@ class PageMap(MutableMapping[int, int]):
         buffer = mmap.mmap(-1, 8 * pages)
         self.at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self._words = memoryview(buffer).cast("Q")
+        self._pages = pages
 
     def frame(self, page: int) -> int | None:
         index = page - FIRST_PAGE
-        word = self._words[index] & _FRAME if 0 <= index < len(self._words) else 0
+        word = self._words[index] & _FRAME if 0 <= index < self._pages else 0
         return word - 1 if word else None
+
+    def owned(self, page: int) -> int | None:
+        """The frame of a page that may be stored to as it is; None: there is none, or it has to be owned first."""
+        index = page - FIRST_PAGE
+        word = self._words[index] if 0 <= index < self._pages else 0
+        return word - 1 if 0 < word < PAGE_SHARED else None
 
     def __getitem__(self, page: int) -> int:
         frame = self.frame(page)
@@ -179,6 +186,9 @@ class GuestRam(RamState):
 
     def own(self, page: int) -> int:
         """The frame behind a page that is about to be stored to: from now on this guest's alone."""
+        owned = self.map.owned(page)
+        if owned is not None:
+            return owned
         frame = self.frame(page)
         if self.map.is_shared(page):
             self.clean.discard(page)
@@ -431,6 +441,10 @@ class VirtualHart(Hart):
     @property
     def retired(self) -> int:
         return self.instructions()
+
+    @property
+    def interpreter(self) -> Interpreter | None:
+        return self.lent
 
     def translate(self, address: int, access: Access) -> int:
         known = self.known

@@ -192,14 +192,15 @@ class VmGuest(Guest):
         elif between_worlds:
             hart.flush()
         extra, ram, virtual = hart.extra, self.vm.ram, vcpu.virtual
-        time = hart.steps + extra
+        steps = hart.steps
+        time = steps + extra
         hart.extra = extra + cost + ram.owed_ns
         ram.owed_ns = 0
         if by_hardware:
             disposition = Disposition.HARDWARE
         else:
             self.exits += 1
-        instructions = vcpu.instructions
+        instructions = virtual.instructions_base + steps - hart.unretired & MASK64
         executed, virtual.reported = instructions - virtual.reported, instructions
         host.record(
             self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, time, pc, value, instruction,
