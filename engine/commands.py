@@ -98,6 +98,14 @@ class HostSharing(Command, tag="host.sharing", frozen=True):
     share_pages: bool
 
 
+class HostOvercommit(Command, tag="host.overcommit", frozen=True):
+    """Let the host's guests be promised as much memory again as it has RAM, or no longer. What they then need beyond it is
+    on a swap device."""
+
+    host: Identifier
+    overcommit: bool
+
+
 class HostRemove(Command, tag="host.remove", frozen=True):
     """Remove a host with its guests."""
 
@@ -283,7 +291,8 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 
 AnyCommand = (
-    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostSharing | HostRemove
+    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostSharing | HostOvercommit
+    | HostRemove
     | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestRemove
     | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet

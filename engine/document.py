@@ -32,6 +32,12 @@ class HostRow(Struct, frozen=True):
     host_load: Annotated[int, Meta(ge=0, le=90)] = 0
     scheduler: commands.SchedulerId | None = None
     share_pages: bool = False
+    overcommit: bool = False
+
+    @property
+    def server_memory_mib(self) -> int:
+        """What the host may take of the server's memory: its RAM, and a swap device of the same size."""
+        return self.memory_mib * (2 if self.overcommit else 1)
 
     @property
     def configuration(self) -> Configuration:
@@ -145,6 +151,11 @@ class HostShare(Struct, tag="host.share", tag_field="edit", frozen=True):
     share_pages: bool
 
 
+class HostPromise(Struct, tag="host.promise", tag_field="edit", frozen=True):
+    host: int
+    overcommit: bool
+
+
 class GuestAllot(Struct, tag="guest.allot", tag_field="edit", frozen=True):
     guest: int
     weight: commands.Weight
@@ -206,7 +217,7 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 Edit = (
     HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | HostShare
-    | CostsChange | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
+    | HostPromise | CostsChange | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
     | GuestReturn | GuestAllot | LabRelabel
 )  # fmt: skip
 

@@ -161,6 +161,7 @@ def host_columns(hosts: Sequence[Host], busy_permille: Sequence[int]) -> dict[st
         "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
         "frames_used": _column("I", (host.frames.used for host in hosts)),
         "frames_saved": _column("I", (host.frames.saved for host in hosts)),
+        "pages_swapped": _column("I", (host.pages_swapped for host in hosts)),
     }
 
 

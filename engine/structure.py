@@ -23,6 +23,7 @@ from engine.document import (
     HostConvert,
     HostDrop,
     HostOccupy,
+    HostPromise,
     HostReplace,
     HostReschedule,
     HostRestack,
@@ -86,6 +87,11 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
             inverse = HostShare(host, before.share_pages)
             document.hosts[host] = msgspec.structs.replace(before, share_pages=share_pages)
             world.hosts[host].set_page_sharing(share_pages)
+        case HostPromise(host, overcommit):
+            before = document.hosts[host]
+            inverse = HostPromise(host, before.overcommit)
+            world.hosts[host].set_overcommit(overcommit)
+            document.hosts[host] = msgspec.structs.replace(before, overcommit=overcommit)
         case GuestAllot(guest, weight, cap):
             allotted = document.guests[guest]
             inverse = GuestAllot(guest, allotted.weight, allotted.cap)

@@ -164,7 +164,7 @@ class World:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
             row.id, row.harts, row.memory_mib, row.configuration, self.trace, self._console, self._transmit, self._tier,
-            self._costs, row.host_load, row.scheduler, row.share_pages,
+            self._costs, row.host_load, row.scheduler, row.share_pages, row.overcommit,
         )  # fmt: skip
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))

@@ -426,6 +426,9 @@ class HardwareAssist:
     def remapped(self, page: int) -> None:
         self.memory.remapped(page)
 
+    def unmap(self, page: int) -> bool:
+        return self.memory.unmap(page)
+
     def close(self) -> None:
         self.memory.close()
 
@@ -495,6 +498,9 @@ class TwoStages:
     def remapped(self, page: int) -> None:
         ram = self.guest.vm.ram
         self.stage.remap(page, ram.frame(page), ram.writable(page))
+
+    def unmap(self, page: int) -> bool:
+        return self.stage.unmap(page)
 
     def protect(self, pages: Sequence[int]) -> None:
         self.stage.protect(pages)
@@ -583,6 +589,9 @@ class Shadowed:
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)
+
+    def unmap(self, page: int) -> bool:
+        return self.shadow.unmap(page)
 
     def protect(self, pages: Sequence[int]) -> None:
         self.shadow.protect(pages)

@@ -67,7 +67,7 @@ class VmGuest(Guest):
         )
         self.board, ram = self.vm.board, self.vm.ram
         self.technique: Technique = technique.of(self)
-        ram.stored, ram.remapped = self.technique.stored, self.technique.remapped
+        ram.stored, ram.remapped, ram.unmap = self.technique.stored, self.technique.remapped, self.technique.unmap
         for vcpu in self.vm.vcpus:
             vcpu.virtual.on_timer = lambda number=vcpu.number: self.wake(number)  # type: ignore[misc]
 
@@ -194,9 +194,8 @@ class VmGuest(Guest):
         elif switches_worlds(route):
             hart.flush()
         time = hart.clock
-        ram = self.vm.ram
-        hart.extra += cost + ram.owed_ns
-        ram.owed_ns = 0
+        hart.extra += cost
+        self.wait(hart)
         if route[1] == Level.HARDWARE:
             disposition = Disposition.HARDWARE
         else:
@@ -223,16 +222,30 @@ class VmGuest(Guest):
             b,
         )
 
+    def wait(self, hart: Hart) -> bool:
+        """A hart waits for what has come for this guest from elsewhere. Was there anything?"""
+        owed, self.vm.ram.owed_ns = self.vm.ram.owed_ns, 0
+        hart.extra += owed
+        return owed > 0
+
     def shared(self, merged: int, freed: int) -> None:
-        """Write the record of what a scan for equal pages came to: see Action.SHARE. No vCPU of this guest need have
-        been on a hart, and the scan's time is not the price of a switch."""
+        """Write the record of what a scan for equal pages came to: see Action.SHARE."""
+        self._befell(Action.SHARE, merged, freed)
+
+    def swapped(self, pages: int) -> None:
+        """Write the record of what was swapped out: see Action.SWAP_OUT."""
+        self._befell(Action.SWAP_OUT, pages, len(self.vm.ram.swapped))
+
+    def _befell(self, action: Action, a: int, b: int) -> None:
+        """Write the record of what the hypervisor did to the guest of its own accord. No vCPU of it need have been on a
+        hart, and the time that it took is not the price of a switch."""
         vcpu = self.vcpus[0]
         self.technique.catch_up(vcpu)
         level = vcpu.level
         path, _ = self.host.routes.path(Exit.TIMER, level, level)
         self.host.record(
             self.id, vcpu.number, Kind.INTERRUPT, INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER, path, Disposition.EMULATED,
-            Action.SHARE, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, merged, freed,
+            action, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, a, b,
         )  # fmt: skip
 
     def _device_exit(self, action: Action, address: int) -> Exit:
@@ -343,8 +356,7 @@ class VmGuest(Guest):
     def export(self) -> dict[str, Any]:
         """The VM without its host: for another host, or to come back to this one."""
         ram = self.vm.ram
-        pages = sorted(ram.map.keys() | ram.absent)
-        return self.portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in pages}}
+        return self.portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in ram.present}}
 
     def portable(self) -> dict[str, Any]:
         """All but the memory."""

@@ -105,7 +105,7 @@ def test_every_command_is_known_to_the_lab(kind: type[AnyCommand]) -> None:
     values = {"host": 3, "guest": 2, "image": "hello", "stack": "bare-metal", "name": "n", "action": "off"}
     values |= {"place": "privilege", "number": 1, "value": 0, "percent": 5, "profile": "dall-x86-2016"}
     values |= {"content": b"\x13\0\0\0", "source": "nop\n", "data": b"x", "speed": "max", "position": 0, "gbit": 1}
-    values |= {"scheduler": "credit", "share_pages": True}
+    values |= {"scheduler": "credit", "share_pages": True, "overcommit": False}
     if kind is GuestMigrateCancel:
         lab.apply(GuestMigrate(2, 3))
     required = [field.name for field in msgspec.structs.fields(kind) if field.required]
