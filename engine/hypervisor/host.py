@@ -45,7 +45,7 @@ from engine.trace.rings import Trace
 
 QUANTUM_NS = 10_000
 #: Records that native code writes before somebody has to fetch them.
-NATIVE_RECORDS = 256
+NATIVE_RECORDS = 4096
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
@@ -120,7 +120,9 @@ class Host:
         self._quantum_end = QUANTUM_NS
         self._traps_left = _UNLIMITED
         self._until = NEVER
-        self._records = [(ctypes.c_char * (NATIVE_RECORDS * RECORD.itemsize))() for _ in self.harts]
+        # One for all harts: it is empty whenever one of them begins to execute.
+        self._records = np.empty(NATIVE_RECORDS * RECORD.itemsize, np.uint8).data
+        self._records_at = ctypes.addressof(ctypes.c_char.from_buffer(self._records))
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
@@ -480,7 +482,7 @@ class Host:
         """From now on traps that stay inside this guest need not leave native code; its board's time began at
         `started`."""
         hart.record_ids = self.id | guest << 16 | vcpu << 32
-        hart.record_at = ctypes.addressof(self._records[hart.number])
+        hart.record_at = self._records_at
         hart.on_records = lambda: self._fetch_records(hart, guest)
         hart.time_started = started
 
@@ -489,11 +491,9 @@ class Host:
         hart.record_at = hart.record_limit = 0
 
     def _fetch_records(self, hart: Hart, guest: int) -> None:
-        data = bytearray(self._records[hart.number])[: hart.record_count * RECORD.itemsize]
-        self.trace.extend(guest, data)
+        taken = self.trace.extend(guest, self._records[: hart.record_count * RECORD.itemsize])
         self._traps_left -= hart.record_count
-        taken = np.frombuffer(data, RECORD)["disposition"] != Disposition.HARDWARE
-        self.guests[guest].exits += int(np.count_nonzero(taken))
+        self.guests[guest].exits += hart.record_count - taken.get(Disposition.HARDWARE, 0)
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:

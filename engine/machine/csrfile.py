@@ -54,6 +54,15 @@ _TIME = 1  # the bit of time in counteren
 _HS = 2  # the level of HS mode in CSR numbers
 
 
+def is_quiet(row: Csr) -> bool:
+    """Does a write of the register change nothing but it (or raise): not what is mapped, which interrupt is pending, a
+    clock or the state of the floating-point unit?"""
+    return all(
+        view.storage and view.rule in ("", "tvec") and view.storage not in _CONTEXT_WORDS | TIMER_WORDS
+        for view in (row, CSRS[row.twin] if row.twin else row)
+    )
+
+
 def pending(state: HartState) -> int:
     """mip as software reads it: bits set by software or by a line."""
     return state.mip | state.lines

@@ -2,9 +2,9 @@
 
 `record` is called once for every trap of every guest, so it only packs and counts; everything else is done in
 blocks of BLOCK_RECORDS. A full block is sealed: it becomes immutable bytes (checkpoints share them instead of
-copying) and joins the guest's hash, a chain in which each link is the digest of the link before it and the
-block. The hash covers every record since the guest began, however few the ring still holds, and does not
-depend on when anybody looked, saved or drained.
+copying) and joins the guest's hash, a chain in which each link is the digest (XXH3, 128 bits: it names a run, it
+guards nothing) of the link before it and the block. The hash covers every record since the guest began, however few
+the ring still holds, and does not depend on when anybody looked, saved or drained.
 
 Counters are exact since boot. What `drain_counts` and `drain_sample` have not yet reported belongs to the
 next tick; it is not part of a snapshot, because after a load every client starts from totals again.
@@ -15,16 +15,16 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from xxhash import xxh3_128
 
 from engine.trace.record import RECORD
 
 BLOCK_RECORDS = 256
-DIGEST_BYTES = 16
+DIGEST_BYTES = xxh3_128().digest_size
 MAX_U4 = 0xFFFFFFFF
 NO_POSITION = (1 << 64) - 1
 
@@ -56,12 +56,13 @@ CounterKey = tuple[int, int, int, int]
 Columns = dict[str, bytes]
 
 #: Records that are faster taken one by one than as columns.
-_FEW_BYTES = 16 * LAYOUT.size
+_FEW = 16
 #: Where a record has the parts of its CounterKey, one byte after the other.
 _KEY_AT = _fields()["kind"][1]
 if [_fields()[name][1] - _KEY_AT for name in ("kind", "cause", "path", "disposition")] != [0, 1, 2, 3]:
     raise ValueError("the parts of a record's CounterKey are not next to each other")
 _KEYS = np.dtype({"names": ["key"], "formats": [">u4"], "offsets": [_KEY_AT], "itemsize": RECORD.itemsize})
+_KEY = struct.Struct(">I")
 
 _COUNTS = np.dtype(
     [
@@ -73,6 +74,13 @@ _COUNTS = np.dtype(
         ("count", "<u4"),
     ]
 )
+
+
+def _linked(chain: bytes, data: bytes | memoryview) -> bytes:
+    """The next link of a chain."""
+    link = xxh3_128(chain)
+    link.update(data)
+    return link.digest()
 
 
 class _Ring:
@@ -90,14 +98,28 @@ class _Ring:
         self.tick: dict[int, int] = {}
         self.drained = 0
 
-    def seal(self) -> None:
-        block = bytes(self.block)
+    def seal(self, block: bytes) -> None:
         self.sealed.append(block)
-        self.chain = blake2b(self.chain + block, digest_size=DIGEST_BYTES).digest()
+        self.chain = _linked(self.chain, block)
         self.filled = 0
 
+    def append(self, data: memoryview) -> None:
+        """Put whole records behind those that are there."""
+        at = 0
+        while at < len(data):
+            end = at + BLOCK_BYTES - self.filled
+            if not self.filled and end <= len(data):
+                self.seal(bytes(data[at:end]))
+            else:
+                chunk = data[at:end]
+                self.block[self.filled : self.filled + len(chunk)] = chunk
+                self.filled += len(chunk)
+                if self.filled == BLOCK_BYTES:
+                    self.seal(bytes(self.block))
+            at = end
+
     def digest(self) -> bytes:
-        return blake2b(self.chain + bytes(self.block[: self.filled]), digest_size=DIGEST_BYTES).digest()
+        return _linked(self.chain, memoryview(self.block)[: self.filled])
 
     def held(self) -> int:
         return len(self.sealed) * BLOCK_RECORDS + self.filled // LAYOUT.size
@@ -212,39 +234,39 @@ class Trace:
         tick[key] = tick.get(key, 0) + 1
         ring.filled = filled = filled + LAYOUT.size
         if filled == BLOCK_BYTES:
-            ring.seal()
+            ring.seal(bytes(ring.block))
         return sequence
 
-    def extend(self, guest: int, data: bytearray) -> None:
-        """Write the records of one guest that `data` holds, which lack their sequence."""
+    def extend(self, guest: int, data: memoryview) -> dict[int, int]:
+        """Write the records of one guest that `data` (writable bytes) holds but for their sequences, which it gets here.
+        Returns how many of them there are by disposition.
+        """
         ring = self._rings.get(guest)
         if ring is None:
             ring = self._rings[guest] = _Ring(self._blocks)
-        tick = ring.tick
-        if len(data) <= _FEW_BYTES:
+        sequence, count = ring.sequence, len(data) // LAYOUT.size
+        found: dict[int, int] = {}
+        if count <= _FEW:
             for begin in range(0, len(data), LAYOUT.size):
-                ring.sequence += 1
-                _SEQUENCE.pack_into(data, begin, ring.sequence)
-                key = int.from_bytes(data[begin + _KEY_AT : begin + _KEY_AT + 4], "big")
-                tick[key] = tick.get(key, 0) + 1
+                sequence += 1
+                _SEQUENCE.pack_into(data, begin, sequence)
+                (key,) = _KEY.unpack_from(data, begin + _KEY_AT)
+                found[key] = found.get(key, 0) + 1
         else:
-            records = np.frombuffer(data, RECORD)
-            records["sequence"] = np.arange(ring.sequence + 1, ring.sequence + 1 + len(records), dtype=np.uint64)
-            ring.sequence += len(records)
+            np.frombuffer(data, RECORD)["sequence"] = np.arange(sequence + 1, sequence + 1 + count, dtype=np.uint64)
             keys, counts = np.unique(np.frombuffer(data, _KEYS)["key"], return_counts=True)
-            for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
-                tick[key] = tick.get(key, 0) + count
-        at = 0
-        while at < len(data):
-            chunk = data[at : at + BLOCK_BYTES - ring.filled]
-            ring.block[ring.filled : ring.filled + len(chunk)] = chunk
-            ring.filled += len(chunk)
-            at += len(chunk)
-            if ring.filled == BLOCK_BYTES:
-                ring.seal()
+            found = dict(zip(keys.tolist(), counts.tolist(), strict=True))
+        ring.sequence += count
+        ring.append(data)
+        tick = ring.tick
+        by_disposition: dict[int, int] = {}
+        for key, number in found.items():
+            tick[key] = tick.get(key, 0) + number
+            by_disposition[key & 0xFF] = by_disposition.get(key & 0xFF, 0) + number
         if self.sink is not None:
             for begin in range(0, len(data), LAYOUT.size):
                 self.sink(bytes(data[begin : begin + LAYOUT.size]))
+        return by_disposition
 
     def guests(self) -> list[int]:
         """The guests that have records, by id."""
@@ -332,7 +354,7 @@ class Trace:
 
     def hash(self) -> str:
         """A digest over every record ever written, in hexadecimal."""
-        whole = blake2b(digest_size=DIGEST_BYTES)
+        whole = xxh3_128()
         for guest in self.guests():
             whole.update(guest.to_bytes(2, "little") + self._rings[guest].digest())
         return whole.hexdigest()

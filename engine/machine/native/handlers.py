@@ -16,7 +16,7 @@ import ast
 from collections.abc import Callable
 from typing import Any
 
-from engine.isa.csrs import CSRS
+from engine.isa.csrs import CSRS, Csr
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
@@ -41,15 +41,15 @@ from engine.trace.record import Cause
 Primitive = Callable[[list[ast.expr]], Value | None]
 #: Registers of machine mode that firmware uses at every trap.
 _OFTEN = ("mstatus", "mepc", "mcause", "mtval", "mscratch", "mie", "mip")
+#: The properties of a hart that depend on its steps.
+CLOCKS = {"clock": traps.clock, "retired": traps.retired, "time_ticks": traps.time_ticks}
 PROCEDURES = Procedures({
     "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
-    "use_context": access.use_context, "refresh": privileged.choose_context, "clock": traps.clock,
-    "retired": traps.retired, "time_ticks": traps.time_ticks,
+    "use_context": access.use_context, "refresh": privileged.choose_context, **CLOCKS,
 })  # fmt: skip
 EXITS = Procedures({
     "has_entry": exits.has_entry, "read_entry": exits.read_entry, "write_entry": exits.write_entry,
-    "clock": traps.clock, "retired": traps.retired, "time_ticks": traps.time_ticks,
-    "timer_changed": exits.timer_changed,
+    "timer_changed": exits.timer_changed, **CLOCKS,
 }, {"emulate": exits.EMULATE, "stored_bytes": exits.STORED_BYTES}, "exit:")  # fmt: skip
 
 TYPE = "i64 (ptr, ptr, i64)"
@@ -238,10 +238,6 @@ class HandlerScope(MachineScope):
         code.label(done)
         return code.op(f"extractvalue {RESULT} {result}, 0")
 
-    def _know_steps(self) -> None:
-        """For procedures that look at the clock."""
-        store_field(self.code, "steps", self.code.op(f"sub i64 {load_field(self.code, 'limit')}, %budget"))
-
     def _attend(self, condition: str = "true") -> None:
         """Where the condition holds, interrupts and the place of the next instruction are looked at after this one."""
         if self.attention is None:
@@ -252,7 +248,7 @@ class HandlerScope(MachineScope):
     def _checked(self, function: Callable[..., Any], *arguments: str, steps: bool = False) -> Primitive:
         def lower(_args: list[ast.expr]) -> None:
             if steps:
-                self._know_steps()
+                know_steps(self.code, "%budget")
             self.procedure(PROCEDURES.need(function), *arguments)
 
         return lower
@@ -264,13 +260,14 @@ class HandlerScope(MachineScope):
         def lower(args: list[ast.expr]) -> None:
             number, value = (self.number(arg).text for arg in args)
             self._csr_call(how, number, value)
-            self._attend()
+            quiet = self.code.op(f"load i8, ptr {self.code.op(f'getelementptr i8, ptr @csr_quiet, i64 {number}')}")
+            self._attend(self.code.op(f"icmp eq i8 {quiet}, 0"))
 
         return lower
 
     def _csr_call(self, how: str, number: str, *arguments: str) -> str:
         code = self.code
-        self._know_steps()
+        know_steps(code, "%budget")
         at = code.op(f"getelementptr ptr, ptr @csr_{how}, i64 {number}")
         function = code.op(f"load ptr, ptr {at}")
         there, none = code.branch(code.op(f"icmp ne ptr {function}, null"), likely=True)
@@ -431,6 +428,11 @@ class HandlerScope(MachineScope):
         tail(self.code, "@far", "%op", left)
 
 
+def know_steps(code: Code, budget: str) -> None:
+    """For procedures that look at the clock: so many steps are left."""
+    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, {budget}"))
+
+
 def program_counter(code: Code, operation: str) -> str:
     """The virtual address of an operation of the current page."""
     offset = code.op(f"sub i64 {code.op(f'ptrtoint ptr {operation} to i64')}, {load_field(code, 'ops')}")
@@ -547,7 +549,7 @@ def _leave(name: str, reason: int) -> str:
     """Come back to Python at `operation`."""
     code = Code()
     store_field(code, "pc", program_counter(code, "%op"))
-    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    know_steps(code, "%budget")
     code.end(f"ret i64 {reason}")
     return code.text(f"define i64 @{name}({ARGUMENTS}) #1")
 
@@ -584,9 +586,16 @@ def _far() -> str:
     code.label(trapped)
     tail(code, "@trap_at_pc", "%op", "%budget")
     code.label(absent)
-    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    know_steps(code, "%budget")
     code.end(f"ret i64 {layout.FETCH}")
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
+
+
+def _reach() -> str:
+    """A region goes on at `operation`, outside of it: that may be worth a region, too."""
+    code = Code()
+    _go_on(code, "%op", "%budget", "true")
+    return code.text(f"define i64 @reach({ARGUMENTS}) #1")
 
 
 def _straddle() -> str:
@@ -643,7 +652,7 @@ def _attend_far() -> str:
     code.label(on)
     tail(code, "@far", "%op", "%budget")
     code.label(leave)
-    store_field(code, "steps", code.op(f"sub i64 {load_field(code, 'limit')}, %budget"))
+    know_steps(code, "%budget")
     code.end(f"ret i64 {layout.LIMIT}")
     return code.text(f"define i64 @attend_far({ARGUMENTS}) #1")
 
@@ -772,8 +781,7 @@ def _csr_tables() -> str:
     ):  # fmt: skip
         found = ["ptr null"] * 4096
         for row in CSRS.values():
-            often = row.privilege <= SUPERVISOR or row.name in _OFTEN
-            if often and (row.storage or row.rule == "counter") and not (row.read_only and how != "read"):
+            if is_native(row) and not (row.read_only and how != "read"):
                 try:
                     symbol = PROCEDURES.need(function, (row,))
                 except NotLowerable:
@@ -782,7 +790,13 @@ def _csr_tables() -> str:
                     symbol = PROCEDURES.need(traps.change_in_python, (row,))
                 found[row.number] = f"ptr {symbol}"
         lines.append(f"@csr_{how} = internal constant [4096 x ptr] [{', '.join(found)}]")
-    return "\n".join(lines)
+    quiet = ", ".join(f"i8 {int(number in CSRS and csrfile.is_quiet(CSRS[number]))}" for number in range(4096))
+    return "\n".join([*lines, f"@csr_quiet = internal constant [4096 x i8] [{quiet}]"])
+
+
+def is_native(row: Csr) -> bool:
+    """Is the register accessed in native code?"""
+    return bool((row.privilege <= SUPERVISOR or row.name in _OFTEN) and (row.storage or row.rule == "counter"))
 
 
 def _use_context() -> str:
@@ -823,7 +837,7 @@ def module() -> str:
         *filter(None, native.values()), _trap(), _trap_at_pc(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
         _attend(), _attend_far(), _csr_tables(), _use_context(),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _reach(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
         "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",

@@ -20,16 +20,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.isa.csrs import CSRS
 from engine.isa.decoder import decode, length_of
 from engine.isa.formats import Row
+from engine.machine import csrfile
 from engine.machine.memory import PAGE
 from engine.machine.native import layout
 from engine.machine.native.decoder import writes_float, writes_integer
-from engine.machine.native.handlers import ARGUMENTS, MachineScope, store_field, tail
+from engine.machine.native.handlers import ARGUMENTS, CLOCKS, MachineScope, is_native, know_steps, store_field, tail
 from engine.machine.native.lowering import (
     IN_MACHINE,
     METADATA,
@@ -41,11 +44,12 @@ from engine.machine.native.lowering import (
     constant,
     statements,
 )
+from engine.machine.native.procedures import DONE, RESULT, Procedures
 
 MAX_INSTRUCTIONS = 200
 MAX_BLOCKS = 64
 #: Symbols of the interpreter that a region refers to, and its own.
-IMPORTED = ("over", "far", "plain")
+IMPORTED = ("over", "far", "plain", "reach")
 SYMBOL = "region"
 
 
@@ -79,7 +83,7 @@ class Instruction:
 
     @property
     def flow(self) -> Flow:
-        return flow_of(self.row)
+        return flow_of(self.row, frozenset(self.operands.items())) if "csr" in self.operands else flow_of(self.row)
 
 
 @dataclass
@@ -113,15 +117,15 @@ class Block:
 
 
 @cache
-def flow_of(row: Row) -> Flow:
-    """What kind of jump a row is, seen in its semantics."""
+def flow_of(row: Row, operands: frozenset[tuple[str, int]] = frozenset()) -> Flow:
+    """What kind of jump a row is, seen in its semantics; with these operands, if they decide about it."""
     jumps = [
         ast.unparse(node.args[0])
         for statement in statements(row.semantics)
         for node in ast.walk(statement)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "jump"
     ]
-    if not _lowerable(row):
+    if not _lowerable(row, dict(operands)):
         return Flow.LEAVE
     if not jumps:
         return Flow.ON
@@ -130,11 +134,11 @@ def flow_of(row: Row) -> Flow:
     return Flow.BRANCH if isinstance(statements(row.semantics)[0], ast.If) else Flow.JUMP
 
 
-def _lowerable(row: Row) -> bool:
+def _lowerable(row: Row, operands: Mapping[str, int]) -> bool:
     names = {*(piece.field for piece in row.pieces), *row.implied}
-    scope = RegionScope(Code(), lambda: "", lambda _target: None)
+    scope = RegionScope(Code(), Procedures(CLOCKS), lambda: "0", lambda: "", lambda _target: None)
     try:
-        scope.begin(Instruction(0, row, dict.fromkeys(names, 8)))
+        scope.begin(Instruction(0, row, {**dict.fromkeys(names, 8), **operands}))
         scope.lower(row)
     except NotLowerable:
         return False
@@ -270,18 +274,27 @@ def _variable(words: str, number: int = 0) -> str:
 class RegionScope(MachineScope):
     """Operands are constants, registers are variables of the function.
 
-    bail(): label of a block that leaves before the present instruction. jump(target): writes a jump to a direct
-    target's slot or, given text, to an address.
+    procedures: gets those that are called. budget(): the steps that were left before the present instruction. bail():
+    label of a block that leaves before it. jump(target): writes a jump to a direct target's slot or, given text, to an
+    address.
     """
 
-    def __init__(self, code: Code, bail: Callable[[], str], jump: Callable[[int | str], None]) -> None:
+    def __init__(
+        self, code: Code, procedures: Procedures, budget: Callable[[], str], bail: Callable[[], str],
+        jump: Callable[[int | str], None],
+    ) -> None:  # fmt: skip
         super().__init__(code)
+        self.procedures = procedures
+        self.budget = budget
         self.bail = bail  # type: ignore[method-assign]
         self._go = jump
         self._pending: int | str | None = None
         self.used: set[str] = set()
         self.written: set[str] = set()
-        self.primitives |= {"jump": self._jump}
+        self.primitives |= {
+            "jump": self._jump, "csr_read": self._csr(csrfile.access_read), "csr_write": self._csr(csrfile.access_write),
+            "csr_set": self._csr(csrfile.access_set), "csr_clear": self._csr(csrfile.access_clear),
+        }  # fmt: skip
 
     def begin(self, instruction: Instruction) -> None:
         """What is lowered next is this instruction."""
@@ -302,7 +315,9 @@ class RegionScope(MachineScope):
             if number == 0:
                 return Value("0", UNSIGNED)
             return Value(self._value(_variable("x_words", number)), UNSIGNED)
-        if name in ("imm", "shamt", "rm") and name in operands:
+        if name.endswith("_index"):
+            return constant(operands[name.removesuffix("_index")])
+        if name in ("imm", "shamt", "rm", "uimm") and name in operands:
             return Value(constant(operands[name]).text, SIGNED if name == "imm" else UNSIGNED)
         return super().read(name)
 
@@ -338,6 +353,47 @@ class RegionScope(MachineScope):
             target, self._pending = self._pending, None
             self._go(target)
 
+    def statement(self, node: ast.stmt) -> None:
+        if isinstance(node, ast.If) and self._is_known(node.test):
+            self.run(node.body if self._eval(node.test) else node.orelse)
+        else:
+            super().statement(node)
+
+    def _choose(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> Value:
+        if self._is_known(test):
+            return self.number(body if self._eval(test) else orelse)
+        return super()._choose(test, body, orelse)
+
+    def _is_known(self, node: ast.expr) -> bool:
+        """Is it an operand, which is known here?"""
+        return isinstance(node, ast.Name) and (node.id == "uimm" or node.id.endswith("_index"))
+
+    def _eval(self, node: ast.expr) -> int:
+        return int(self.number(node).text)
+
+    def _csr(self, access: Callable[..., Any]) -> Callable[[list[ast.expr]], Value]:
+        """An access that changes nothing but the register is done here, by the procedure that defines it."""
+
+        def lower(args: list[ast.expr]) -> Value:
+            code = self.code
+            row = CSRS.get(self.instruction.operands["csr"])
+            reads = access == csrfile.access_read
+            if row is None or not (is_native(row) and row.rule != "float" if reads else csrfile.is_quiet(row)):
+                raise NotLowerable(self.instruction.row.mnemonic)
+            if row.rule == "counter":
+                know_steps(code, self.budget())
+            symbol = self.procedures.need(access, (row,))
+            listed = "".join(f", i64 {self.number(arg).text}" for arg in args[1:])
+            result = code.op(f"call {RESULT} {symbol}(ptr %s{listed})")
+            done = code.name("done")
+            status = code.op(f"extractvalue {RESULT} {result}, 1")
+            allowed = code.op(f"icmp eq i64 {status}, {DONE}")
+            code.end(f"br i1 {allowed}, label %{done}, label %{self.bail()}, !prof !0")
+            code.label(done)
+            return Value(code.op(f"extractvalue {RESULT} {result}, 0"), UNSIGNED)
+
+        return lower
+
     def _jump(self, args: list[ast.expr]) -> None:
         if ast.unparse(args[0]) == "pc + imm":
             self._pending = self.instruction.target
@@ -353,7 +409,8 @@ class _Writer:
         self.blocks = {slot: blocks[slot] for slot in self.graph.order}
         self.entry = entry
         self.code = Code()
-        self.scope = RegionScope(self.code, self._bail, self._jump)
+        self.procedures = Procedures(CLOCKS)
+        self.scope = RegionScope(self.code, self.procedures, self._budget, self._bail, self._jump)
         self._block = blocks[entry]
         self._done = 0  # instructions of the present block before the one that is being written
         self._aside: dict[str, Callable[[], None]] = {}  # blocks that are written last, by label
@@ -370,7 +427,8 @@ class _Writer:
             write()
         return "\n".join([
             f"define i64 @{SYMBOL}({ARGUMENTS}) #0 {{", *self._prologue(), *self.code.allocations,
-            *self.code.lines, "}", *(f"declare i64 @{name}(ptr, ptr, i64)" for name in IMPORTED),
+            *self.code.lines, "}", *self.procedures.texts.values(),
+            *(f"declare i64 @{name}(ptr, ptr, i64)" for name in IMPORTED),
             "attributes #0 = { nounwind }", METADATA,
         ])  # fmt: skip
 
@@ -405,14 +463,18 @@ class _Writer:
             code.label(enough)
         code.do(f"store i64 {code.op(f'sub i64 {left}, {block.steps}')}, ptr %left")
         for instruction in block.instructions:
+            self.scope.begin(instruction)
             if instruction.flow == Flow.LEAVE:
                 self._go(instruction.slot)
                 return
-            self.scope.begin(instruction)
             self.scope.lower(instruction.row)
             self._done += 1
         if code.open:
             self._go(block.last.following)
+
+    def _budget(self) -> str:
+        left = self.code.op("load i64, ptr %left")
+        return self.code.op(f"add i64 {left}, {self._block.steps - self._done}")
 
     def _bail(self) -> str:
         slot = self.scope.instruction.slot
@@ -448,7 +510,8 @@ class _Writer:
         self._spill(self.scope.written)
         near, far = code.branch(code.op(f"icmp ult i64 {distance}, {PAGE}"))
         code.label(near)
-        self._chain(code.op(f"getelementptr i8, ptr %page, i64 {code.op(f'shl i64 {distance}, 3')}"))
+        operation = code.op(f"getelementptr i8, ptr %page, i64 {code.op(f'shl i64 {distance}, 3')}")
+        tail(code, "@reach", operation, code.op("load i64, ptr %left"))
         code.label(far)
         store_field(code, "pc", target)
         tail(code, "@far", "%op", code.op("load i64, ptr %left"))
@@ -460,8 +523,10 @@ class _Writer:
             code.end(f"br label %b{slot}")
             return
         self._spill(self.scope.written)
-        if 0 <= slot < layout.SLOTS:
+        if slot == self.scope.instruction.slot:  # it is for the interpreter
             self._chain(self._operation(slot))
+        elif 0 <= slot < layout.SLOTS:
+            tail(code, "@reach", self._operation(slot), code.op("load i64, ptr %left"))
         else:
             store_field(code, "pc", code.op(f"add i64 %page_pc, {2 * slot}"))
             tail(code, "@far", "%op", code.op("load i64, ptr %left"))

@@ -32,7 +32,7 @@ class Interpreter:
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
-        symbols = ["run", "decode", "next_page", "slow", "over", "far", "plain", "use_context"]
+        symbols = ["run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "use_context"]
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)

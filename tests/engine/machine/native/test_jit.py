@@ -85,6 +85,22 @@ def test_where_an_instruction_sends_control(flow: Flow, mnemonics: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("flow", "source"),
+    [
+        (Flow.ON, "csrr a0, sepc; csrw sepc, a0; csrrw sp, sscratch, sp; csrs scause, a0; csrr a0, sstatus; csrr a0, satp"),
+        (Flow.ON, "rdtime a0; rdcycle a0; rdinstret a0; csrw stvec, a0; csrr a0, mcause; csrwi mscratch, 0"),
+        (Flow.LEAVE, "csrw sstatus, a0; csrsi sstatus, 2; csrw satp, a0; csrw sie, a0; csrw mie, a0; csrw mideleg, a0"),
+        (Flow.LEAVE, "frcsr a0; fsrm a0; csrw stimecmp, a0; csrw mcycle, a0; csrw vsatp, a0; csrw 0x7c0, a0"),
+    ],
+)
+def test_what_a_register_decides_about_where_control_goes(flow: Flow, source: str) -> None:
+    content, _ = page(source.replace(";", "\n"))
+    flows = [instruction.flow for slot in range(0, 2 * (source.count(";") + 1), 2)
+             if (instruction := regions._at(content, slot))]  # fmt: skip
+    assert flows == [flow] * (source.count(";") + 1)
+
+
 def page(source: str) -> tuple[bytes, dict[str, int]]:
     """A page of code, and the slots of its labels."""
     program = assemble(source, "page", BASE)
