@@ -15,7 +15,8 @@ export const PROTOCOL = 1;
  * @typedef {{type: string, [field: string]: unknown}} Query
  *
  * @typedef {{id: number, name: string, x: number, y: number, harts: number, memory_mib: number, stack: string,
- *            technique: string | null, switches: string[], host_load: number, scheduler: string | null, share_pages: boolean}} Host
+ *            technique: string | null, switches: string[], host_load: number, scheduler: string | null, share_pages: boolean,
+ *            overcommit: boolean}} Host
  * @typedef {{id: number, name: string, host: number, image: string, vcpus: number, memory_mib: number,
  *            arguments: string, weight: number, cap: number}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
@@ -59,7 +60,7 @@ const VIEWS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, u8: BigUint64A
 /** Width of every column of a tick; the names are the contract's. */
 const COLUMNS = /** @type {const} */ ({
   guests: { id: 'u2', state: 'u1', level: 'u1', pc: 'u8', instructions: 'u8', exits: 'u8', ran: 'u8', stolen: 'u8' },
-  hosts: { id: 'u2', time: 'u8', busy_permille: 'u2', memory_used_mib: 'u4', frames_used: 'u4', frames_saved: 'u4' },
+  hosts: { id: 'u2', time: 'u8', busy_permille: 'u2', memory_used_mib: 'u4', frames_used: 'u4', frames_saved: 'u4', pages_swapped: 'u4' },
   counts: { guest: 'u2', kind: 'u1', cause: 'u1', path: 'u1', disposition: 'u1', count: 'u4' },
 });
 

@@ -26,7 +26,7 @@ import { GDB_STATES, viewColumns } from './protocol.js';
  * `ran` and `stolen`: of the host's clock, the part in which the guest's vCPUs had harts, and waited for them (1: one vCPU all
  * the time); they stay as they are while nothing runs. Beside the rates the same since the guest was started, in virtual ns.
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number, framesUsed: number,
- *            framesSaved: number}} HostLive  time in virtual ns, busy 0..1
+ *            framesSaved: number, pagesSwapped: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
  * A flow is what passes along one path of one guest with one disposition: traps a second of wall time, and how many of
  * these the server's sample showed one by one.
@@ -298,12 +298,13 @@ export class Store extends Emitter {
     const hosts = viewColumns('hosts', columns);
     for (let i = 0; i < hosts.length; i += 1) {
       const id = hosts.id[i];
-      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0, framesUsed: 0, framesSaved: 0 };
+      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0, framesUsed: 0, framesSaved: 0, pagesSwapped: 0 };
       live.time = Number(hosts.time[i]);
       live.busy = hosts.busy_permille[i] / 1000;
       live.memoryUsedMib = hosts.memory_used_mib[i];
       live.framesUsed = hosts.frames_used[i];
       live.framesSaved = hosts.frames_saved[i];
+      live.pagesSwapped = hosts.pages_swapped[i];
       this.hosts.set(id, live);
     }
   }

@@ -6,8 +6,8 @@ export function labDocument() {
     name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null, link_gbit: 10,
     costs: { profile: 'adams-agesen-2006', overrides: {} },
     hosts: [
-      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [], host_load: 0, scheduler: null, share_pages: false },
-      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [], host_load: 0, scheduler: null, share_pages: false },
+      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [], host_load: 0, scheduler: null, share_pages: false, overcommit: false },
+      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [], host_load: 0, scheduler: null, share_pages: false, overcommit: false },
     ],
     guests: [
       { id: 1, name: 'vm-1', host: 1, image: 'ringos', vcpus: 1, memory_mib: 16, arguments: '', weight: 256, cap: 0 },
@@ -65,7 +65,7 @@ export function counts(rows) {
 /** @param {number} virtual ns @param {number} busy permille @param {number} used MiB; all of host 1 */
 const hosts = (virtual, busy, used) => ({
   id: Uint16Array.of(1).buffer, time: BigUint64Array.of(BigInt(virtual)).buffer, busy_permille: Uint16Array.of(busy).buffer,
-  memory_used_mib: Uint32Array.of(used).buffer, frames_used: Uint32Array.of(512).buffer, frames_saved: Uint32Array.of(64).buffer,
+  memory_used_mib: Uint32Array.of(used).buffer, frames_used: Uint32Array.of(512).buffer, frames_saved: Uint32Array.of(64).buffer, pages_swapped: Uint32Array.of(32).buffer,
 });
 
 /** @param {Partial<import('../../static/js/protocol.js').Keyframe>} [change] @returns {import('../../static/js/protocol.js').Keyframe} */

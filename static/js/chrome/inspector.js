@@ -52,7 +52,7 @@ export class Inspector {
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
     const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
     const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
-    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, share_pages: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
+    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, share_pages: null, overcommit: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)
         ? document.activeElement.dataset.action : undefined;

@@ -12,6 +12,8 @@ import { section } from './parts.js';
 /** @typedef {import('../tools/carry.js').Item} Item */
 
 /** How far a press may wander and still be a click, CSS pixels. */
+/** The RAM of a host that is soon full. */
+const SMALL_HOST_MIB = 32;
 const SLOP = 5;
 /** What the server takes (the engine's bound on an image). */
 const LARGEST_UPLOAD = 8 << 20;
@@ -58,7 +60,8 @@ export class Palette {
     const images = app.store.document?.images ?? [];
     this.refusal = h('p.refusal', { role: 'alert', hidden: true });
     this.root.replaceChildren(
-      section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
+      section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host)),
+        this.item({ kind: 'host', memory_mib: SMALL_HOST_MIB }, app.t('palette.small-host'), app.t('palette.small-host.detail', { ram: SMALL_HOST_MIB }), 'hardware', icon(ICONS.host))),
       section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
         h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
         h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
@@ -104,7 +107,7 @@ export class Palette {
    */
   item(item, title, detail, group, badge) {
     const element = h('button.item', {
-      type: 'button', dataset: { item: item.kind, id: 'id' in item ? String(item.id) : '' },
+      type: 'button', dataset: { item: 'memory_mib' in item ? 'small-host' : item.kind, id: 'id' in item ? String(item.id) : '' },
     }, h('span.badge', { style: { '--badge': `var(--level-${group})` }, 'aria-hidden': true }, badge),
     h('span.words', null, h('strong', null, title), h('small', null, detail)));
     element.addEventListener('pointerdown', (event) => this.press(event, element, item));

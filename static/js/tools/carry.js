@@ -7,7 +7,7 @@ import { moveGuest } from '../migrations.js';
 
 /**
  * An image becomes a guest, a host a host, a stack replaces a host's stack, a technique its technique, a guest moves (how: see moveGuest).
- * @typedef {{kind: 'image', id: string} | {kind: 'host'} | {kind: 'stack', id: string} | {kind: 'technique', id: string} |
+ * @typedef {{kind: 'image', id: string} | {kind: 'host', memory_mib?: number} | {kind: 'stack', id: string} | {kind: 'technique', id: string} |
  *            {kind: 'guest', id: number}} Item
  * `fits` null: the lab has not answered yet.
  * @typedef {{fits: boolean | null, title: string, detail: string}} Verdict
@@ -33,7 +33,8 @@ export class Carry extends Emitter {
     const { store } = this.app;
     if (item.kind === 'image') return store.image(item.id)?.name ?? '';
     if (item.kind === 'guest') return store.guest(item.id)?.name ?? '';
-    return this.app.t(item.kind === 'host' ? 'palette.host' : `${item.kind}.${item.id}`);
+    if (item.kind === 'host') return this.app.t(item.memory_mib ? 'palette.small-host' : 'palette.host');
+    return this.app.t(`${item.kind}.${item.id}`);
   }
 
   /** @param {Item} item @param {'pointer' | 'keyboard'} via @param {number} [x] @param {number} [y] */
@@ -161,7 +162,8 @@ export class Carry extends Emitter {
     this.finish(true);
     if (item.kind === 'host') {
       if (!inside || target !== null) return;
-      const result = await app.attempt({ type: 'host.create', x: Math.round(place.x), y: Math.round(place.y) });
+      const ram = item.memory_mib ? { memory_mib: item.memory_mib } : {};
+      const result = await app.attempt({ type: 'host.create', x: Math.round(place.x), y: Math.round(place.y), ...ram });
       if (!result) return;
       this.done({ kind: 'host', id: result.host }, app.t('announce.host-created'));
       if (via === 'keyboard') await app.fitWith(result.host);
