@@ -30,6 +30,7 @@ CrossingId = Literal[
 ProfileId = Literal["adams-agesen-2006", "dall-arm-2016", "dall-x86-2016"]
 Weight = Annotated[int, Meta(ge=1, le=65535)]
 Cap = Annotated[int, Meta(ge=0, le=800)]
+BalloonMib = Annotated[int, Meta(ge=0, le=511)]
 Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
 #: See engine.hypervisor.migration.
 MigrationMode = Literal["pre-copy", "post-copy", "stop-and-copy"]
@@ -96,6 +97,13 @@ class HostSharing(Command, tag="host.sharing", frozen=True):
 
     host: Identifier
     share_pages: bool
+
+
+class GuestBalloon(Command, tag="guest.balloon", frozen=True):
+    """Let a VM's balloon hold so much of its memory. It takes a driver in the guest that does so."""
+
+    guest: Identifier
+    balloon_mib: BalloonMib
 
 
 class HostOvercommit(Command, tag="host.overcommit", frozen=True):
@@ -293,7 +301,8 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 AnyCommand = (
     HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostSharing | HostOvercommit
     | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestRemove
+    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestBalloon
+    | GuestRemove
     | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabLink | LabReset | LabUndo | LabRedo

@@ -55,6 +55,7 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
     weight: commands.Weight = DEFAULT_WEIGHT
     cap: commands.Cap = 0
+    balloon_mib: commands.BalloonMib = 0
 
     @property
     def share(self) -> Share:
@@ -162,6 +163,11 @@ class GuestAllot(Struct, tag="guest.allot", tag_field="edit", frozen=True):
     cap: commands.Cap
 
 
+class GuestInflate(Struct, tag="guest.inflate", tag_field="edit", frozen=True):
+    guest: int
+    balloon_mib: commands.BalloonMib
+
+
 class CostsChange(Struct, tag="costs.change", tag_field="edit", frozen=True):
     costs: Costs
 
@@ -218,7 +224,7 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 Edit = (
     HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | HostShare
     | HostPromise | CostsChange | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
-    | GuestReturn | GuestAllot | LabRelabel
+    | GuestReturn | GuestAllot | GuestInflate | LabRelabel
 )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.

@@ -32,6 +32,7 @@ from engine.commands import (
     ConsoleInput,
     CostsSet,
     FitsQuery,
+    GuestBalloon,
     GuestClone,
     GuestCreate,
     GuestMigrate,
@@ -80,6 +81,7 @@ from engine.document import (
     GuestDepart,
     GuestDrop,
     GuestFork,
+    GuestInflate,
     GuestRelabel,
     GuestReturn,
     GuestRow,
@@ -327,6 +329,25 @@ class Lab:
                 )
             self._check_memory(row.memory_mib)
         self._edit(command, HostPromise(row.id, command.overcommit))
+        return {}
+
+    def _guest_balloon(self, command: GuestBalloon) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        if self._world.guest(row.id).board.balloon is None:
+            raise LabError(
+                "guest-without-balloon",
+                f"{row.name} has no balloon: nobody gives it its memory page by page, or its tables name frames.",
+                guest=row.name,
+            )
+        if command.balloon_mib >= row.memory_mib:
+            raise LabError(
+                "balloon-too-large",
+                f"{row.name} has {row.memory_mib} MiB, and cannot give all of it away.",
+                guest=row.name,
+                memory_mib=row.memory_mib,
+            )
+        if command.balloon_mib != row.balloon_mib:
+            self._edit(command, GuestInflate(row.id, command.balloon_mib))
         return {}
 
     def _guest_share(self, command: GuestShare) -> dict[str, Any]:
@@ -1035,6 +1056,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
     GuestShare: Lab._guest_share,
+    GuestBalloon: Lab._guest_balloon,
     GuestMigrate: Lab._guest_migrate,
     GuestMigrateCancel: Lab._guest_migrate_cancel,
     LabLink: Lab._lab_link,
@@ -1057,6 +1079,6 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 
 _STRUCTURAL = (
     HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostSharing, HostOvercommit, HostRemove, GuestCreate,
-    GuestShare, GuestRename, GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd,
-    ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
+    GuestShare, GuestBalloon, GuestRename, GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink,
+    CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -16,6 +16,7 @@ from engine.document import (
     GuestAllot,
     GuestDrop,
     GuestFork,
+    GuestInflate,
     GuestRelabel,
     GuestTransfer,
     HostAdd,
@@ -97,6 +98,11 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
             inverse = GuestAllot(guest, allotted.weight, allotted.cap)
             document.guests[guest] = allotted = msgspec.structs.replace(allotted, weight=weight, cap=cap)
             world.set_share(allotted)
+        case GuestInflate(guest, balloon_mib):
+            row = document.guests[guest]
+            inverse = GuestInflate(guest, row.balloon_mib)
+            document.guests[guest] = row = msgspec.structs.replace(row, balloon_mib=balloon_mib)
+            world.set_balloon(row)
         case CostsChange(costs):
             inverse = CostsChange(document.costs)
             document.costs = costs

@@ -10,7 +10,8 @@ stay, one for each guest beside the first, so that each can have its copy when i
 others do.
 
 More than there is may be promised (`reserve`). Then what the hypervisor takes for itself comes from frames that are kept
-for it alone, and a promise that no free frame can keep makes somebody else give one up (`evict`).
+for it alone, and a promise that no free frame can keep makes somebody else give one up (`evict`). Some frames are spared
+for that moment, so that guests can be asked before anything has to be taken away from them.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ class Frames(FramesState):
         self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
         self._own: set[int] = set()  # what the hypervisor took for itself
         self._kept: list[int] = []  # free, and for the hypervisor alone
+        self._spare: list[int] = []  # free, and for guests when no other frame is
+        self._spares = 0  # how many these should be
         self._reserved = 0  # as many frames are the hypervisor's, taken or kept; 0: whatever is not promised
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
         #: Frees frames of guests, but not the one that is named. Raises OutOfFramesError.
@@ -50,17 +53,17 @@ class Frames(FramesState):
 
     @property
     def used(self) -> int:
-        return self.total - (self.high - self.low) - len(self._free) - len(self._kept)
+        return self.total - (self.high - self.low) - len(self._free) - len(self._kept) - len(self._spare)
 
     def _set_free(self, frames: list[int]) -> None:
         self._free = frames
         self.recycled = len(frames)
 
-    def reserve(self, count: int) -> None:
-        """From now on `count` frames are the hypervisor's, and guests may have been promised more than is left. 0: no
-        longer; what was promised has to be there again."""
-        self._set_free([*self._free, *self._kept])
-        self._kept, self._reserved = [], count
+    def reserve(self, count: int, spares: int = 0) -> None:
+        """From now on `count` frames are the hypervisor's, and guests may have been promised more than is left, of which
+        `spares` are spared. 0: no longer; what was promised has to be there again."""
+        self._set_free([*self._free, *self._kept, *self._spare])
+        self._kept, self._spare, self._reserved, self._spares = [], [], count, spares
         if len(self._own) > count > 0:
             self._empty_caches()
         while len(self._own) + len(self._kept) < count:
@@ -73,6 +76,20 @@ class Frames(FramesState):
                 self._set_free(sorted(self._free, reverse=True))
                 self._kept.append(self._free.pop())
                 self.recycled -= 1
+        while len(self._spare) < spares and self.low < self.high:
+            self._spare.append(self.low)
+            self.low += 1
+
+    def use_spares(self, count: int) -> bool:
+        """Let guests have some frames that were spared. False: there are none."""
+        taken, self._spare = self._spare[-count:], self._spare[:-count]
+        self._set_free([*self._free, *taken])
+        return bool(taken)
+
+    @property
+    def lacking(self) -> int:
+        """How many of the frames that should be spared are not."""
+        return self._spares - len(self._spare)
 
     @property
     def overcommitted(self) -> bool:
@@ -82,7 +99,7 @@ class Frames(FramesState):
     def take_promised(self, keep: int | None = None) -> int:
         """A zeroed frame for a guest to whom it was promised. keep: a frame that nobody is to give up for it. Raises
         OutOfFramesError when nobody can."""
-        if not self._free and self.high <= self.low:
+        while not self._free and self.high <= self.low:
             self.evict(keep)
         frame = self._recycled()
         if frame is None:
@@ -164,6 +181,8 @@ class Frames(FramesState):
         self._own.discard(frame)
         if was_own and len(self._own) + len(self._kept) < self._reserved:
             self._kept.append(frame)
+        elif len(self._spare) < self._spares:
+            self._spare.append(frame)
         else:
             self._free.append(frame)
             self.recycled += 1
@@ -209,7 +228,8 @@ class Frames(FramesState):
             "sharers": sorted(self._sharers.items()),
             "own": sorted(self._own),
             "kept": list(self._kept),
-            "reserved": self._reserved,
+            "spare": list(self._spare),
+            "reserved": [self._reserved, self._spares],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -218,7 +238,8 @@ class Frames(FramesState):
         self.promised = state["promised"]
         self._sharers = dict(state["sharers"])
         self._own = set(state.get("own", ()))  # a lab may have been saved before these were
-        self._kept, self._reserved = list(state.get("kept", ())), state.get("reserved", 0)
+        self._kept, self._spare = list(state.get("kept", ())), list(state.get("spare", ()))
+        self._reserved, self._spares = state.get("reserved", (0, 0))
 
 
 def _nobody_gives(_keep: int | None) -> None:

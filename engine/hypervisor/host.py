@@ -30,7 +30,7 @@ from engine.hypervisor.page_sharing import PAGE_NS, SCAN_PERIOD_NS, PageScanner
 from engine.hypervisor.scheduling import SCHEDULERS
 from engine.hypervisor.scheduling.scheduler import DEFAULT_SHARE, Key, Share
 from engine.hypervisor.stacks import SILENT_SENSITIVE, STACKS, Configuration, Exit
-from engine.hypervisor.swapping import WRITE_NS, Pager
+from engine.hypervisor.swapping import BATCH, LEFT, SPARED, WRITE_NS, Pager
 from engine.hypervisor.technique import Technique
 from engine.hypervisor.vm import GuestRam, VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
@@ -250,10 +250,13 @@ class Host:
                 beyond_mib=beyond,
             )
         self.overcommits = overcommit
-        self.frames.reserve((self._shadow_mib << 20) // PAGE if overcommit else 0)
-        if not overcommit:
-            for _, ram in sorted(self._memories().items()):
-                ram.swap_in()
+        if overcommit:
+            self.frames.reserve((self._shadow_mib << 20) // PAGE, self.frames.total // SPARED)
+            return
+        self.frames.reserve(0)
+        for _, ram in sorted(self._memories().items()):
+            ram.swap_in()
+        self._ask_no_more()
 
     @property
     def pages_swapped(self) -> int:
@@ -266,10 +269,15 @@ class Host:
         return {guest.id: guest.vm.ram for guest in guests if isinstance(guest, VmGuest)}
 
     def _evict(self, keep: int | None) -> None:
-        """Swap something out, because a guest needs a frame. The step in which this happens is the hart's last before
-        the hypervisor's own (`_page_out`). Raises OutOfFramesError."""
+        """Free a frame, because a guest needs one: of those that are spared or, when there are none, by swapping something
+        out. The step in which this happens is the hart's last before the hypervisor's own (`_page_out`). Raises
+        OutOfFramesError."""
         if not self.overcommits:
             raise OutOfFramesError
+        if self.frames.use_spares(BATCH):
+            self.pager.short = True
+            self.interrupt_all()
+            return
         freed = set(self.pager.evict(self._memories(), keep))
         for hart in self.harts:
             if (hart.reservation - RAM_BASE) // PAGE in freed:
@@ -289,6 +297,7 @@ class Host:
         guest.close()
         del self.guests[guest_id]
         self.pager.forget(guest_id)
+        self._ask_no_more()
         if isinstance(guest, VmGuest):
             self.scheduler.forget(guest_id)
             self.look_again()
@@ -345,6 +354,7 @@ class Host:
         """Give back what `stage` or `send_off` kept."""
         self.staged.pop(guest_id).close()
         self.pager.forget(guest_id)
+        self._ask_no_more()
 
     def send_off(self, guest_id: int) -> None:
         """A paused VM has no right to run here any more; its memory stays."""
@@ -433,7 +443,7 @@ class Host:
     def busy_from(self) -> int:
         """Clock from which there is something to do here: now, the next timer event, or NEVER (only input can
         help)."""
-        if self.pager.written or any(self._can_run(hart) for hart in self.harts):
+        if self.pager.pending or any(self._can_run(hart) for hart in self.harts):
             return self.time
         return max(self.time, self._next_event())
 
@@ -462,7 +472,7 @@ class Host:
             elif self._page_out(hart) or self._pay(hart) or self._host_process(hart) or self._scan(hart):
                 continue
             elif self._dispatch(hart):
-                if not self.pager.written:
+                if not self.pager.pending:
                     self._advance_hart(hart, left, end_of_turn)
             elif self.busy_from >= until:
                 break
@@ -508,7 +518,7 @@ class Host:
         hart.position_base = self.position_offset + self.position - hart.steps
         self._limit_records(hart)
         vcpu = self.loaded[hart.number]
-        if vcpu is None or not (self._technique(vcpu).inject_pending(vcpu) or self.pager.written):
+        if vcpu is None or not (self._technique(vcpu).inject_pending(vcpu) or self.pager.pending):
             hart.run(steps, end_of_turn)
         self._charge(hart)
         self.busy_ns += hart.clock - began
@@ -741,8 +751,12 @@ class Host:
 
     # -- swapping ------------------------------------------------------------------------------------
     def _page_out(self, hart: Hart) -> bool:
-        """The time that it takes to write the pages of one guest that were swapped out: one step, on the hart whose turn
-        it is. False: there are none."""
+        """What the hypervisor has to do for want of frames. Asking takes no time; writing the pages of one guest that were
+        swapped out is one step, on the hart whose turn it is. False: nothing."""
+        if self.pager.short:
+            self.pager.short = False
+            self._ask()
+            return True
         written = self.pager.written
         if not written:
             return False
@@ -757,6 +771,33 @@ class Host:
         hart.extra += pages * WRITE_NS - 1
         self.busy_ns += pages * WRITE_NS
         return True
+
+    def _ask(self) -> None:
+        """Ask guests for what is lacking, and those again that have not given all that they were asked for."""
+        balloons = [
+            (guest.vm.ram.pages, guest.board.balloon)
+            for guest in self.guests.values()
+            if isinstance(guest, VmGuest) and not guest.ended and guest.board.balloon is not None
+        ]
+        willing = [(pages, balloon) for pages, balloon in balloons if balloon.live and balloon.actual >= balloon.target]
+        for _, balloon in balloons:
+            if balloon.actual < balloon.target:
+                balloon.remind()
+        for pages, balloon in willing:
+            more = -(-max(0, self.frames.lacking) // len(willing))
+            balloon.ask(balloon.wished, min(balloon.target + more, pages - pages // LEFT))
+
+    def _ask_no_more(self) -> None:
+        """Somebody has gone: guests may have back what they were asked for."""
+        for guest in self.guests.values():
+            if isinstance(guest, VmGuest) and guest.board.balloon is not None:
+                guest.board.balloon.ask(guest.board.balloon.wished, 0)
+
+    def set_balloon(self, guest_id: int, mib: int) -> None:
+        """From now on a guest's balloon should hold so much, if it has one."""
+        balloon = self._concrete(guest_id).board.balloon
+        if balloon is not None:
+            balloon.ask((mib << 20) // PAGE, balloon.asked)
 
     def _pay(self, hart: Hart) -> bool:
         """What came for the guest on this hart from elsewhere outside any exit of it is waited for. False: nothing."""

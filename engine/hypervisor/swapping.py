@@ -1,8 +1,11 @@
 """Swapping by the host: what gives when guests need more frames than there are, because they were promised more.
 
-A host that overcommits its memory has a swap device as large as its RAM. When a guest needs a frame and none is free,
-the hypervisor writes BATCH pages of its guests there (SWAP_CLUSTER_MAX of Linux, include/linux/swap.h) and takes theirs;
-whoever needs such a page again faults, and it is read back. No guest can tell but by the time it takes.
+A host that overcommits its memory has a swap device as large as its RAM. It spares a SPARED part of its frames: when a guest
+needs one and no other is free, it gets one of these, and guests with a balloon driver are asked for what is lacking then
+(engine.devices.virtio.balloon), all that have given what they were asked for before, and none for more than LEFT of its
+memory. What they give is spared again. When nothing is, the hypervisor writes BATCH pages of its guests to the device
+(SWAP_CLUSTER_MAX of Linux, include/linux/swap.h) and takes their frames; whoever needs such a page again faults, and it is
+read back. No guest can tell but by the time it takes.
 
 Which pages: a hand goes round all pages of all guests (Corbató's clock, 1969). What tells that a page was used lately is
 that something leads to it in the tables of its technique, whose leaves have A set from the beginning: the hand takes
@@ -31,16 +34,25 @@ READ_NS = 85_000
 WRITE_NS = 20_000
 BATCH = 32
 CHANCES = 64
+#: Parts: of a host's frames, that are spared; of a guest's pages, that no balloon is asked for.
+SPARED, LEFT = 32, 4
 #: Pages that the hand looks up at once.
 _STRETCH = 256
 
 
 class Pager:
-    """Where the hand is, and how many pages of which guest were written and not told of yet, in `written`."""
+    """Where the hand is; how many pages of which guest were written and not told of yet, in `written`; and are frames
+    `short`, so that guests should be asked?"""
 
     def __init__(self) -> None:
         self.written: dict[int, int] = {}
+        self.short = False
         self._hand = (0, 0)  # guest, page: where to go on
+
+    @property
+    def pending(self) -> bool:
+        """Has the hypervisor something to do before anything else happens?"""
+        return self.short or bool(self.written)
 
     def evict(self, memories: Mapping[int, GuestRam], keep: int | None) -> list[int]:
         """Swap pages out until some frames are free, which is what it returns; not the frame `keep`. memories: by guest.
@@ -105,8 +117,8 @@ class Pager:
         self.written.pop(guest, None)
 
     def save(self) -> dict[str, Any]:
-        return {"hand": list(self._hand), "written": dict(self.written)}
+        return {"hand": list(self._hand), "written": dict(self.written), "short": self.short}
 
     def load(self, state: dict[str, Any]) -> None:
         guest, page = state["hand"]
-        self._hand, self.written = (guest, page), dict(state["written"])
+        self._hand, self.written, self.short = (guest, page), dict(state["written"]), state["short"]

@@ -22,7 +22,7 @@ from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.hypervisor.swapping import READ_NS
 from engine.isa.csrs import Status
-from engine.machine.board import Board, Fitting, Owner
+from engine.machine.board import Board, Fitting, Giver, Owner
 from engine.machine.bus import Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
@@ -266,6 +266,27 @@ class GuestRam(RamState):
         self._count_away()
         self.frames.exchange(frame)
         return frame
+
+    def give_up(self, pages: Iterable[int]) -> int:
+        """Forget what is in these pages: whoever needs one again finds zeros. Returns how many had anything. A watched
+        page stays, and what is no page of this RAM is none."""
+        given = 0
+        for page in pages:
+            if page == self.watched or not self.holds(page << 12, PAGE):
+                continue
+            frame = self.map.frame(page)
+            if frame is not None:
+                self.unmap(page)
+                del self.map[page]
+                self.frames.exchange(frame)
+            elif self.swapped.pop(page, None) is None and page not in self.absent:
+                continue
+            self.absent.discard(page)
+            self.clean.discard(page)
+            self._count_away()
+            self.stored(page << 12, PAGE)
+            given += 1
+        return given
 
     def swap_in(self) -> None:
         """Have every page in a frame again. Raises OutOfFramesError."""
@@ -650,10 +671,11 @@ class Vm:
         owner: Owner,
         fitting: Fitting,
         kernel_level: Level,
+        giver: Giver | None,
     ) -> None:
         self.kernel_level = kernel_level  # where the guest's kernel runs
         self.ram = GuestRam(frames, memory_bytes)
-        self.board = Board(vcpus, self.ram, now, owner, fitting)
+        self.board = Board(vcpus, self.ram, now, owner, fitting, giver)
         bus = GuestBus(self.ram, self.board.devices)
         harts = [VirtualHart(number, bus, self.board) for number in range(vcpus)]
         self.board.attach(harts)

@@ -37,7 +37,7 @@ from engine.trace.record import (
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
-from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
+from engine.hypervisor.guest import FAILED, Guest, Pages, TableReader, kind_of
 
 #: The techniques there are.
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
@@ -59,12 +59,14 @@ class VmGuest(Guest):
 
     def _make(self) -> None:
         self.paused: int | None = None  # the board's time at which the hypervisor stopped it
+        self._moved: tuple[Action, int, int] | None = None  # what the balloon did in the exit that is being handled
         size = self.memory_mib << 20
         technique = self.host.technique
         assert technique is not None
         self.vm = Vm(
-            self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level
-        )
+            self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level,
+            None if technique.names_frames else self,
+        )  # fmt: skip
         self.board, ram = self.vm.board, self.vm.ram
         self.technique: Technique = technique.of(self)
         ram.stored, ram.remapped, ram.unmap = self.technique.stored, self.technique.remapped, self.technique.unmap
@@ -88,8 +90,11 @@ class VmGuest(Guest):
             self.vm.ram.watch(self.board.tohost, self.board.look_at_tohost)
 
     def restart(self) -> None:
+        before = self.board.balloon
         self.close()
         self._make()
+        if before is not None and self.board.balloon is not None:
+            self.board.balloon.ask(before.wished, before.asked)
         self.start()
 
     def close(self) -> None:
@@ -97,6 +102,26 @@ class VmGuest(Guest):
         self.host.unload_guest(self)
         self.technique.close()
         self.vm.ram.release()
+
+    # -- the balloon ---------------------------------------------------------------------------------
+    def inflated(self, pages: list[int]) -> None:
+        """The guest's driver put pages into its balloon."""
+        given = self.vm.ram.give_up(pages)
+        self._note(Action.BALLOON_INFLATE, len(pages), given)
+
+    def deflated(self, pages: list[int]) -> None:
+        """And took them out. They come when they are needed."""
+        self._note(Action.BALLOON_DEFLATE, len(pages), 0)
+
+    def _note(self, action: Action, pages: int, given: int) -> None:
+        known, listed, had = self._moved or (action, 0, 0)
+        self._moved = (action, listed + pages, had + given) if known == action else (action, pages, given)
+
+    @property
+    def pages(self) -> Pages:
+        ram, balloon = self.vm.ram, self.board.balloon
+        actual = 0 if balloon is None else min(balloon.actual, ram.pages)
+        return Pages(len(ram.map), len(ram.swapped), actual)
 
     # -- pausing -------------------------------------------------------------------------------------
     @property
@@ -171,6 +196,8 @@ class VmGuest(Guest):
         VMM already had the hart, nothing crossed."""
         kind, disposition, action, a, b, device = outcome
         what = self._device_exit(action, a) if device else exit_class(action)
+        if device and self._moved is not None:
+            (action, a, b), self._moved = self._moved, None
         hart = vcpu.hart
         assert hart is not None
         if self.ended:

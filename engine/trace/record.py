@@ -135,6 +135,8 @@ class Action(enum.IntEnum):
     SHARE = 35  # pages equal to others were found. a: pages of this guest that have others' frames now, b: frames freed
     SWAP_OUT = 36  # the host wrote pages of this guest to its swap device. a: how many, b: all that are there now
     SWAP_IN = 37  # and read one that the guest faulted on. a: guest physical address, b: host physical address
+    BALLOON_INFLATE = 38  # the guest's driver gave pages away. a: how many, b: those that had content, which is gone
+    BALLOON_DEFLATE = 39  # and took some back. a: how many
 
 
 Path = tuple[Level, ...]

@@ -50,6 +50,8 @@ export const ERROR_MESSAGES = {
   'error.host-without-sharing': ['{host} has no hypervisor: nobody is below its one system who could share pages.', '{host:은} 하이퍼바이저가 없어 페이지를 공유해 줄 계층이 없습니다.'],
   'error.host-memory-and-swap': ['It needs {need_mib} MiB, and of the host’s RAM and its {swap_mib} MiB of swap {free_mib} MiB are free.', '{need_mib} MiB가 필요하지만 호스트의 RAM과 스왑 {swap_mib} MiB 가운데 남은 것은 {free_mib} MiB입니다.'],
   'error.host-overcommitted': ['Its guests were promised {beyond_mib} MiB more than the host has. Move or remove some first.', '게스트에게 약속한 메모리가 호스트보다 {beyond_mib} MiB 많습니다. 먼저 일부를 옮기거나 없애세요.'],
+  'error.guest-without-balloon': ['{guest} has no balloon: nobody gives it its memory page by page, or its tables name frames.', '{guest:은} 풍선이 없습니다. 메모리를 페이지 단위로 주는 계층이 없거나, 페이지 테이블이 프레임을 직접 가리킵니다.'],
+  'error.balloon-too-large': ['{guest} has {memory_mib} MiB, and cannot give all of it away.', '{guest}의 메모리는 {memory_mib} MiB이며 전부 내줄 수는 없습니다.'],
   'error.host-without-overcommit': ['{host} has no hypervisor: nobody is below its one system who could swap its memory out.', '{host:은} 하이퍼바이저가 없어 메모리를 스왑해 줄 계층이 없습니다.'],
   'error.overcommit-names-frames': ['The page tables of {host}’s guests name frames, so none of them can be taken away for a while.', '{host}의 게스트 페이지 테이블은 프레임을 직접 가리키므로 잠시 회수할 수 없습니다.'],
   'error.host-without-scheduler': ['{host} has no hypervisor: its one system has the harts to itself.', '{host:은} 하이퍼바이저가 없어 시스템 하나가 하트를 모두 가집니다.'],

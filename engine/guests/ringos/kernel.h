@@ -91,6 +91,7 @@ void fdt_read(const void *tree);
 
 /* memory.c */
 void memory_init(uint64_t start, uint64_t end);
+void *page_take(void);
 void *page_alloc(void);
 void page_free(void *page);
 
@@ -170,6 +171,11 @@ long disk_write(uint64_t block, uint64_t buffer);
 /* native/disk.c, pv/disk.c: how many sectors of 512 bytes there are, 0 without a disk; move one page */
 uint64_t disk_begin(void);
 bool disk_transfer(uint64_t sector, void *page, bool write);
+
+/* native/balloon.c; of a paravirtual machine only the last */
+uint32_t balloon_begin(void);
+void balloon_interrupt(void);
+bool balloon_relieve(void);
 
 /* syscall.c */
 long syscall(const struct frame *frame);

@@ -1,7 +1,8 @@
 /**
  * What a host's memory is used for: the frames that are taken, those that sharing saves and the pages that are swapped out; and
  * whether the host looks for equal pages, and promises more than it has. All of it is what the hypervisor counts, not what its
- * guests were promised; the bar is what they would take without sharing and swapping.
+ * guests were promised; the bar is what they would take without sharing and swapping. Of a guest: where its pages are, and what
+ * its balloon should hold.
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { size } from '../migrations.js';
@@ -65,6 +66,37 @@ export function hostMemory(app, host) {
       setText(usedFigure.value, usedText);
       setText(savedFigure.value, savedText);
       setText(swappedFigure.value, swappedText);
+    },
+  };
+}
+
+/** Of the inspector of a guest that a hypervisor gives its memory. @param {import('../app.js').App} app @param {import('../protocol.js').Guest} guest @param {string} technique */
+export function guestMemory(app, guest, technique) {
+  const now = () => app.store.guest(guest.id)?.balloon_mib ?? 0;
+  const most = guest.memory_mib - 1;
+  const value = h('output');
+  const show = () => setText(value, app.t('unit.mib', { n: app.n(Number(slider.value)) }));
+  const slider = h('input', {
+    type: 'range', min: 0, max: most, step: 1, value: now(), dataset: { action: 'guest-balloon' }, 'aria-label': app.t('control.balloon'), oninput: show,
+    onchange: async () => {
+      if ((await app.attempt({ type: 'guest.balloon', guest: guest.id, balloon_mib: Number(slider.value) })) === undefined) slider.value = String(now());
+      show();
+    },
+  });
+  const present = figure(app.t('figure.frames-used'));
+  const swapped = figure(app.t('figure.swapped'));
+  const ballooned = figure(app.t('figure.ballooned'));
+  return {
+    element: h('div.hart-shares', null, technique === NAMES_FRAMES ? h('p.text', null, app.t('control.balloon.paravirtual'))
+      : h('div.controls', null, h('label.control', { title: app.t('control.balloon.detail') }, h('span', null, app.t('control.balloon')), slider, value)),
+    h('dl.figures', null, present.element, swapped.element, ballooned.element)),
+    update() {
+      if (document.activeElement !== slider) slider.value = String(now());
+      show();
+      const live = app.store.guests.get(guest.id);
+      setText(present.value, size(app.i18n, (live?.present ?? 0) * PAGE));
+      setText(swapped.value, size(app.i18n, (live?.swapped ?? 0) * PAGE));
+      setText(ballooned.value, size(app.i18n, (live?.ballooned ?? 0) * PAGE));
     },
   };
 }

@@ -39,6 +39,8 @@ export const PANEL_MESSAGES = {
   'action.share': ['{pages} {pages|page|pages} equal to others found: they share a frame now, {frames} {frames|frame is|frames are} free again', '다른 페이지와 같은 페이지 {pages}개 발견: 이제 프레임을 공유하고 프레임 {frames}개가 비었음'],
   'action.swap_out': ['the host needs frames: {pages} {pages|page|pages} of the guest written to its swap device, where {all} are now', '호스트에 프레임이 모자라 게스트의 페이지 {pages}개를 스왑 장치에 기록함. 현재 {all}개가 그곳에 있음'],
   'action.swap_in': ['guest page {gpa} read back from the host’s swap device; now at host {hpa}', '호스트의 스왑 장치에서 게스트 페이지 {gpa}을(를) 다시 읽어 호스트 {hpa}에 둠'],
+  'action.balloon_inflate': ['{pages} {pages|page|pages} into the guest’s balloon, {had} of them in use until now: their frames are the host’s again', '게스트의 풍선에 페이지 {pages}개를 넣음. 그중 사용 중이던 {had}개의 프레임은 호스트로 돌아감'],
+  'action.balloon_deflate': ['{pages} {pages|page|pages} out of the guest’s balloon: they come when they are touched', '게스트의 풍선에서 페이지 {pages}개를 꺼냄. 접근할 때 프레임을 받음'],
   'action.translate': ['block of {count} guest instructions at {pc} translated', '{pc}의 게스트 명령어 {count}개 블록을 변환'],
   'action.chain': ['jumps to {pc} stay in translated code from now on', '앞으로 {pc:으로} 가는 점프는 변환된 코드 안에서 끝남'],
   'action.retranslate': ['{gpa} ← {value}; this store has faulted often: from now on it calls the VMM instead', '{gpa} ← {value}. 이 저장은 자주 폴트를 일으켜, 앞으로는 VMM을 호출하도록 다시 변환'],

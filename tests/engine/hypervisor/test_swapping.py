@@ -99,8 +99,9 @@ def _hogs(host: Host, pages: int, rounds: int, guests: int = 2, memory_mib: int 
 
 
 def _leave_frames(host: Host, count: int) -> None:
-    """As if most of the host's memory were something else's."""
+    """As if most of the host's memory were something else's, and nothing spared."""
     host.frames.high = host.frames.low + count
+    host.frames._spare, host.frames._spares = [], 0
 
 
 def _by(pager: Pager, rams: dict[int, GuestRam]) -> Callable[[int | None], None]:
@@ -131,10 +132,11 @@ def accounts(frames: Frames, rams: list[GuestRam]) -> None:
     free, own, kept = set(state["free"]), set(state["own"]), set(state["kept"])
     assert len(free) == len(state["free"]) == frames.recycled
     never = set(range(frames.low, frames.high))
-    everything = [free, own, kept, never, holders.keys()]
+    everything = [free, own, kept, set(state["spare"]), never, holders.keys()]
     assert sum(map(len, everything)) == len(set().union(*everything)) <= frames.total
     if frames.overcommitted:
-        assert len(own) + len(kept) >= state["reserved"]
+        assert len(own) + len(kept) >= state["reserved"][0]
+        assert len(state["spare"]) <= state["reserved"][1]
     else:
         assert frames.promised <= frames.total - frames.used
 

@@ -16,6 +16,7 @@
 #define UART_SOURCE 10
 
 static uint64_t context;
+static uint32_t balloon_source;
 
 /* Every return to user mode finds SPP clear and SPIE set, for so trap entry leaves them. */
 void traps_init(uint64_t hart)
@@ -25,8 +26,11 @@ void traps_init(uint64_t hart)
     csr_set(sstatus, SSTATUS_SPIE);
     csr_write(sie, 1UL << INTERRUPT_TIMER | 1UL << INTERRUPT_EXTERNAL);
     context = 2 * hart + 1;
+    balloon_source = balloon_begin();
     PRIORITY(UART_SOURCE) = 1;
-    ENABLE(context) = 1u << UART_SOURCE;
+    if (balloon_source != 0)
+        PRIORITY(balloon_source) = 1;
+    ENABLE(context) = 1u << UART_SOURCE | (balloon_source != 0 ? 1u << balloon_source : 0);
     THRESHOLD(context) = 0;
 }
 
@@ -35,6 +39,8 @@ static void plic_interrupt(void)
     uint32_t source = CLAIM(context);
     if (source == UART_SOURCE)
         console_interrupt();
+    else if (source != 0 && source == balloon_source)
+        balloon_interrupt();
     if (source != 0)
         CLAIM(context) = source;
 }
