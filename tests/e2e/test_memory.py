@@ -96,3 +96,33 @@ def test_a_host_that_promises_more_than_it_has_swaps(page: Page) -> None:
     traps.locator("select").first.select_option(label="vm-2")
     expect(traps).to_contain_text("swap device")
     look(page, "overcommitted")
+
+
+def test_a_guest_gives_memory_back_through_its_balloon(page: Page) -> None:
+    ready(page)
+    speed(page, "max")
+    drop_on_host(page, page.locator('[data-item="image"][data-id="ringos"]'))
+    console = open_panel(page, "console")
+    screen = console.locator(".console-screen:visible .xterm-rows")
+    page.locator(GUESTS, has_text="vm-2").focus()
+    expect(screen).to_contain_text("ringos$")
+    console.locator(".console-screen:visible").click()
+    page.keyboard.type("fill 8\n")
+    expect(screen).to_contain_text("8 MiB held")
+    memory = page.locator("#section-guest-memory")
+    slider = page.get_by_label("Balloon")
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    expect(page.get_by_title("Undo: change a guest’s balloon")).to_be_enabled()
+    inside = memory.locator(".figure", has_text="In its balloon").locator("dd")
+    expect(inside).to_have_text("3 MiB")
+    assert Axe().run(page, context="#inspector").response["violations"] == []
+    traps = open_panel(page, "traps")
+    traps.locator("select").first.select_option(label="vm-2")
+    expect(traps).to_contain_text("into the guest’s balloon")
+    look(page, "balloon")
+    page.locator(GUESTS, has_text="vm-2").focus()
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    expect(inside).to_have_text("0 KiB")
