@@ -28,6 +28,8 @@ CrossingId = Literal[
     "from-host-os",
 ]  # fmt: skip
 ProfileId = Literal["adams-agesen-2006", "dall-arm-2016", "dall-x86-2016"]
+MAX_CYCLES = 10_000_000
+Cycles = Annotated[int, Meta(ge=0, le=MAX_CYCLES)]
 Weight = Annotated[int, Meta(ge=1, le=65535)]
 Cap = Annotated[int, Meta(ge=0, le=800)]
 BalloonMib = Annotated[int, Meta(ge=0, le=511)]
@@ -199,7 +201,7 @@ class CostsSet(Command, tag="costs.set", frozen=True):
     """What switches cost from now on: a profile, and cycles that replace its own."""
 
     profile: ProfileId
-    overrides: dict[CrossingId, Annotated[int, Meta(ge=0, le=10_000_000)]] = {}
+    overrides: dict[CrossingId, Cycles] = {}
 
 
 # -- images ----------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
     Plan = workloads x configurations ── one Task each ──> a fresh machine ── one Measure each
 
 A task boots ringos with `run=work NAME COUNT; poweroff` on a host of its own (its paravirtual build where no other
-is taken) and reads the trace, and nothing but the trace: every figure of a `Part` is a sum over records. The guest
-says itself where its workload begins and ends, by marks (ringos/user/calls.S: a system call that does nothing, at an
-address where no other is made):
+is taken) and reads the trace, and nothing but the trace: every figure of a `Part` is a sum over records. For a workload
+that needs somebody to talk to, a second ringos waits on a bare machine beside it, the same under every configuration;
+nothing of it is in any figure but wall time. The guest says itself where its workload begins and ends, by marks
+(ringos/user/calls.S: a system call that does nothing, at an address where no other is made):
 
     power on ───── mark ── nothing to do ── mark ── COUNT units of work ── mark ── poweroff
         start                 subtracted                 measured
@@ -35,15 +36,16 @@ import numpy as np
 from msgspec import Struct
 
 from engine import guests
-from engine.commands import CrossingId, LabError, Problem, ProfileId
+from engine.commands import MAX_CYCLES, CrossingId, LabError, Problem, ProfileId
+from engine.document import GuestRow, HostRow
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs, Routes
-from engine.hypervisor.host import Host
-from engine.hypervisor.stacks import STACKS, Configuration
+from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration
 from engine.hypervisor.vm_guest import VmGuest
 from engine.machine.loader import LoadedImage, inspect, with_disk
 from engine.machine.tiers import Tier
 from engine.trace.record import PATHS, RECORD, Disposition, Kind, Level
-from engine.trace.rings import Records, Trace
+from engine.trace.rings import Records
+from engine.world import World
 
 #: Builds of the same kernel: a host gets the first that it takes.
 GUESTS = ("ringos", "ringos-pv")
@@ -53,11 +55,15 @@ MARK_OFFSET = 4
 #: Marks around the work, in their order: before nothing, before the work, after it.
 MARKS = 3
 HOST = GUEST = 1
+#: Of the machine that answers.
+PEER = 2
 HOST_MEMORY_MIB = 64
 SLICE_STEPS = 200_000
 SLICE_TRAPS = 2_048
-#: A guest that is not done after so many steps never will be.
+#: A guest that is not done after so many steps never will be, nor after so many traps and as many for each unit: where
+#: a switch costs more than a time slice, nothing else happens.
 MAX_STEPS = 4_000_000_000
+MAX_TRAPS, MAX_TRAPS_PER_UNIT = 50_000, 250
 MAX_COUNT = 100_000
 #: Of the disk that every machine has: what the workload of that name uses (DISK_BLOCKS in user/workload.c).
 DISK_BYTES = 16 << 12
@@ -82,10 +88,12 @@ _OF_PROGRAMS = (Kind.SYSCALL, Kind.PAGE_FAULT, Kind.EXCEPTION)
 
 # -- what can be compared ------------------------------------------------------------------------------
 class Workload(Struct, frozen=True):
-    """A row of ringos's own table (user/workload.c). `count`: units of work unless somebody says otherwise."""
+    """A row of ringos's own table (user/workload.c). `count`: units of work unless somebody says otherwise; `talks`: to
+    another machine."""
 
     name: str
     count: int
+    talks: bool = False
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -98,6 +106,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("io", 1_000),
         Workload("timer", 200),
         Workload("disk", 100),
+        Workload("packet", 100, talks=True),
     )
 }
 
@@ -165,10 +174,12 @@ def costs(text: str) -> Costs:
         there, crossings = ", ".join(get_args(ProfileId)), ", ".join(get_args(CrossingId))
         raise LabError(
             "compare-costs",
-            f"There is no table of costs {text}. There are: {there}; with +CROSSING:CYCLES, of {crossings}.",
+            f"There is no table of costs {text}. There are: {there}; with +CROSSING:CYCLES, up to {MAX_CYCLES}, of "
+            f"{crossings}.",
             costs=text,
             there=there,
             crossings=crossings,
+            limit=MAX_CYCLES,
         ) from None
 
 
@@ -298,36 +309,46 @@ def mark_address() -> int:
 
 
 class _Machine:
-    """One task's host with its guest about to start, and what the guest has printed."""
+    """One task's host with its guest about to start, and what the guest has printed. `world`: the host, and the peer's
+    where there is one."""
 
     def __init__(self, task: Task, tier: Tier) -> None:
         self.printed = bytearray()
-        self.trace = Trace()
-        self.host = Host(
-            HOST, 1, HOST_MEMORY_MIB, task.configuration, self.trace, self._print, tier=tier, costs=task.costs
-        )
-        arguments = f"run=work {task.workload} {task.count}; poweroff"
-        build = next((name for name in GUESTS if self._takes(_image(name))), GUESTS[0])
-        self.host.add_guest(GUEST, _image(build), 1, guests.guest(build).memory_mib, arguments)
-        self.guest = self.host.guest(GUEST)
+        self.world = World(_image, self._print, tier, task.costs)
+        self.trace = self.world.trace
+        if task.workload in WORKLOADS and WORKLOADS[task.workload].talks:
+            self._add(PEER, Configuration.of(BARE_METAL), "")
+        self._add(GUEST, task.configuration, f"run=work {task.workload} {task.count}; poweroff")
+        self.host, self.guest = self.world.hosts[HOST], self.world.guest(GUEST)
         self._seen = 0
+        self._most_traps = MAX_TRAPS + MAX_TRAPS_PER_UNIT * task.count
 
-    def _takes(self, image: LoadedImage) -> bool:
-        return self.host.fits(1, HOST_MEMORY_MIB // 2, image.start_mode == "M", image.paravirtual) is None
+    def _add(self, number: int, way: Configuration, arguments: str) -> None:
+        """A host with a guest."""
+        self.world.add_host(HostRow(number, "", 0, 0, 1, HOST_MEMORY_MIB, way.stack, way.technique, way.switches))
+        build = next((name for name in GUESTS if self._takes(number, _image(name))), GUESTS[0])
+        self.world.add_guest(GuestRow(number, "", number, build, 1, guests.guest(build).memory_mib, arguments))
 
-    def _print(self, _guest: int, data: bytes) -> None:
-        self.printed += data
+    def _takes(self, host: int, image: LoadedImage) -> bool:
+        machine_mode = image.start_mode == "M"
+        return self.world.hosts[host].fits(1, HOST_MEMORY_MIB // 2, machine_mode, image.paravirtual) is None
+
+    def _print(self, guest: int, data: bytes) -> None:
+        if guest == GUEST:
+            self.printed += data
 
     def advance(self) -> Records:
         """Run on a little; the records of that."""
-        self.host.run(SLICE_STEPS, SLICE_TRAPS)
+        self.world.run(SLICE_STEPS, SLICE_TRAPS)
         total = self.trace.total(GUEST)
         fresh, self._seen = total - self._seen, total
         return self.trace.records(GUEST, None, fresh)
 
     @property
     def done(self) -> bool:
-        return self.guest.ended or self.host.idle or self.host.position >= MAX_STEPS
+        if self.guest.ended or self.world.idle or self.world.position >= MAX_STEPS:
+            return True
+        return self.trace.total(GUEST) >= self._most_traps
 
     @property
     def said(self) -> str:
@@ -454,22 +475,22 @@ def measure(task: Task, progress: Progress, clock: Clock, tier: Tier = Tier.JIT)
 
 def _timed(task: Task, begin: int, end: int, progress: Progress, clock: Clock, tier: Tier) -> float:
     """Wall seconds that the machine takes from one position to another, the least of up to TIMED_RUNS."""
-    host = _Machine(task, tier).host
-    _run_to(host, begin, progress, clock)
-    state = host.save()
-    times = [_run_to(host, end, progress, clock)]
+    world = _Machine(task, tier).world
+    _run_to(world, begin, progress, clock)
+    state = world.save()
+    times = [_run_to(world, end, progress, clock)]
     while len(times) < TIMED_RUNS and sum(times) < TIMED_SECONDS:
-        host.load(state)
-        times.append(_run_to(host, end, progress, clock))
+        world.load(state)
+        times.append(_run_to(world, end, progress, clock))
     return min(times)
 
 
-def _run_to(host: Host, position: int, progress: Progress, clock: Clock) -> float:
+def _run_to(world: World, position: int, progress: Progress, clock: Clock) -> float:
     """Seconds that it takes."""
     took = 0.0
-    while (left := position - host.position) > 0:
+    while (left := position - world.position) > 0:
         began = clock()
-        host.run(min(left, SLICE_STEPS), SLICE_TRAPS)
+        world.run(min(left, SLICE_STEPS), SLICE_TRAPS)
         took += clock() - began
         if not progress(0.5):
             raise _cancelled()

@@ -41,6 +41,7 @@ from engine.machine.native import objects
 from engine.machine.state import NEVER
 from engine.machine.tiers import Tier
 from engine.snapshot import About, Machine, Snapshot
+from engine.terminal import check_writable, file_name, plain_text, read_file
 from engine.trace.chrome import ChromeSink
 from engine.trace.export import JsonLinesSink
 from engine.trace.record import PATHS, Disposition, Kind, Level, cause_name
@@ -135,19 +136,22 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         "image",
         metavar="IMAGE",
         nargs="?",
+        type=file_name,
         help="an ELF file, RISC-V Image or flat binary; assembly (.s); a guest that comes with Ringside ("
         + ", ".join(guest.name for guest in guests.guests())
         + "); or an image that `ringside images add` has added",
     )
-    run.add_argument("--kernel", metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
-    run.add_argument("--initrd", metavar="FILE", help="the kernel's initial RAM disk")
+    run.add_argument("--kernel", type=file_name, metavar="FILE", help="the image, as QEMU is told: instead of IMAGE")
+    run.add_argument("--initrd", type=file_name, metavar="FILE", help="the kernel's initial RAM disk")
     run.add_argument(
         "--disk",
+        type=file_name,
         metavar="FILE",
         help="the plain content of a disk (/dev/vda); what the guest writes is forgotten in the end",
     )
     run.add_argument(
         "--firmware",
+        type=file_name,
         metavar="FILE",
         help="what starts in M mode below the kernel, with --on bare-metal: opensbi, or a file "
         "(default: the built-in firmware)",
@@ -178,6 +182,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     )
     run.add_argument(
         "--input",
+        type=file_name,
         metavar="FILE",
         help="what the guest reads from its console, given line by line as it reads; - is standard input",
     )
@@ -188,7 +193,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         help="what executes: all do the same; reference is slow plain Python, interpreter is native, jit compiles hot "
         "code besides (default)",
     )
-    run.add_argument("--append", metavar="ARGS", help="the kernel's arguments (bootargs)")
+    run.add_argument("--append", type=plain_text, metavar="ARGS", help="the kernel's arguments (bootargs)")
     run.add_argument(
         "--max-instructions",
         type=_count(1, 1 << 62),
@@ -197,6 +202,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
     )
     run.add_argument(
         "--trace",
+        type=file_name,
         metavar="FILE",
         help="write every trap to FILE as JSON lines; to FILE.json for ui.perfetto.dev and other trace viewers",
     )
@@ -209,9 +215,10 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         metavar="PORT",
         help="halt the guest at its first instruction and wait for gdb on 127.0.0.1:PORT (0: any free port)",
     )
-    run.add_argument("--snapshot-out", metavar="FILE", help="when the run ends, keep the whole machine in FILE")
+    run.add_argument("--snapshot-out", type=file_name, metavar="FILE", help="when the run ends, keep the whole machine in FILE")
     run.add_argument(
         "--snapshot-in",
+        type=file_name,
         metavar="FILE",
         help="instead of IMAGE: go on from a snapshot, also from one that the page saved",
     )
@@ -224,9 +231,9 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         epilog="examples:\n  ringside asm hello.s\n  ringside asm hello.s -o /tmp/hello.elf --listing\n",
         formatter_class=raw,
     )
-    asm.add_argument("file", metavar="FILE", help="the source; - is standard input")
+    asm.add_argument("file", type=file_name, metavar="FILE", help="the source; - is standard input")
     asm.add_argument(
-        "-o", "--output", metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)"
+        "-o", "--output", type=file_name, metavar="OUT", help="the ELF file (default: FILE with the suffix .elf)"
     )
     asm.add_argument("--listing", action="store_true", help="print addresses and encodings beside the source")
     asm.set_defaults(func=_reporting(asm_command, 1))
@@ -238,7 +245,7 @@ def add_commands(subparsers: Any, library: Path | None = None) -> None:
         epilog="examples:\n  ringside disasm hello.elf\n  ringside disasm ringos | less\n",
         formatter_class=raw,
     )
-    disasm.add_argument("file", metavar="FILE", help="the image, or a guest that comes with Ringside")
+    disasm.add_argument("file", type=file_name, metavar="FILE", help="the image, or a guest that comes with Ringside")
     disasm.set_defaults(func=_reporting(disasm_command, 1), library=library)
 
 
@@ -306,10 +313,6 @@ def _say_problem(error: LabError) -> None:
         _say(error.problem.message)
 
 
-def _read(path: str) -> bytes:
-    return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
-
-
 def _is_builtin(name: str) -> bool:
     """A file of that name has to be given as ./name."""
     return any(guest.name == name for guest in guests.guests())
@@ -333,7 +336,7 @@ def _load(name: str, library: Path | None) -> _Chosen:
         row = builtin_rows()[name]
         return _Chosen(inspect(guests.load_image(name), name), row, None, guest.memory_mib, guest.arguments)
     try:
-        content = _read(name)
+        content = read_file(name)
     except FileNotFoundError:
         return _added(name, library)
     short = Path(name).name
@@ -368,7 +371,7 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
         raise _MisuseError("firmware owns the machine below the kernel: --firmware needs --on bare-metal")
     chosen = _load(arguments.image or arguments.kernel, arguments.library)
     if arguments.initrd is not None:
-        initrd = Path(arguments.initrd).read_bytes()
+        initrd = read_file(arguments.initrd)
         chosen = chosen._replace(
             image=with_initrd(chosen.image, initrd),
             files=_with(arguments, chosen, "initrd", initrd),
@@ -380,7 +383,7 @@ def _chosen(arguments: argparse.Namespace) -> _Chosen:
         chosen = chosen._replace(image=image, files=_with(arguments, chosen, "disk", disk))
     if arguments.firmware is not None:
         path = _firmware(arguments.firmware)
-        firmware = path.read_bytes()
+        firmware = read_file(str(path))
         image = with_firmware(chosen.image, inspect(firmware, path.name))
         chosen = chosen._replace(image=image, files=_with(arguments, chosen, "firmware", firmware))
     return chosen
@@ -429,7 +432,7 @@ def _assemble(name: str, content: bytes) -> Program:
 
 # -- asm and disasm --------------------------------------------------------------------------------
 def asm_command(arguments: argparse.Namespace) -> int:
-    program = _assemble(arguments.file, _read(arguments.file))
+    program = _assemble(arguments.file, read_file(arguments.file))
     output = arguments.output or (
         "out.elf" if arguments.file == "-" else str(Path(arguments.file).with_suffix(".elf"))
     )
@@ -557,10 +560,14 @@ class _Run:
         if guest.failure is not None:
             _say(f"the guest died: {guest.failure.message}")
             return Status.DIED
-        if self._max_instructions is not None and guest.instructions >= self._max_instructions:
+        if self._limited:
             _say(f"stopped after {guest.instructions} instructions (--max-instructions)")
             return Status.LIMIT
         return None
+
+    @property
+    def _limited(self) -> bool:
+        return self._max_instructions is not None and self._guest.instructions >= self._max_instructions
 
     def with_script(self, script: _Script) -> int:
         while (status := self._ended()) is None:
@@ -571,7 +578,7 @@ class _Run:
             if line:
                 self._guest.receive(line)
                 self._quiet_steps = self._slept_ns = 0
-            elif self._slept_ns >= SLEPT_NS and self._ended() is None:
+            elif self._slept_ns >= SLEPT_NS and not (self._guest.ended or self._limited):
                 _say("the guest waits for input, and there is no more")
                 return Status.WAITS
         return status
@@ -608,8 +615,10 @@ def run_command(arguments: argparse.Namespace) -> int:
     def show(_guest: int, data: bytes) -> None:
         console.extend(data)
 
-    script = _Script(_read(arguments.input) if arguments.input is not None else b"")
+    script = _Script(read_file(arguments.input) if arguments.input is not None else b"")
     objects.keep_in(objects.folder_in(os.environ))
+    if arguments.snapshot_out is not None:
+        check_writable(arguments.snapshot_out)
     if arguments.snapshot_in is not None:
         about, files, host = _go_on(arguments, trace, show)
     elif arguments.gdb is not None:
@@ -700,7 +709,7 @@ def _go_on(arguments: argparse.Namespace, trace: Trace, show: Callable[[int, byt
         if getattr(arguments, name) is not None:
             given = "an image" if name == "image" else f"--{name}"
             raise _MisuseError(f"a snapshot is a whole machine: --snapshot-in cannot be used with {given}")
-    found = snapshot.read(_read(arguments.snapshot_in))
+    found = snapshot.read(read_file(arguments.snapshot_in))
     host = snapshot.resume(found, Images(Library(arguments.library)), GUEST, trace, show, Tier(arguments.tier))
     return found.about, found.image, host
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from engine.compare import GUESTS, WORKLOADS
 from engine.devices.virtio.block import Disk
 from engine.hypervisor.hypercalls import Event, Number
 from engine.hypervisor.scheduling import SCHEDULERS
@@ -55,6 +56,7 @@ def vocabulary() -> dict[str, Any]:
     usual one; schedulers: [id];
     switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something. generations: [[id]], the switches
     of each generation of hardware assist.
+    workloads: {"guests": [image, the builds of their kernel], "counts": {name: how often, usually}}.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -79,6 +81,7 @@ def vocabulary() -> dict[str, Any]:
             name: {"stacks": list(switch.stacks), "techniques": list(switch.techniques)}
             for name, switch in SWITCHES.items()
         },
+        "workloads": {"guests": list(GUESTS), "counts": {name: row.count for name, row in WORKLOADS.items()}},
         "generations": [list(generation) for generation in GENERATIONS],
         "hypercalls": {str(number.value): number.name.lower() for number in Number},
         "events": {str(event.value): event.name.lower() for event in Event},

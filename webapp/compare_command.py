@@ -24,8 +24,9 @@ import msgspec
 from engine.commands import LabError, ProfileId
 from engine.compare import WORKLOADS, Measure, Row, configurations, measure
 from engine.hypervisor.costs import DEFAULT_COSTS
-from engine.hypervisor.stacks import DEFAULT_STACK
+from engine.hypervisor.stacks import DEFAULT_STACK, SWITCHES
 from engine.machine.native import objects
+from engine.terminal import check_writable, file_name
 from engine.trace.record import cause_name
 from webapp.comparisons import USUAL, Comparison, columns, to_csv, to_json
 
@@ -57,7 +58,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="workloads: " + ", ".join(WORKLOADS) + " (NAME:COUNT says how often)\n"
         "configurations: " + ", ".join(map(str, configurations())) + "\n"
         "  (STACK/TECHNIQUE, a STACK with its own technique, or a TECHNIQUE on " + DEFAULT_STACK + "; +SWITCH for each\n"
-        "  switch)\n\n"
+        "  switch)\n"
+        "switches: " + ", ".join(SWITCHES) + "\n\n"
         "examples:\n  ringside compare --configs trap-and-emulate,hardware-assist,bare-metal\n"
         "  ringside compare --workload pagefault:5000 --csv pagefault.csv\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -81,19 +83,29 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help=f"what switches cost in cycles: {', '.join(get_args(ProfileId))}, with +CROSSING:CYCLES for each figure of "
         f"your own (default: {DEFAULT_COSTS.profile})",
     )
-    compare.add_argument("--csv", metavar="FILE", help="write the figures to FILE as well; - is standard output, alone")
-    compare.add_argument("--json", metavar="FILE", help="write everything known to FILE as well; - as for --csv")
+    compare.add_argument(
+        "--csv", type=file_name, metavar="FILE", help="write the figures to FILE as well; - is standard output, alone"
+    )
+    compare.add_argument(
+        "--json", type=file_name, metavar="FILE", help="write everything known to FILE as well; - as for --csv"
+    )
     compare.set_defaults(func=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
     objects.keep_in(objects.folder_in(os.environ))
+    if options.csv == options.json == "-":
+        return _failed("only one of --csv and --json can be standard output")
     try:
+        for path in (options.csv, options.json):
+            if path not in (None, "-"):
+                check_writable(path)
         comparison = Comparison.of(_list(options.workload), _list(options.configs), options.costs)
         tasks = comparison.tasks()
     except LabError as error:
-        print(f"ringside: {error.problem.message}", file=sys.stderr)
-        return 1
+        return _failed(error.problem.message)
+    except OSError as error:
+        return _failed(f"{path}: {error.strerror}")
     measures: list[Measure | None] = []
     for number, task in enumerate(tasks):
         _say_progress(f"{number} of {len(tasks)}: {task.workload}, {task.configuration}")
@@ -113,11 +125,15 @@ def _compare(options: argparse.Namespace) -> int:
             try:
                 Path(path).write_text(form(done), encoding="utf-8")
             except OSError as error:
-                print(f"ringside: {path}: {error.strerror}", file=sys.stderr)
-                return 1
+                return _failed(f"{path}: {error.strerror}")
     if not quiet:
         sys.stdout.writelines(_report(done))
     return 1 if any(one is not None and one.problem is not None for one in measures) else 0
+
+
+def _failed(message: str) -> int:
+    print(f"ringside: {message}", file=sys.stderr)
+    return 1
 
 
 def _list(text: str) -> list[str]:

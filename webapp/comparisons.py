@@ -52,7 +52,7 @@ class Comparison(Struct, frozen=True):
 
 #: What is compared unless somebody chooses.
 USUAL = Comparison(
-    ["syscall", "pagefault", "switch", "io"],
+    ["syscall", "pagefault", "switch", "io", "disk"],
     [str(way) for way in configurations() if way.stack in (BARE_METAL, DEFAULT_STACK)],
 )
 

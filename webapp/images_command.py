@@ -23,6 +23,7 @@ import msgspec
 
 from engine.commands import LabError
 from engine.library import manifests
+from engine.terminal import file_name, plain_text, read_file
 from webapp import debian, library
 from webapp.debian import Progress
 from webapp.library import NewImage
@@ -56,22 +57,23 @@ def add_commands(commands: Any, data: Path) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add.add_argument("name", metavar="NAME", help="debian, or what to call files of your own")
-    add.add_argument("--kernel", metavar="FILE", help="a RISC-V Image, ELF file or flat binary")
-    add.add_argument("--initrd", metavar="FILE", help="its initial RAM disk")
+    add.add_argument("--kernel", type=file_name, metavar="FILE", help="a RISC-V Image, ELF file or flat binary")
+    add.add_argument("--initrd", type=file_name, metavar="FILE", help="its initial RAM disk")
     add.add_argument(
-        "--firmware", metavar="FILE", help="M-mode firmware below it, such as OpenSBI's fw_dynamic.bin"
+        "--firmware", type=file_name, metavar="FILE", help="M-mode firmware below it, such as OpenSBI's fw_dynamic.bin"
     )
-    add.add_argument("--disk", metavar="FILE", help="its disk's plain content, which no guest changes")
-    add.add_argument("--append", metavar="ARGS", help=f"its arguments (debian: {debian.ARGUMENTS})")
+    add.add_argument("--disk", type=file_name, metavar="FILE", help="its disk's plain content, which no guest changes")
+    add.add_argument("--append", type=plain_text, metavar="ARGS", help=f"its arguments (debian: {debian.ARGUMENTS})")
     add.add_argument(
         "--memory",
         type=int,
         metavar="MIB",
         help=f"MiB of memory that guests get (default: {debian.MEMORY_MIB})",
     )
-    add.add_argument("--title", metavar="TEXT", help="what it is, in a line")
+    add.add_argument("--title", type=plain_text, metavar="TEXT", help="what it is, in a line")
     add.add_argument(
         "--deb",
+        type=file_name,
         metavar="FILE",
         nargs="+",
         help="Debian packages of a kernel and busybox-static, instead of fetching",
@@ -147,11 +149,11 @@ def _prepared(options: argparse.Namespace, progress: Progress) -> NewImage:
     if options.deb:
         if any(files):
             raise LabError("images-options", "Give packages (--deb) or files (--kernel, --initrd), not both.")
-        packages = {Path(path).name: Path(path).read_bytes() for path in options.deb}
+        packages = {Path(path).name: read_file(path) for path in options.deb}
         image = debian.prepare(packages, progress)
     elif options.kernel is not None:
         kernel, initrd, firmware, disk = (
-            None if path is None else Path(path).read_bytes() for path in files
+            None if path is None else read_file(path) for path in files
         )
         assert kernel is not None
         image = NewImage(options.name, Path(options.kernel).name[:80], kernel, initrd, firmware, disk)

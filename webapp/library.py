@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from engine.commands import LabError
+from engine.guests import guests
 from engine.library import FORMAT, MANIFEST_SUFFIX, Manifest, manifests
 from engine.machine.loader import check_fits, inspect, with_disk, with_firmware, with_initrd
 
@@ -49,6 +50,8 @@ def add(folder: Path, image: NewImage) -> Manifest:
 
     Raises LabError with what is wrong with it, and OSError when the folder cannot be written.
     """
+    if any(guest.name == image.name for guest in guests()):
+        raise LabError("library-name-taken", f"A guest that comes with Ringside is called {image.name}.", name=image.name)
     loaded = inspect(image.kernel, image.name)
     if image.initrd is not None:
         loaded = with_initrd(loaded, image.initrd)

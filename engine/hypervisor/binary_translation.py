@@ -46,7 +46,7 @@ from engine.hypervisor.translation.translator import IN_WORD, TARGET, Call, Tran
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu
 from engine.isa.csrs import CSR_NUMBERS, CSRS, Status
-from engine.isa.decoder import length_of
+from engine.isa.decoder import encoding_of, length_of
 from engine.machine import csrfile, mmu
 from engine.machine.hart import Hart
 from engine.machine.mappings import RELEASE_AFTER
@@ -77,6 +77,8 @@ _VIEWS = tuple(
         (words.TVAL, "stval"), (words.TVEC, "stvec"), (words.ENABLED, "sie"), (words.ADDRESS_SPACE, "satp"),
     )
 )  # fmt: skip
+_PLAIN_VIEWS = tuple((word, row.storage, row.view) for word, row in _VIEWS if csrfile.is_plain(row))
+_OTHER_VIEWS = tuple((word, row) for word, row in _VIEWS if not csrfile.is_plain(row))
 
 
 class Place(IntEnum):
@@ -134,8 +136,11 @@ class BinaryTranslation(TrapAndEmulate):
         hart.monitored = 0
 
     def catch_up(self, vcpu: VCpu) -> None:
-        virtual, hart, place = vcpu.virtual, vcpu.hart, self._place(vcpu)
-        if hart is None or place == Place.OUT:
+        hart = vcpu.hart
+        if hart is None:
+            return
+        virtual, place = vcpu.virtual, self._place(vcpu)
+        if place == Place.OUT:
             return
         virtual.x[:] = hart.x
         if place == Place.USER:
@@ -155,13 +160,13 @@ class BinaryTranslation(TrapAndEmulate):
         virtual.mstatus = virtual.mstatus & ~_CHANGES_INLINE | f[words.STATUS] & _CHANGES_INLINE
 
     def _place(self, vcpu: VCpu) -> Place:
-        return self._places.get(vcpu.number, Place.OUT)
+        return self._places.get(vcpu.virtual.number, Place.OUT)
 
     def _take_out(self, vcpu: VCpu) -> Place:
         """The virtual hart is the truth from now on; returns where the vCPU was."""
         self.catch_up(vcpu)
         place = self._place(vcpu)
-        self._places[vcpu.number] = Place.OUT
+        self._places[vcpu.virtual.number] = Place.OUT
         return place
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
@@ -185,23 +190,25 @@ class BinaryTranslation(TrapAndEmulate):
     def _go_on(self, vcpu: VCpu, hart: Hart) -> None:
         """Put an OUT vCPU where it has to go on. Raises OutOfFramesError, and then it is OUT still."""
         virtual = vcpu.virtual
+        key = self._space(virtual)
         if virtual.privilege == USER:
             hart.f[:] = virtual.f
             self._hand_over(vcpu)
-            self._select_space(vcpu, hart)
             place = Place.USER
         else:
-            address = self._translation(vcpu)
-            self._select_space(vcpu, hart)
-            for word, row in _VIEWS:
-                hart.f[word] = csrfile.read(virtual, row)
-            hart.f[words.PC] = virtual.pc
-            self._announce_interrupts(vcpu, hart)
+            address, f = self._translation(vcpu, key), hart.f
+            for word, storage, view in _PLAIN_VIEWS:
+                f[word] = getattr(virtual, storage) & view
+            for word, row in _OTHER_VIEWS:
+                f[word] = csrfile.read(virtual, row)
+            f[words.PC] = virtual.pc
+            self._announce_interrupts(virtual, hart)
             hart.mstatus |= _FLOATS
             hart.pc = address
             place = Place.CACHE
+        self._select(key, hart)
         hart.x[:] = virtual.x
-        self._places[vcpu.number] = place
+        self._places[virtual.number] = place
 
     def _space(self, virtual: Hart) -> SpaceKey:
         """User code has its own spaces, also where the guest translates nothing: the cache is not mapped there."""
@@ -211,9 +218,8 @@ class BinaryTranslation(TrapAndEmulate):
         return (satp, privilege, bits)
 
     @staticmethod
-    def _announce_interrupts(vcpu: VCpu, hart: Hart) -> None:
+    def _announce_interrupts(virtual: Hart, hart: Hart) -> None:
         """Does an interrupt wait for SIE alone?"""
-        virtual = vcpu.virtual
         waits = (virtual.mip | virtual.lines) & virtual.mie & virtual.mideleg
         hart.f[words.INTERRUPT] = Status.SIE if waits else 0
 
@@ -253,7 +259,7 @@ class BinaryTranslation(TrapAndEmulate):
         else:
             self._places[vcpu.number] = place
             if place == Place.CACHE:
-                self._announce_interrupts(vcpu, hart)
+                self._announce_interrupts(virtual, hart)
         return False
 
     def _handle_in_cache(self, vcpu: VCpu, cause: int, value: int, address: int) -> tuple[Outcome, int]:
@@ -271,9 +277,9 @@ class BinaryTranslation(TrapAndEmulate):
                 return self._called_store(vcpu, (mode, pc), point.instruction)
             return self._go_to(vcpu, point.call == Call.MISS), 0
         counts.faults += 1
-        if cause not in PAGE_FAULTS:
+        access = PAGE_FAULTS.get(cause)
+        if access is None:
             return self._inject(vcpu, cause, value, Kind.EXCEPTION), 0
-        access = Access(PAGE_FAULTS.index(Cause(cause)))
         if value >> _SPAN == BASE >> _SPAN:
             return self._interpret(vcpu, Action.EMULATE, value)
         outcome, instruction = self._page_fault(vcpu, access, value)
@@ -380,10 +386,20 @@ class BinaryTranslation(TrapAndEmulate):
         plain = virtual.privilege == SUPERVISOR and not virtual.mstatus & Status.TVM
         return virtual.privilege | (_INLINE_MODE if plain else 0)
 
-    def _translation(self, vcpu: VCpu) -> int:
+    def _encoding(self, vcpu: VCpu, executing: bool) -> int:
+        """As of TrapAndEmulate; where the guest's kernel is, is known of translated code that is still true."""
+        virtual = vcpu.virtual
+        if virtual.privilege == USER:
+            return super()._encoding(vcpu, executing)
+        page, at = virtual.pc >> 12, virtual.pc & PAGE - 1
+        if at <= PAGE - 4 and page in self.cache.verified.get(self._space(virtual), ()):
+            ram = self.guest.vm.ram
+            return encoding_of(ram.memory.read(ram.offset(self.cache.behind[page] << 12 | at), 4))
+        return virtual.fetch(virtual.pc)
+
+    def _translation(self, vcpu: VCpu, key: SpaceKey) -> int:
         """The host address at which an OUT vCPU goes on: in the cache, and if its instruction cannot be fetched at the
-        stub there that asks again, so that this is an exit of its own. Raises OutOfFramesError."""
-        key = self._space(vcpu.virtual)
+        stub there that asks again, so that this is an exit of its own. key: of its space. Raises OutOfFramesError."""
         self.shadow.satp(key)
         self.shadow.link(key, BASE, self.cache.table_frame())
         self._verify(key, vcpu)
@@ -436,10 +452,8 @@ class BinaryTranslation(TrapAndEmulate):
         key = self._space(virtual)
         target = address
         if virtual.satp >> 60 and virtual.privilege == SUPERVISOR:
-            walk = RecordedWalk(virtual.bus)
-            options = walk_options(virtual, 0)
-            target = mmu.walk(walk, virtual.satp, 0, address, Access.FETCH, virtual.privilege, options)
-            self.shadow.rest_on(key, address, walk.trail)
+            target = virtual.walk(address, Access.FETCH)
+            self.shadow.rest_on(key, address, virtual.walked()[1])
         if not self.guest.vm.ram.holds(target, 2):
             raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, address)
         return target >> 12
@@ -473,7 +487,7 @@ class BinaryTranslation(TrapAndEmulate):
             return False
         if target >> 12 != guest or not walk.leaf & mmu.A:
             return False
-        self.shadow.rest_on(key, address, walk.trail)
+        self.shadow.rest_on(key, address, [step.table for step in walk.trail])
         return True
 
     def _tables_changed(self, key: SpaceKey, address: int, level: int) -> None:

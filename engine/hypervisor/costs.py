@@ -22,8 +22,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from msgspec import Struct
 
-from engine.commands import CrossingId, ProfileId, StackId
-from engine.hypervisor.stacks import HYPERVISORS, STACKS, Configuration, Exit
+from engine.commands import CrossingId, Cycles, ProfileId, StackId
+from engine.hypervisor.stacks import HYPERVISORS, STACKS, Configuration, Exit, switches_worlds
 from engine.trace.record import PATH_IDS, Level, Path, outward
 
 _GUEST = (Level.USER, Level.KERNEL_DEPRIVILEGED, Level.KERNEL)
@@ -127,7 +127,7 @@ class Costs(Struct, frozen=True):
     """What a lab's switches cost: a profile, and cycles that somebody put in place of its own."""
 
     profile: ProfileId = "adams-agesen-2006"
-    overrides: dict[CrossingId, int] = {}
+    overrides: dict[CrossingId, Cycles] = {}
 
     def of(self, stack: StackId, crossing: CrossingId) -> int:
         """Cycles of a crossing on a stack with a hypervisor."""
@@ -159,13 +159,24 @@ class Leg(NamedTuple):
     overridden: bool
 
 
+class Way(NamedTuple):
+    """A path by its id, what its crossings cost in cycles, and where it ends. by_hardware: nobody handles the exit.
+    between_worlds: see stacks.switches_worlds."""
+
+    path: int
+    cycles: int
+    end: Level
+    by_hardware: bool
+    between_worlds: bool
+
+
 class Routes:
     """Paths of exits on one host, and what they cost there."""
 
     def __init__(self, configuration: Configuration, costs: Costs) -> None:
         self.configuration = configuration
         self.costs = costs
-        self._known: dict[tuple[Exit, Level, Level | None], tuple[int, int]] = {}
+        self._known: dict[tuple[Exit, Level, Level | None], Way] = {}
 
     def legs(self, path: Path) -> list[Leg]:
         """The modelled crossings of a path, in order."""
@@ -176,14 +187,14 @@ class Routes:
             if stack in HYPERVISORS and (crossing := CROSSINGS.get(leg)) is not None
         ]
 
-    def path(self, kind: Exit, origin: Level, to: Level | None) -> tuple[int, int]:
-        """The path id of an exit and what its crossings cost, in cycles. to: where execution resumes, None where it
-        does not."""
+    def way(self, kind: Exit, origin: Level, to: Level | None) -> Way:
+        """The way of an exit. to: where execution resumes, None where it does not."""
         known = self._known.get((kind, origin, to))
         if known is None:
             route = self.configuration.route(kind)
             path = (origin, *outward(route)) if to is None else (origin, *route, to)
-            known = PATH_IDS[path], sum(leg.cycles for leg in self.legs(path))
+            cycles = sum(leg.cycles for leg in self.legs(path))
+            known = Way(PATH_IDS[path], cycles, path[-1], path[1] == Level.HARDWARE, switches_worlds(path))
             self._known[kind, origin, to] = known
         return known
 
@@ -191,6 +202,6 @@ class Routes:
         """For native code, of guests whose kernel runs at the level `kernel`: cycles in the lowest 32 bits, above
         them the path ids from user to user, from user to kernel, from kernel to user, and within the kernel."""
         ends = [(origin, to) for origin in (Level.USER, kernel) for to in (Level.USER, kernel)]
-        found = [self.path(kind, origin, to) for origin, to in ends]
-        [cycles] = {cost for _, cost in found}
-        return sum(path << 32 + 8 * index for index, (path, _) in enumerate(found)) | cycles
+        found = [self.way(kind, origin, to) for origin, to in ends]
+        [cycles] = {way.cycles for way in found}
+        return sum(way.path << 32 + 8 * index for index, way in enumerate(found)) | cycles

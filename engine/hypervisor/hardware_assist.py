@@ -65,7 +65,7 @@ from engine.machine import mmu
 from engine.machine.hart import TICK_NS, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import GUEST_PAGE_FAULTS, PAGE_FAULTS, Access, RecordedWalk
-from engine.machine.privileged import MACHINE, SUPERVISOR, USER, VIRTUAL_SUPERVISOR, walk_options
+from engine.machine.privileged import MACHINE, SUPERVISOR, USER, VIRTUAL_SUPERVISOR
 from engine.machine.state import NO_STREAK
 from engine.machine.traps import Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
@@ -143,7 +143,8 @@ class HardwareAssist:
         hart.ticks = lambda: (hart.clock - phase) // TICK_NS
         hart.time_offset = 0
         guest.host.record_natively(hart, guest.id, vcpu.number, phase)
-        hart.guest_ram_at = ctypes.addressof(guest.vm.ram) if self.tagged and not memory.faults else 0
+        if self.tagged and isinstance(memory, TwoStages):
+            hart.guest_ram_at, hart.stage_at = ctypes.addressof(guest.vm.ram), memory.at
         self._hand_over(vcpu)
         hart.update_timers()
         hart.refresh()
@@ -165,7 +166,7 @@ class HardwareAssist:
         vcpu.unload()
         hart.monitor = hart.observe = None
         hart.monitored = 0
-        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = 0
+        hart.virtual = hart.hgatp = hart.vsatp = hart.guest_ram_at = hart.stage_at = 0
         hart.mie = hart.mip = hart.lines = 0
         self.guest.host.record_in_python(hart)
         hart.refresh()
@@ -174,10 +175,17 @@ class HardwareAssist:
         """The virtual hart's state into the registers of the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
         assert hart is not None
-        hart.pc, hart.fcsr = virtual.pc, virtual.fcsr
+        hart.fcsr = virtual.fcsr
         hart.vstvec, hart.vsscratch, hart.vsepc = virtual.stvec, virtual.sscratch, virtual.sepc
         hart.vscause, hart.vstval = virtual.scause, virtual.stval
         hart.scounteren, hart.senvcfg = virtual.scounteren, virtual.senvcfg
+        hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
+        self._hand_over_after_access(vcpu, hart)
+
+    def _hand_over_after_access(self, vcpu: VCpu, hart: Hart) -> None:
+        """As _hand_over, of what a load or a store can have changed."""
+        virtual = vcpu.virtual
+        hart.pc = virtual.pc
         situation = (virtual.privilege, self.memory.vsatp(virtual), virtual.mstatus & Status.SUPERVISOR_VIEW)
         if situation != (hart.privilege, hart.vsatp, hart.vsstatus):
             hart.privilege, hart.vsatp, hart.vsstatus = situation
@@ -185,8 +193,7 @@ class HardwareAssist:
         hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
         hart.mip = self._hvip(vcpu)
         virtual.arrived = 0
-        hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
-        hart.instret_offset = (virtual.instret_offset + vcpu.instructions - hart.retired) & MASK64
+        hart.instret_offset = (virtual.instret_offset + virtual.instructions_base) & MASK64
         self._set_time(hart, virtual.stimecmp)
         hart.look_at_interrupts()
 
@@ -209,11 +216,20 @@ class HardwareAssist:
         hart, virtual = vcpu.hart, vcpu.virtual
         if hart is None:
             return
-        virtual.pc, virtual.fcsr = hart.pc, hart.fcsr
+        self._catch_up_for_access(vcpu, hart)
+        virtual.fcsr = hart.fcsr
         virtual.stvec, virtual.sscratch, virtual.sepc = hart.vstvec, hart.vsscratch, hart.vsepc
         virtual.scause, virtual.stval = hart.vscause, hart.vstval
         virtual.scounteren, virtual.senvcfg = hart.scounteren, hart.senvcfg
-        virtual.privilege = hart.privilege
+        if hart.streak_at == hart.retired:
+            vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
+        else:
+            vcpu.streak = (0, NO_STREAK, 0, 0)
+
+    def _catch_up_for_access(self, vcpu: VCpu, hart: Hart) -> None:
+        """As catch_up, of what the VMM looks at to map memory or to execute a load or a store."""
+        virtual = vcpu.virtual
+        virtual.pc, virtual.privilege = hart.pc, hart.privilege
         virtual.satp = self.memory.satp(virtual, hart)
         virtual.mstatus = virtual.mstatus & ~_STATUS | hart.vsstatus & _STATUS
         virtual.mie = virtual.mie & ~SUPERVISOR_INTERRUPTS | hart.mie >> 1 & SUPERVISOR_INTERRUPTS
@@ -221,11 +237,7 @@ class HardwareAssist:
         if self.direct:
             virtual.stimecmp = hart.vstimecmp
             virtual.lines = virtual.lines & ~_TIMER | hart.lines >> 1 & _TIMER
-        vcpu.reported = vcpu.instructions - ((hart.retired - hart.reported) & MASK64)
-        if hart.streak_at == hart.retired:
-            vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
-        else:
-            vcpu.streak = (0, NO_STREAK, 0, 0)
+        virtual.reported = virtual.instructions_base + hart.reported & MASK64
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._forget(hart)
@@ -249,16 +261,19 @@ class HardwareAssist:
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
-        self.catch_up(vcpu)
-        origin, pc, retired = vcpu.level, hart.pc, vcpu.instructions
+        origin, pc, base = vcpu.level, hart.pc, vcpu.virtual.instructions_base
         instruction = 0
-        if cause in GUEST_PAGE_FAULTS or cause in PAGE_FAULTS:
-            outcome, instruction = self._page_fault(vcpu, hart, Cause(cause), value)
-        elif cause == Cause.VIRTUAL_INSTRUCTION:
-            outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
+        access = GUEST_PAGE_FAULTS.get(cause, PAGE_FAULTS.get(cause))
+        if access is not None:
+            self._catch_up_for_access(vcpu, hart)
+            outcome, instruction = self._page_fault(vcpu, hart, access, value)
         else:
-            outcome = self._trap_below(vcpu, hart, Cause.ECALL_S if cause == Cause.ECALL_VS else cause, value)
-        if vcpu.instructions != retired:
+            self.catch_up(vcpu)
+            if cause == Cause.VIRTUAL_INSTRUCTION:
+                outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
+            else:
+                outcome = self._trap_below(vcpu, hart, Cause.ECALL_S if cause == Cause.ECALL_VS else cause, value)
+        if vcpu.virtual.instructions_base != base:
             hart.streak_at = NO_STREAK
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
         hart.reported = hart.retired
@@ -329,40 +344,46 @@ class HardwareAssist:
         return True
 
     # -- handlers ------------------------------------------------------------------------------------
-    def _page_fault(self, vcpu: VCpu, hart: Hart, cause: Cause, address: int) -> tuple[Outcome, int]:
+    def _page_fault(self, vcpu: VCpu, hart: Hart, access: Access, address: int) -> tuple[Outcome, int]:
         """The outcome, and the encoding of the instruction where it was emulated."""
         try:
-            found = self.memory.fault(vcpu, hart, cause, address)
+            found = self.memory.fault(vcpu, hart, access, address)
         except OutOfFramesError:
             self.guest.fail("out-of-memory", "The host has no memory left for the guest.", pc=f"{hart.pc:#x}")
             return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
         if isinstance(found, Outcome):
-            self._hand_over(vcpu)
+            if self.memory.faults:  # the guest may need another space
+                self._hand_over_after_access(vcpu, hart)
             return found, 0
         if isinstance(found, Trap):
             return self._own(vcpu, hart, found), 0
-        return self._emulated_access(vcpu, hart, found)
+        return self._emulated_access(vcpu, hart, address, access, found)
 
     def _own(self, vcpu: VCpu, hart: Hart, trap: Trap) -> Outcome:
         """The trap is the guest's own: its kernel's, or its firmware's."""
         if vcpu.virtual.trap_target(trap.cause, False) == MACHINE:
+            self.catch_up(vcpu)
             return self._trap_below(vcpu, hart, trap.cause, trap.value)
         return self._inject(vcpu, hart, trap)
 
-    def _emulated_access(self, vcpu: VCpu, hart: Hart, target: int) -> tuple[Outcome, int]:
+    def _emulated_access(
+        self, vcpu: VCpu, hart: Hart, address: int, access: Access, target: int
+    ) -> tuple[Outcome, int]:
         """The instruction touches what is the VMM's: a device, or (`target`: guest physical) a table that it shadows."""
         vcpu.virtual.bus.touched = None
         try:
-            word = vcpu.virtual.fetch(vcpu.virtual.pc)
+            word = hart.executing()
+            if word is None:
+                word = vcpu.virtual.fetch(vcpu.virtual.pc)
         except Trap as trap:
             return self._own(vcpu, hart, trap), 0
         table = self.guest.vm.ram.holds(target, 1)
         if table:
             carry_reservation(self.guest, vcpu, target)
-        done = access_for(vcpu, word)
+        done = access_for(vcpu, word, (address, access, target))
         if isinstance(done, Trap):
             return self._own(vcpu, hart, done), word
-        self._hand_over(vcpu)
+        self._hand_over_after_access(vcpu, hart)
         if isinstance(done, Outcome):
             return done, word
         if table:
@@ -447,7 +468,8 @@ class TwoStages:
 
     def __init__(self, guest: VmGuest) -> None:
         self.guest = guest
-        self.stage = SecondStage(guest.host.frames, guest.id)
+        self.stage = SecondStage(guest.host.frames, guest.id, guest.vm.ram.pages)
+        self.at = ctypes.addressof(self.stage)
 
     def hgatp(self) -> int:
         """Raises OutOfFramesError."""
@@ -467,10 +489,9 @@ class TwoStages:
         """Does the hart still have tables of the guest?"""
         return True
 
-    def fault(self, _vcpu: VCpu, hart: Hart, cause: Cause, address: int) -> Outcome | Trap | int:
+    def fault(self, _vcpu: VCpu, hart: Hart, access: Access, address: int) -> Outcome | Trap | int:
         """The outcome if the VMM mends it, the trap if it is the guest's own, or the guest physical address that is to be
         emulated. Raises OutOfFramesError."""
-        access = Access(GUEST_PAGE_FAULTS.index(cause))
         target = hart.fault_gpa << 2 | address & 3
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
@@ -533,6 +554,7 @@ class Shadowed:
     def __init__(self, guest: VmGuest) -> None:
         self.guest = guest
         self.shadow = _BothModes(guest.host.frames, guest.vm.ram)
+        self.shadow.serve(guest.vm.vcpus)
 
     def hgatp(self) -> int:
         return 0
@@ -550,28 +572,25 @@ class Shadowed:
         keys = [(virtual.satp, SUPERVISOR, 0)] if virtual.satp >> 60 else [(0, SUPERVISOR, 0), (0, USER, 0)]
         return any(key in self.shadow.roots and self.shadow.satp(key) == hart.vsatp for key in keys)
 
-    def fault(self, vcpu: VCpu, _hart: Hart, cause: Cause, address: int) -> Outcome | Trap | int:
+    def fault(self, vcpu: VCpu, _hart: Hart, access: Access, address: int) -> Outcome | Trap | int:
         virtual, ram = vcpu.virtual, self.guest.vm.ram
-        access = Access(PAGE_FAULTS.index(cause))
         key = self.shadow.key(virtual)
-        walk = RecordedWalk(virtual.bus)
-        target, allowed, user = address, mmu.R | mmu.W | mmu.X, virtual.privilege == USER
+        allowed, user = mmu.R | mmu.W | mmu.X, virtual.privilege == USER
+        try:
+            target = virtual.walk(address, access)
+        except Trap as trap:
+            return trap
         if virtual.satp >> 60:
-            try:
-                options = walk_options(virtual, 0)
-                target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
-            except Trap as trap:
-                return trap
-            allowed = walk.leaf & (mmu.R | mmu.X | (mmu.W if walk.leaf & mmu.D else 0))
-            user = walk.leaf & mmu.U != 0
+            leaf, _ = virtual.walked()
+            allowed = leaf & (mmu.R | mmu.X | (mmu.W if leaf & mmu.D else 0))
+            user = leaf & mmu.U != 0
         page = target >> 12
         if not ram.holds(target, 1):
             return Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) if access == Access.FETCH else target
         if access == Access.STORE and page in self.shadow.table_pages:
             return target
-        was_mapped = self.shadow.mapped(key, address)
         _, action = claim(ram, page, access == Access.STORE)
-        frame = self.shadow.fill(key, address, page, allowed, walk.trail, user)
+        frame, was_mapped = self.shadow.fill(key, address, page, allowed, virtual, user)
         if action is None:
             action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
@@ -585,7 +604,7 @@ class Shadowed:
         return mmu.look(tables, satp, 0, address, SUPERVISOR, Status.SUM | Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
-        self.shadow.stored(address, length)
+        self.shadow.stored(address, length, self.guest.host.active.interpreter)
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)

@@ -965,32 +965,16 @@ class Host:
         b: int,
     ) -> None:
         """Write a record for the step that the active hart is executing."""
+        active = self.active
         self.trace.record(
-            self.id,
-            guest,
-            vcpu,
-            kind,
-            cause,
-            path,
-            disposition,
-            action,
-            origin,
-            to,
-            time,
-            self.active.position_base + self.active.steps - 1,
-            pc,
-            value,
-            instruction,
-            executed,
-            cost,
-            a,
-            b,
-        )
-        self._traps_left -= 1
-        if self._traps_left < NATIVE_RECORDS:
-            self._limit_records(self.active)
-        if self._traps_left <= 0:
-            self.interrupt_all()
+            self.id, guest, vcpu, kind, cause, path, disposition, action, origin, to, time,
+            active.position_base + active.steps - 1, pc, value, instruction, executed, cost, a, b,
+        )  # fmt: skip
+        self._traps_left = left = self._traps_left - 1
+        if left < NATIVE_RECORDS:
+            self._limit_records(active)
+            if left <= 0:
+                self.interrupt_all()
 
     # -- state ---------------------------------------------------------------------------------------
     def save(self) -> dict[str, Any]:

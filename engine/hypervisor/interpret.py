@@ -98,7 +98,7 @@ def access_for(vcpu: VCpu, word: int, known: tuple[int, Access, int] | None = No
         return stored
     write, address, value = virtual.bus.touched
     action = Action.MMIO_WRITE if write else Action.MMIO_READ
-    return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, device=True)
+    return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, True)
 
 
 def carry_reservation(guest: VmGuest, vcpu: VCpu, target: int) -> None:

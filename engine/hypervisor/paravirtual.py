@@ -58,6 +58,7 @@ _ACCESS_FAULTS = {
 #: The words from `stack` to `upcalls_off`, which a trap reads and, but for the first, writes; those that a return reads.
 _FRAME = struct.Struct(f"<{WORD['upcalls_off'] + 1}Q")
 _EVENT_WORDS = struct.Struct("<3Q")  # upcalls_off, pending, masked
+_EVENTS_AT = 8 * WORD["upcalls_off"]
 _TIME_WORDS = struct.Struct("<2Q")  # time_version, time_offset
 _WORD = struct.Struct("<Q")
 _TIMER_INTERRUPT = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
@@ -168,10 +169,10 @@ class Paravirtual:
 
     def _events(self) -> tuple[bool, int]:
         """Are upcalls on, and which events are pending and not masked? None while nothing is shared."""
-        if self.domain.shared is None:
+        shared = self.domain.shared
+        if shared is None:
             return False, 0
-        at = self.domain.shared + 8 * WORD["upcalls_off"]
-        off, pending, masked = _EVENT_WORDS.unpack(self.guest.vm.ram.read(at, _EVENT_WORDS.size))
+        off, pending, masked = _EVENT_WORDS.unpack(self.guest.vm.ram.read(shared + _EVENTS_AT, _EVENT_WORDS.size))
         return not off, pending & ~masked
 
     def _upcall_is_due(self) -> bool:
@@ -216,8 +217,8 @@ class Paravirtual:
                 outcome = self._hypercall(vcpu)
             else:
                 outcome = self._inject(vcpu, cause, 0, Kind.SYSCALL)
-        elif cause in PAGE_FAULTS:
-            outcome = self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+        elif (access := PAGE_FAULTS.get(cause)) is not None:
+            outcome = self._page_fault(vcpu, access, value)
         else:
             outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
         instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
@@ -566,8 +567,7 @@ class Paravirtual:
     def stored(self, address: int, length: int) -> None:
         """A device or a debugger wrote to a table: check all of them anew."""
         tables = self.tables
-        pages = range(address >> 12, (address + length - 1 >> 12) + 1)
-        if not tables.tables or not any(page in tables.tables for page in pages):
+        if tables.tables.keys().isdisjoint(range(address >> 12, (address + length - 1 >> 12) + 1)):
             return
         try:
             self.domain.pins = tables.rebuild(self.domain.pins)

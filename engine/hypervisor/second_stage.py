@@ -13,6 +13,8 @@ the root (Sv39x4, privileged specification 1.12, section 8.5). They are kept unt
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +23,7 @@ import numpy as np
 from engine.hypervisor.frames import Frames
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE
+from engine.machine.mappings import StageState
 from engine.machine.memory import PAGE
 from engine.machine.native.exits import STAGE_LEAF
 
@@ -28,15 +31,24 @@ ROOT_FRAMES = 4
 _VMID_SHIFT, _VMID_MASK = 44, 0x3FFF
 
 
-class SecondStage:
-    """The tables of one VM. Frames are numbers, from the start of host RAM; guest pages guest physical >> 12."""
+class SecondStage(StageState):
+    """The tables of one VM with so many pages of RAM. Frames are numbers, from the start of host RAM; guest pages guest
+    physical >> 12. Native code fills and adds tables too (engine.machine.native.exits)."""
 
-    def __init__(self, frames: Frames, vmid: int) -> None:
+    def __init__(self, frames: Frames, vmid: int, pages: int) -> None:
+        limit = -(-pages >> 9) + -(-pages >> 18)
+        words = mmap.mmap(-1, 8 * limit)
+        super().__init__(0, limit, ctypes.addressof(ctypes.c_char.from_buffer(words)))
+        self._words = memoryview(words).cast("Q")
         self.frames = frames
         self.memory = frames.memory
         self.vmid = vmid & _VMID_MASK
         self.root: int | None = None
-        self.tables: list[int] = []
+
+    @property
+    def tables(self) -> list[int]:
+        """The frames of the lower tables, in the order in which they were made."""
+        return self._words[: self.count].tolist()
 
     def hgatp(self) -> int:
         """The register's value, the root made if it is new. Raises OutOfFramesError."""
@@ -55,7 +67,8 @@ class SecondStage:
                 table = (entry >> 10) - (RAM_BASE >> 12)
             else:
                 table = self.frames.take()
-                self.tables.append(table)
+                self._words[self.count] = table
+                self.count += 1
                 self.memory.write(offset, 8, ((RAM_BASE >> 12) + table) << 10 | mmu.V)
         self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
 
@@ -99,14 +112,18 @@ class SecondStage:
         if self.root is not None:
             for frame in (*range(self.root, self.root + ROOT_FRAMES), *self.tables):
                 self.frames.give_back(frame)
-        self.root, self.tables = None, []
+        self.root, self.count = None, 0
 
     def save(self) -> dict[str, Any]:
         """The tables themselves are in host memory."""
-        return {"root": self.root, "tables": list(self.tables)}
+        return {"root": self.root, "tables": self.tables}
 
     def load(self, state: dict[str, Any]) -> None:
-        self.root, self.tables = state["root"], list(state["tables"])
+        """Raises IndexError for more tables than there can be."""
+        self.root, self.count = state["root"], 0
+        for table in state["tables"]:
+            self._words[self.count] = table
+            self.count += 1
 
 
 def _leaf(frame: int, writable: bool) -> int:

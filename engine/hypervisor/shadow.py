@@ -21,14 +21,15 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from engine.hypervisor.chains import Chains
 from engine.hypervisor.frames import Frames
-from engine.hypervisor.vm import FIRST_PAGE, GuestRam
+from engine.hypervisor.vm import FIRST_PAGE, GuestRam, VCpu, VirtualHart
 from engine.isa.csrs import Status
 from engine.machine import mmu
 from engine.machine.hart import Hart
@@ -36,9 +37,13 @@ from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import MAX_LEAVES, MAX_SPACES, RELEASE_AFTER, SPACE_WORDS, ShadowState
 from engine.machine.memory import PAGE
 from engine.machine.native import exits
+from engine.machine.native.procedures import DONE
+from engine.machine.native.runtime import Interpreter
 
 #: (satp or 0 without paging, virtual privilege, SUM and MXR)
 SpaceKey = tuple[int, int, int]
+_USER_LEAF = exits.SHADOW_LEAF
+_KERNEL_LEAF = exits.SHADOW_LEAF & ~mmu.U
 #: The level in a row of `table_pages`; the rest is a virtual address.
 _LEVEL = exits.LEVEL_BITS
 
@@ -66,6 +71,7 @@ class ShadowTables(ShadowState):
         self.leaves = Chains(ram.pages, MAX_LEAVES)  # (space, virtual page) that map a guest page
         self.table_pages = Chains(ram.pages, mmu.LEVELS * MAX_LEAVES)  # see `_use`
         self.foreign: set[int] = set()  # tables below a space that are not the guest's, and left alone
+        self._linked: dict[SpaceKey, tuple[int, int]] = {}  # where a space is known to use one, and which
         #: May the guest store to this page without the VMM's help? Where it is not the default, native code fills nothing.
         self.writable: Callable[[int], bool] = ram.writable
         #: The guest's tables may say something else of [address, address + the span of an entry of `level`).
@@ -74,11 +80,17 @@ class ShadowTables(ShadowState):
         self._stores = memoryview(stores)  # into each table page since the last walk through it
         self._spaces = memoryview(spaces).cast("Q")
         super().__init__(
-            ctypes.addressof(ram), ctypes.addressof(ctypes.c_char.from_buffer(spaces)), ctypes.addressof(self.leaves),
+            ctypes.addressof(ctypes.c_char.from_buffer(spaces)), ctypes.addressof(self.leaves),
             ctypes.addressof(self.table_pages), ctypes.addressof(ctypes.c_char.from_buffer(stores)),
         )  # fmt: skip
         frames.reclaim.append(self.drop_all)
         ram.protected = self.protect
+
+    def serve(self, vcpus: Sequence[VCpu]) -> None:
+        """These are the VM's vCPUs: native code finds the tables by them."""
+        self._any = vcpus[0].virtual.address
+        for vcpu in vcpus:
+            vcpu.virtual.shadow_at = ctypes.addressof(self)
 
     def close(self) -> None:
         """The VM is gone."""
@@ -90,10 +102,7 @@ class ShadowTables(ShadowState):
     def key(virtual: Hart) -> SpaceKey:
         """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from
         fetches)."""
-        space = exits.space(virtual)
-        if exits.is_translated(space):
-            return (virtual.satp, virtual.privilege, space & (Status.SUM | Status.MXR))
-        return (0, -1 if space == exits.SPLIT else space, 0)
+        return _key_in(virtual.privilege, virtual.mstatus & _DECIDES, virtual.satp)
 
     def satp(self, key: SpaceKey) -> int:
         """The host satp value that selects a space, made if it is new."""
@@ -123,6 +132,7 @@ class ShadowTables(ShadowState):
         self.memory.flush()
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
             self.frames.give_back(frame)
+        self._linked.pop(key, None)
         self.changed(key, 0, mmu.LEVELS)
         number = self._numbers.pop(key)
         del self._keys[number]
@@ -139,14 +149,14 @@ class ShadowTables(ShadowState):
     # -- leaves --------------------------------------------------------------------------------------
     def _entry_offset(self, key: SpaceKey, address: int, make: bool, of_level: int = 0) -> int | None:
         """Offset in host RAM of the entry for a virtual address, in the table of leaves or one `of_level` above."""
-        table = self.roots.get(key)
+        table, words = self.roots.get(key), self.memory.views[3]
         if table is None:
             return None
         for level in range(mmu.LEVELS - 1, of_level, -1):
             offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
-            entry = self.memory.read(offset, 8)
-            if entry & mmu.V:
-                table = (entry >> 10) - (RAM_BASE >> 12)
+            entry = words[offset >> 3]
+            if entry & 1:
+                table = (entry >> 10) - FIRST_PAGE
             elif make:
                 frame = self.frames.take()
                 if key not in self.roots:  # taking it emptied this very cache
@@ -162,15 +172,19 @@ class ShadowTables(ShadowState):
 
     def link(self, key: SpaceKey, address: int, table: int) -> None:
         """Let a space use a foreign table of leaves where `address` is. Raises OutOfFramesError."""
+        if self._linked.get(key) == (address, table):
+            return
         entry = ((RAM_BASE >> 12) + table) << 10 | mmu.V
         offset = self._entry_offset(key, address, make=True, of_level=1)
         assert offset is not None
         if self.memory.read(offset, 8) != entry:
             self.foreign.add(table)
             self.memory.write(offset, 8, entry)
+        self._linked[key] = (address, table)
 
     def unlink(self, address: int, table: int) -> None:
         """No space uses this table any more."""
+        self._linked.clear()
         for key in self.roots:
             offset = self._entry_offset(key, address, make=False, of_level=1)
             if offset is not None and self.memory.read(offset, 8) >> 10 == (RAM_BASE >> 12) + table:
@@ -183,11 +197,11 @@ class ShadowTables(ShadowState):
         address: int,
         guest_page: int,
         permissions: int,
-        trail: list[mmu.Step],
+        virtual: VirtualHart,
         user: bool = True,
-    ) -> int:
-        """Map a virtual page to the frame behind a guest page; returns the frame. `trail`: the guest walk it
-        rests on.
+    ) -> tuple[int, bool]:
+        """Map a virtual page to the frame behind a guest page; returns the frame, and whether there was a leaf before. It
+        rests on the latest `walk` of a virtual hart.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
         and from shared ones. `user`: for user mode, which is the only one that a deprivileged guest has.
@@ -198,30 +212,40 @@ class ShadowTables(ShadowState):
         frame = self.ram.frame(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
-        self.rest_on(key, address, trail)
-        if guest_page in self.table_pages or not self.writable(guest_page):
+        was_mapped = bool(self.memory.views[3][offset >> 3] & mmu.V)
+        if not self.writable(guest_page):
             permissions &= ~mmu.W
-        leaf = exits.SHADOW_LEAF if user else exits.SHADOW_LEAF & ~mmu.U
-        self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | leaf | permissions)
+        leaf = (FIRST_PAGE + frame) << 10 | (_USER_LEAF if user else _KERNEL_LEAF) | permissions
+        number, walker = self._numbers[key], virtual.walker
+        if walker is None or walker.put_leaf(
+            virtual.address, offset, number, address, guest_page - FIRST_PAGE, leaf
+        ) != DONE:
+            self._put_leaf(key, offset, address, guest_page, leaf, virtual.walked()[1])
+        return frame, was_mapped
+
+    def _put_leaf(
+        self, key: SpaceKey, offset: int, address: int, guest_page: int, leaf: int, tables: Sequence[int]
+    ) -> None:
+        self.rest_on(key, address, tables)
+        if guest_page in self.table_pages:
+            leaf &= ~mmu.W
+        self.memory.write(offset, 8, leaf)
         self.leaves.add(guest_page, (self._numbers[key], address >> 12))
         self.filled += 1
         self.remembered += 1
-        return frame
 
-    def rest_on(self, key: SpaceKey, address: int, trail: list[mmu.Step]) -> None:
-        """Something is true as long as the guest's entries of this walk are what they are."""
-        for step in trail:
-            self._use(step.table >> 12, key, step.level, self._first_address(address, step.level))
+    def rest_on(self, key: SpaceKey, address: int, tables: Sequence[int]) -> None:
+        """Something is true as long as the guest's entries of this walk, through tables from the root on, are what
+        they are."""
+        for index, table in enumerate(tables):
+            level = mmu.LEVELS - 1 - index
+            self._use(table >> 12, key, level, self._first_address(address, level))
 
     @staticmethod
     def _first_address(address: int, level: int) -> int:
         """Virtual address that a table's entry 0 stands for, when the table at `level` translates
         `address`."""
         return address >> (21 + 9 * level) << (21 + 9 * level)
-
-    def mapped(self, key: SpaceKey, address: int) -> bool:
-        offset = self._entry_offset(key, address, make=False)
-        return offset is not None and bool(self.memory.read(offset, 8) & mmu.V)
 
     def _use(self, guest_page: int, key: SpaceKey, level: int, first: int) -> None:
         """Leaves of a space rest on a guest page with entries of `level`, the first for the virtual address `first`."""
@@ -272,8 +296,14 @@ class ShadowTables(ShadowState):
                     self.memory.clear_bits(offset // PAGE, part & np.uint64(0x1FF), mmu.W)
 
     # -- kept true -----------------------------------------------------------------------------------
-    def stored(self, address: int, length: int) -> None:
-        """Guest physical [address, address + length) was written by the VMM on the guest's behalf."""
+    def stored(self, address: int, length: int, lent: Interpreter | None) -> None:
+        """Guest physical [address, address + length) was written by the VMM on the guest's behalf. lent: native code
+        that may do it."""
+        alone = self.changed is _nobody and not self.foreign and (address & PAGE - 1) + length <= PAGE
+        if alone and (address >> 12 not in self.table_pages or (
+            lent is not None and lent.table_stored(self._any, address, length) == DONE
+        )):
+            return
         for page in range(address >> 12, ((address + length - 1) >> 12) + 1):
             if page not in self.table_pages:
                 continue
@@ -362,7 +392,7 @@ class ShadowTables(ShadowState):
     def load(self, state: dict[str, Any]) -> None:
         self.roots = {_key(key): frame for key, frame in state["roots"]}
         self.tables = {_key(key): list(frames) for key, frames in state["tables"]}
-        self._numbers, self._keys = {}, {}
+        self._numbers, self._keys, self._linked = {}, {}, {}
         for number in range(1, MAX_SPACES + 1):
             self._set_row(number, 0, 0, 0)
         for key in self.roots:
@@ -386,6 +416,25 @@ class ShadowTables(ShadowState):
     ) -> Iterator[tuple[int, list[tuple[Any, ...]]]]:
         for page, rows in groupby(chains.all(), lambda row: row[0]):
             yield page, [(self._keys[number], *what(word)) for _, number, word in rows]
+
+
+class _Situation(NamedTuple):
+    """What decides which space a hart needs; as much of a hart as `exits.space` looks at."""
+
+    privilege: int
+    mstatus: int
+    satp: int
+
+
+_DECIDES = Status.MPRV | Status.MPP | Status.SUM | Status.MXR
+
+
+@lru_cache(maxsize=4096)
+def _key_in(privilege: int, status: int, satp: int) -> SpaceKey:
+    space = exits.space(_Situation(privilege, status, satp))
+    if exits.is_translated(space):
+        return (satp, privilege, space & (Status.SUM | Status.MXR))
+    return (0, -1 if space == exits.SPLIT else space, 0)
 
 
 def _nobody(_key: SpaceKey, _address: int, _level: int) -> None:

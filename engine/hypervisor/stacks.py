@@ -20,6 +20,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any, Self, get_args
 
@@ -58,6 +59,7 @@ def exit_class(action: Action) -> Exit:
     return _CLASSES.get(action, Exit.PRIVILEGED)
 
 
+@cache
 def in_kernel(device: str) -> bool:
     """Is this a device that `in-kernel-devices` moves into the host's kernel? (As KVM's irqchip, and vhost.)"""
     return device in ("clint", "plic") or device.startswith("virtio-")
@@ -177,7 +179,13 @@ class Configuration(Struct, frozen=True):
         for name in switches:
             switch = SWITCHES.get(name)
             if switch is None:
-                raise LabError("no-such-switch", f"No host has a switch {name}.", switch=name)
+                there = ", ".join(SWITCHES)
+                raise LabError(
+                    "no-such-switch",
+                    f"No host has a switch {name!r}. There are: {there}.",
+                    switch=name,
+                    there=there,
+                )
             if stack not in switch.stacks or technique not in (None, *switch.techniques):
                 raise LabError(
                     "switch-without-effect",
@@ -197,9 +205,9 @@ class Configuration(Struct, frozen=True):
         """The configuration of a text: `xen`, `hardware-assist` (on kvm), `vmware/hardware-assist+no-vmid`.
         Raises LabError."""
         head, *switches = text.split("+")
-        first, _, second = head.partition("/")
+        first, slash, second = head.partition("/")
         stack = next((name for name in STACKS if name == first), None)
-        wanted = second if stack else head
+        wanted = second if stack and (second or not slash) else head
         technique = next((name for name in EVERY_TECHNIQUE if name == wanted), None)
         if (wanted and technique is None) or not (stack or technique):
             raise LabError(

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
 from engine.hypervisor.interpret import access_for, carry_reservation, execute, meaning
@@ -32,12 +33,34 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
 from engine.machine.native.exits import granted
-from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER, walk_options
+from engine.machine.native.procedures import DONE
+from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER
 from engine.machine.traps import Trap
 from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Interrupt, Kind, Level
 
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
+
+_ALL = mmu.R | mmu.W | mmu.X
+_FLAGS = (1 << len(mmu.FLAG_LETTERS)) - 1
+
+
+class _Rights(NamedTuple):
+    """As much of a hart as `exits.granted` looks at."""
+
+    privilege: int
+    mstatus: int
+
+
+@lru_cache(maxsize=1024)
+def _granted_to(flags: int, privilege: int, status: int) -> int:
+    return granted(_Rights(privilege, status), flags)
+
+
+def _granted(leaf: int, privilege: int, status: int) -> int:
+    """See exits.granted."""
+    return _granted_to(leaf & _FLAGS, privilege, status & (Status.SUM | Status.MXR))
+
 
 @dataclass
 class TrapAndEmulate:
@@ -51,6 +74,9 @@ class TrapAndEmulate:
     names_frames = False
     #: Does the hart execute the code of the guest's kernel where it is?
     kernel_in_place = True
+
+    def __post_init__(self) -> None:
+        self.shadow.serve(self.guest.vm.vcpus)
 
     @classmethod
     def of(cls, guest: VmGuest) -> TrapAndEmulate:
@@ -69,7 +95,6 @@ class TrapAndEmulate:
         hart.privilege = USER
         self._select_space(vcpu, hart)
         guest, virtual = self.guest, vcpu.virtual
-        virtual.shadow_at, virtual.memory_at = ctypes.addressof(self.shadow), ctypes.addressof(guest.host.memory)
         virtual.time_started, virtual.time_offset = 0, guest.board.clint.offset
         hart.virtual_at = ctypes.addressof(virtual)
         guest.host.record_natively(hart, guest.id, vcpu.number, guest.started)
@@ -103,7 +128,10 @@ class TrapAndEmulate:
 
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""
-        satp = self.shadow.satp(self._space(vcpu.virtual))
+        self._select(self._space(vcpu.virtual), hart)
+
+    def _select(self, key: SpaceKey, hart: Hart) -> None:
+        satp = self.shadow.satp(key)
         if hart.satp != satp or hart.privilege != USER:
             hart.satp = satp
             hart.privilege = USER
@@ -114,9 +142,13 @@ class TrapAndEmulate:
         return self.shadow.key(virtual)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
+        virtual = vcpu.virtual
+        lent = None if self.guest.ended or virtual.waiting or virtual.stopped else virtual.lent
+        if lent is not None and lent.resume(virtual.address, hart.address) == DONE:
+            return
         self._hand_over(vcpu)
         self._select_space(vcpu, hart)
-        if self.guest.ended or not vcpu.runnable or vcpu.virtual.pending_interrupt() != NO_INTERRUPT:
+        if self.guest.ended or not vcpu.runnable or virtual.pending_interrupt() != NO_INTERRUPT:
             hart.leave = True
 
     # -- exits ---------------------------------------------------------------------------------------
@@ -131,12 +163,13 @@ class TrapAndEmulate:
 
     def _handle(self, vcpu: VCpu, cause: int, value: int) -> tuple[Outcome, int]:
         """The outcome of a trap, and the encoding of the instruction where it mattered."""
-        if cause == Cause.ECALL_U:
-            return self._ecall(vcpu), 0
+        access = PAGE_FAULTS.get(cause)
+        if access is not None:
+            return self._page_fault(vcpu, access, value)
         if cause == Cause.ILLEGAL_INSTRUCTION:
             return self._privileged(vcpu, value), value
-        if cause in PAGE_FAULTS:
-            return self._page_fault(vcpu, Access(PAGE_FAULTS.index(Cause(cause))), value)
+        if cause == Cause.ECALL_U:
+            return self._ecall(vcpu), 0
         return self._inject(vcpu, cause, value, Kind.EXCEPTION), 0
 
     def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
@@ -243,29 +276,23 @@ class TrapAndEmulate:
         key = self._space(virtual)
         if key[1] < 0:
             return self._interpret(vcpu, Action.EMULATE, 0)
-        walk = RecordedWalk(virtual.bus)
         try:
-            if key[0]:
-                options = walk_options(virtual, 0)
-                target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
-                allowed = granted(virtual, walk.leaf)
-            else:
-                target, allowed = address, mmu.R | mmu.W | mmu.X
+            target = virtual.walk(address, access)
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
-        if not self.guest.vm.ram.holds(target, 1):
+        ram = self.guest.vm.ram
+        if not ram.holds(target, 1):
             if access == Access.FETCH:
                 return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
             return self._interpret(vcpu, Action.EMULATE, target, (address, access, target))
         if access == Access.STORE and (noticed := self._noticed(target >> 12)) is not None:
             carry_reservation(self.guest, vcpu, target)
             return self._interpret(vcpu, noticed, target, (address, access, target))
-        ram = self.guest.vm.ram
-        was_mapped = self.shadow.mapped(key, address)
+        allowed = _granted(virtual.walked()[0], virtual.privilege, virtual.mstatus) if key[0] else _ALL
         if key[1] != USER and not self.kernel_in_place:
             allowed &= ~mmu.X
         _, action = claim(ram, target >> 12, access == Access.STORE)
-        frame = self.shadow.fill(key, address, target >> 12, allowed, walk.trail)
+        frame, was_mapped = self.shadow.fill(key, address, target >> 12, allowed, virtual)
         if action is None:
             action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
@@ -282,7 +309,7 @@ class TrapAndEmulate:
         VirtualHart."""
         vcpu.virtual.bus.touched = None
         try:
-            word = vcpu.virtual.fetch(vcpu.virtual.pc)
+            word = self._encoding(vcpu, known is not None)
         except Trap as trap:
             return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
         done = access_for(vcpu, word, known)
@@ -293,6 +320,13 @@ class TrapAndEmulate:
         kind = Kind.VM_EXIT if action == Action.EMULATE else Kind.PAGE_FAULT
         return Outcome(kind, Disposition.EMULATED, action, target, done), word
 
+    def _encoding(self, vcpu: VCpu, executing: bool) -> int:
+        """The instruction at the virtual hart's pc. executing: a load or a store of it trapped. Raises Trap."""
+        hart = vcpu.hart
+        assert hart is not None
+        word = hart.executing() if executing else None
+        return vcpu.virtual.fetch(vcpu.virtual.pc) if word is None else word
+
     # -- the rest of Technique -----------------------------------------------------------------------
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
         root = self.shadow.roots.get(self._space(vcpu.virtual))
@@ -301,7 +335,7 @@ class TrapAndEmulate:
         return mmu.look(tables, mmu.SV39 << 60 | (RAM_BASE >> 12) + root, 0, address, USER, Status.MXR)
 
     def stored(self, address: int, length: int) -> None:
-        self.shadow.stored(address, length)
+        self.shadow.stored(address, length, self.guest.host.active.interpreter)
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)

@@ -22,15 +22,19 @@ from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
 from engine.hypervisor.swapping import READ_NS
 from engine.isa.csrs import Status
+from engine.machine import mmu
 from engine.machine.board import Board, Fitting, Giver, Owner
 from engine.machine.bus import Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import NO_PAGE, PAGE_SHARED, RamState
 from engine.machine.memory import PAGE
-from engine.machine.mmu import Access
-from engine.machine.privileged import USER
+from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.native.procedures import DONE, TRAPPED
+from engine.machine.native.runtime import Interpreter
+from engine.machine.privileged import MACHINE, USER, walk_options
 from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK
+from engine.machine.traps import Trap
 from engine.trace.record import Interrupt, Level
 
 FIRST_PAGE = RAM_BASE >> 12
@@ -365,6 +369,8 @@ class GuestRam(RamState):
         return self.own(address >> 12) * PAGE + (address & 0xFFF)
 
     def read(self, address: int, length: int) -> bytes:
+        if (address & 0xFFF) + length <= PAGE and (frame := self.map.frame(address >> 12)) is not None:
+            return self.memory.read_bytes(frame * PAGE + (address & 0xFFF), length)
         parts = []
         for at, chunk in _chunks(address, length):
             frame = self.map.frame(at >> 12)
@@ -379,11 +385,14 @@ class GuestRam(RamState):
         return b"".join(parts)
 
     def write(self, address: int, data: bytes | memoryview) -> None:
-        done = 0
-        for at, chunk in _chunks(address, len(data)):
-            self.memory.write_bytes(self.store_offset(at), data[done : done + chunk])
-            done += chunk
-        self.stored(address, len(data))
+        done, length = 0, len(data)
+        if 0 < length <= PAGE - (address & 0xFFF):
+            self.memory.write_bytes(self.store_offset(address), data)
+        else:
+            for at, chunk in _chunks(address, length):
+                self.memory.write_bytes(self.store_offset(at), data[done : done + chunk])
+                done += chunk
+        self.stored(address, length)
 
     def release(self) -> None:
         """Give every frame back, in the order of guest pages: that of first use is not part of a snapshot."""
@@ -474,7 +483,8 @@ class VirtualHart(Hart):
     """A vCPU's architectural state. Its clock is the VM's, its instruction count the vCPU's. `carrier`: the host hart
     whose own VS mode runs it now; `direct`: it takes its interrupts and timer by itself, too. `arrived`: software
     interrupts raised here since the VMM last handed them to a carrier that does not. `known`: an access that was
-    translated for the instruction being emulated (virtual address, access, guest physical address)."""
+    translated for the instruction being emulated (virtual address, access, guest physical address). `lent`: the
+    native code of the hart that the vCPU is on."""
 
     bus: GuestBus  # type: ignore[assignment]
 
@@ -488,6 +498,9 @@ class VirtualHart(Hart):
         super().__init__(number, bus, board.clint.time)  # type: ignore[arg-type]
         # It never caches a translation, so it need not hear of changes.
         bus.memory.caches.remove(self)
+        self.guest_ram_at, self.memory_at = ctypes.addressof(bus.ram), ctypes.addressof(bus.memory)
+        self.lent: Interpreter | None = None
+        self._walk: RecordedWalk | None = None
 
     @property
     def clock(self) -> int:
@@ -501,7 +514,54 @@ class VirtualHart(Hart):
         known = self.known
         if known is not None and address == known[0] and access == known[1]:
             return known[2]
+        if self._walked_natively(address, access):
+            return self.bus.ram.target
         return super().translate(address, access)
+
+    def _access(self, address: int, size: int, access: Access, value: int | None) -> int:
+        if (address & 0xFFF) + size > PAGE:
+            return super()._access(address, size, access, value)
+        physical = self.translate(address, access)
+        try:
+            if value is None:
+                return self.bus.read(physical, size)
+            self.bus.write(physical, size, value)
+        except AccessFault:
+            raise Trap(mmu.access_fault(access), address) from None
+        return 0
+
+    def walk(self, address: int, access: Access) -> int:
+        """Where an address leads by the guest's tables, which the VMM follows for the guest: see `walked`. Raises Trap.
+        Not for where loads and fetches differ (MPRV)."""
+        self._walk = None
+        if self._walked_natively(address, access):
+            return self.bus.ram.target
+        walk = self._walk = RecordedWalk(self.bus)
+        satp = 0 if self.privilege == MACHINE else self.satp
+        return mmu.walk(walk, satp, 0, address, access, self.privilege, walk_options(self, 0))
+
+    @property
+    def walker(self) -> Interpreter | None:
+        """The native code that made the latest `walk`; None: Python did."""
+        return self.lent if self._walk is None else None
+
+    def walked(self) -> tuple[int, Sequence[int]]:
+        """Of the latest `walk`: its leaf, and the guest physical addresses of the tables that it went through."""
+        if self._walk is None:
+            ram = self.bus.ram
+            return ram.leaf, ram.trail[ram.level :][::-1]
+        return self._walk.leaf, [step.table for step in self._walk.trail]
+
+    def _walked_natively(self, address: int, access: Access) -> bool:
+        """Where it led is in RamState. Raises Trap. False: only Python can do it."""
+        if self.lent is None:
+            return False
+        ended = self.lent.walk(self.address, address, access)
+        if ended == DONE:
+            return True
+        if ended == TRAPPED:
+            raise Trap(self.trap_cause, self.trap_value)
+        return False
 
     def refresh(self) -> None:
         """It has no caches to choose among."""
@@ -601,8 +661,10 @@ class VCpu:
 
     @property
     def runnable(self) -> bool:
-        self.virtual.wake_if_pending()
-        return not self.virtual.waiting and not self.virtual.stopped
+        virtual = self.virtual
+        if virtual.waiting:
+            virtual.wake_if_pending()
+        return not (virtual.waiting or virtual.stopped)
 
     def emulated(self) -> None:
         """The VMM retired an instruction for the guest."""
@@ -611,6 +673,7 @@ class VCpu:
     def load(self, hart: Hart) -> None:
         self.hart = hart
         virtual = self.virtual
+        virtual.lent = hart.interpreter
         walks, references = self._walked
         self._walked = walks - hart.walks, references - hart.walk_references
         virtual.instructions_base -= hart.retired
@@ -625,6 +688,7 @@ class VCpu:
         self.virtual.instructions_base = self.instructions
         self._walked = self.walked
         self.virtual.keep_registers()
+        self.virtual.lent = None
         hart.clear_registers()
         hart.fcsr, hart.mstatus = 0, hart.mstatus & ~(Status.FS | Status.SD)
         self.hart = None
@@ -645,6 +709,7 @@ class VCpu:
     def restore(self, state: dict[str, Any]) -> None:
         """State as saved; not loaded on a hart."""
         self.hart, self._walked = None, (0, 0)
+        self.virtual.lent = None
         self.virtual.own_registers()
         self.virtual.load(state["virtual"])
         self.virtual.arrived = state.get("arrived", 0)

@@ -11,7 +11,7 @@ from engine.commands import TechniqueId
 from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.paravirtual import Paravirtual
-from engine.hypervisor.stacks import Exit, exit_class, in_kernel, switches_worlds
+from engine.hypervisor.stacks import Exit, exit_class, in_kernel
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
@@ -25,7 +25,6 @@ from engine.trace.record import (
     FAILURES,
     INTERRUPT_BIT,
     PATH_IDS,
-    PATHS,
     Action,
     Cause,
     Disposition,
@@ -195,13 +194,10 @@ class VmGuest(Guest):
         """Charge the switch, and what was waited for pages of another host, and write the record. switched=False: the
         VMM already had the hart, nothing crossed."""
         kind, disposition, action, a, b, device = outcome
-        what = self._device_exit(action, a) if device else exit_class(action)
-        if device and self._moved is not None:
-            (action, a, b), self._moved = self._moved, None
-        hart = vcpu.hart
+        hart, host = vcpu.hart, self.host
         assert hart is not None
         if self.ended:
-            to, what = None, Exit.PRIVILEGED
+            way = host.routes.way(Exit.PRIVILEGED, origin, None)
             if self.ended_as == FAILED:
                 assert self.failure is not None
                 disposition, action, a, b = (
@@ -213,41 +209,29 @@ class VmGuest(Guest):
             else:
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
         else:
-            to = vcpu.level
-        path, cost = self.host.routes.path(what, origin, to)
-        route = PATHS[path]
+            what = self._device_exit(action, a) if device else exit_class(action)
+            if device and self._moved is not None:
+                (action, a, b), self._moved = self._moved, None
+            way = host.routes.way(what, origin, vcpu.level)
+        path, cost, to, by_hardware, between_worlds = way
         if not switched:
             cost = 0
-        elif switches_worlds(route):
+        elif between_worlds:
             hart.flush()
-        time = hart.clock
-        hart.extra += cost
+        extra, virtual = hart.extra, vcpu.virtual
+        time = hart.steps + extra
+        hart.extra = extra + cost
         self.wait(hart)
-        if route[1] == Level.HARDWARE:
+        if by_hardware:
             disposition = Disposition.HARDWARE
         else:
             self.exits += 1
         instructions = vcpu.instructions
-        executed, vcpu.reported = instructions - vcpu.reported, instructions
-        self.host.record(
-            self.id,
-            vcpu.number,
-            kind,
-            cause,
-            path,
-            disposition,
-            action,
-            origin,
-            route[-1],
-            time,
-            pc,
-            value,
-            instruction,
-            executed,
-            cost,
-            a,
-            b,
-        )
+        executed, virtual.reported = instructions - virtual.reported, instructions
+        host.record(
+            self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, time, pc, value, instruction,
+            executed, cost, a, b,
+        )  # fmt: skip
 
     def wait(self, hart: Hart) -> bool:
         """A hart waits for what has come for this guest from elsewhere. Was there anything?"""
@@ -269,7 +253,7 @@ class VmGuest(Guest):
         vcpu = self.vcpus[0]
         self.technique.catch_up(vcpu)
         level = vcpu.level
-        path, _ = self.host.routes.path(Exit.TIMER, level, level)
+        path = self.host.routes.way(Exit.TIMER, level, level).path
         self.host.record(
             self.id, vcpu.number, Kind.INTERRUPT, INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER, path, Disposition.EMULATED,
             action, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, a, b,

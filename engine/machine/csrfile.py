@@ -45,6 +45,7 @@ USER, SUPERVISOR, MACHINE = 0, 1, 3
 COUNTERS = range(0xC00, 0xC20)
 _SATP_MODES = (0, 8)
 _COMPUTED = ("hartid", "misa", "counter")
+_SHOWN_IN_PART = ("delegated", "lowered", "henvcfg")
 _CONTEXT_WORDS = frozenset(
     {"mstatus", "satp", "mie", "mip", "mideleg", "hideleg", "hgatp", "vsatp", "vsstatus", "menvcfg", "henvcfg"}
 )
@@ -77,6 +78,11 @@ def _shown(state: HartState, row: Csr) -> int:
     if row.rule == "henvcfg":
         return row.view & (state.menvcfg | 1)
     return row.view
+
+
+def is_plain(row: Csr) -> bool:
+    """Does `read` give the row's view of its word, whatever else the hart's state is?"""
+    return bool(row.storage) and row.storage != "mip" and not row.shift and row.rule not in _SHOWN_IN_PART
 
 
 def read(state: HartState, row: Csr, stored_only: bool = False) -> int:

@@ -30,8 +30,9 @@ from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
+from engine.machine.native.entry import STRETCH_STEPS
 from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW, TRAP
-from engine.machine.native.runtime import Contexts, Native, word_at
+from engine.machine.native.runtime import Contexts, Interpreter, Native, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
 from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK, NO_TIME, HartState
@@ -39,8 +40,6 @@ from engine.machine.traps import IllegalInstruction, Trap, VirtualInstruction
 from engine.trace.record import Cause, Interrupt
 
 TICK_NS = 100
-#: After so many steps at the latest the JIT may put new regions in their places.
-STRETCH_STEPS = 1 << 22
 LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _LAST_WORD = 4092
@@ -77,6 +76,7 @@ class Hart(HartState):
         self.bus = bus
         self.ticks = ticks
         super().__init__()
+        self.address = ctypes.addressof(self)
         self.own_registers()
         self.privilege = MACHINE
         self.hypervisor = int(hypervisor_extension)
@@ -143,30 +143,36 @@ class Hart(HartState):
         if native is not None and self._native_contexts is None:
             self._native_contexts = Contexts(self)
             self.memory_at = ctypes.addressof(memory)
-            memory.harts_at[memory.hart_count] = ctypes.addressof(self)
+            memory.harts_at[memory.hart_count] = self.address
             memory.hart_count += 1
             native.pages.users.add(memory)
         self._contexts.clear()
         self.read_tlb, self.write_tlb, self.fetch_tlb = {}, {}, {}
         self.refresh()
 
+    @property
+    def interpreter(self) -> Interpreter | None:
+        """Native code that does for Python what Python could do; None in the reference tier."""
+        return None if self._native is None else self._native.interpreter
+
     def data_privilege(self) -> int:
         return privileged.data_privilege(self)
 
     def refresh(self) -> None:
-        privileged.choose_context(self)
+        if self._native is None:
+            privileged.choose_context(self)
+        else:
+            self._native.refresh(self.address)
+            self.limit = 0
 
     def use_context(self, *key: int) -> None:
         """Use the caches of the situation that `key` stands for: six words, which decide about all translations."""
-        if self._native is not None:
-            self._native.interpreter.use_context(ctypes.addressof(self), *key)
-        else:
-            caches = self._contexts.get(key)
-            if caches is None:
-                if len(self._contexts) >= _CONTEXTS:
-                    self._contexts.clear()
-                caches = self._contexts[key] = ({}, {}, {})
-            self.read_tlb, self.write_tlb, self.fetch_tlb = caches
+        caches = self._contexts.get(key)
+        if caches is None:
+            if len(self._contexts) >= _CONTEXTS:
+                self._contexts.clear()
+            caches = self._contexts[key] = ({}, {}, {})
+        self.read_tlb, self.write_tlb, self.fetch_tlb = caches
 
     def look_at_interrupts(self) -> None:
         """Before the next step: what they depend on may have changed."""
@@ -460,6 +466,7 @@ class Hart(HartState):
         """
         begin = self.steps
         end = self.last_step = begin + steps
+        self.until = min(until, NEVER)
         while self.steps < end and self.steps + self.extra < until and not self.leave:
             if self.steps + self.extra >= self.next_event:
                 self.on_event()
@@ -513,9 +520,8 @@ class Hart(HartState):
 
     def _execute_native(self, native: Native) -> None:
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
-        state = ctypes.addressof(self)
-        if native.jit is not None:
-            self.limit = min(self.limit, self.steps + STRETCH_STEPS)
+        state = self.address
+        self.limit = min(self.limit, self.steps + STRETCH_STEPS)
         while self.steps < self.limit:
             reason = SLOW if self.probe is not None else native.run(state)
             if self.record_count:
@@ -527,6 +533,8 @@ class Hart(HartState):
             pc = self.pc
             if reason == TRAP:
                 self._trapped(pc, self.trap_cause, self.trap_value)
+                if native.prepare(state):
+                    continue
                 return
             try:
                 if reason == FETCH:
@@ -544,6 +552,14 @@ class Hart(HartState):
             except VirtualInstruction:
                 self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, encoding_of(word))
                 return
+
+    def executing(self) -> int | None:
+        """The encoding of the instruction at pc, of which native code made a load or a store that trapped; None: it has
+        to be fetched."""
+        offset = self.pc & 0xFFF
+        if self._native is None or self.probe is not None or offset > _LAST_WORD or self.page_pc != self.pc - offset:
+            return None
+        return encoding_of(word_at(self.ops, offset))
 
     def _native_word(self, pc: int) -> int:
         """The instruction at pc, in the page that native code was executing."""

@@ -38,15 +38,41 @@ class RamState(ctypes.Structure):
     """Where the RAM of a VM is (engine.hypervisor.vm). map_at: a word for each of its `pages`: the frame plus 1 or,
     where it has none yet, 0, and PAGE_SHARED where the page is to be owned before a store. watched: the number of the
     page whose frame somebody has to be told of, or NO_PAGE. frames_at: the host's FramesState. away: how many pages without
-    a frame are on another host, and must not begin as zeros."""
+    a frame are on another host, and must not begin as zeros. target, leaf, level, trail: of native code's latest walk
+    through the guest's tables, where it led, the last entry, its level, and the tables' addresses by level."""
 
-    _fields_ = (("map_at", _WORD), ("pages", _WORD), ("watched", _WORD), ("frames_at", _WORD), ("away", _WORD))
+    _fields_ = (
+        ("map_at", _WORD),
+        ("pages", _WORD),
+        ("watched", _WORD),
+        ("frames_at", _WORD),
+        ("away", _WORD),
+        ("target", _WORD),
+        ("leaf", _WORD),
+        ("level", _WORD),
+        ("trail", _WORD * 3),
+    )
 
     map_at: int
     pages: int
     watched: int
     frames_at: int
     away: int
+    target: int
+    leaf: int
+    level: int
+    trail: ctypes.Array[ctypes.c_uint64]
+
+
+class StageState(ctypes.Structure):
+    """The lower tables of a VM's second stage (engine.hypervisor.second_stage): the frames of the `count` that there are,
+    a word each, of at most `limit`."""
+
+    _fields_ = (("count", _WORD), ("limit", _WORD), ("tables_at", _WORD))
+
+    count: int
+    limit: int
+    tables_at: int
 
 
 class ChainsState(ctypes.Structure):
@@ -62,13 +88,11 @@ class ChainsState(ctypes.Structure):
 
 
 class ShadowState(ctypes.Structure):
-    """The shadow tables of a VM (engine.hypervisor.shadow). ram_at: its RamState. spaces_at: MAX_SPACES rows of three
-    words: root, `space`, host satp; space number n has row n - 1. leaves, table_pages: chains whose `what` is a virtual
-    page, and a virtual address with the level in its low bits. stores_at: a byte for each page. leaf, level, trail:
-    of native code's latest walk through guest tables, the last entry, its level, and the tables' addresses by level."""
+    """The shadow tables of a VM (engine.hypervisor.shadow). spaces_at: MAX_SPACES rows of three words: root, `space`,
+    host satp; space number n has row n - 1. leaves, table_pages: chains whose `what` is a virtual page, and a virtual
+    address with the level in its low bits. stores_at: a byte for each page."""
 
     _fields_ = (
-        ("ram_at", _WORD),
         ("spaces_at", _WORD),
         ("leaves_at", _WORD),
         ("table_pages_at", _WORD),
@@ -76,12 +100,8 @@ class ShadowState(ctypes.Structure):
         ("filled", _WORD),
         ("dropped", _WORD),
         ("remembered", _WORD),
-        ("leaf", _WORD),
-        ("level", _WORD),
-        ("trail", _WORD * 3),
     )
 
-    ram_at: int
     spaces_at: int
     leaves_at: int
     table_pages_at: int

@@ -110,8 +110,9 @@ def access_fault(access: int) -> int:
     return Cause.STORE_ACCESS_FAULT if access == Access.STORE else Cause.LOAD_ACCESS_FAULT
 
 
+#: By cause, what was not permitted.
 PAGE_FAULTS, GUEST_PAGE_FAULTS = (
-    tuple(Cause(cause(access)) for access in (Access.FETCH, Access.LOAD, Access.STORE))
+    {int(Cause(cause(access))): access for access in (Access.FETCH, Access.LOAD, Access.STORE)}
     for cause in (page_fault, guest_page_fault)
 )
 

@@ -37,20 +37,23 @@ class HartState(ctypes.Structure):
     sensitive instructions silent in user mode (engine.isa.silent)? fault_gpa, fault_instruction, access_virtual: of the
     access being made, for the trap that it may become; nothing reads them later. One field besides for each word of
     STORAGE, by its name.
-    memory_at: the MemoryState. contexts_at, context, next_context, stale: the hart's contexts, the number of the
-    present one and of the one to give up next, and a bit for each that has to be emptied. tlb_at, ops, page_pc: the
-    present context, code page and its virtual address (see engine.machine.native.layout).
+    memory_at: the MemoryState. contexts_at, context, previous_context, next_context, stale: the hart's contexts, the
+    numbers of the present one, of the one before it and of the one to give up next, and a bit for each that has to be
+    emptied. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
+    engine.machine.native.layout).
     hot, hot_count: operations that were reached often, as pairs of code page and byte offset, until the JIT takes them.
     record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
     be added to for a record's position. reported: `retired` at the latest record. streak_*: traps without a retired
     instruction between them (see engine.machine.native.traps).
-    last_step, horizon: what `limit` came from: the step, and the clock, at which native code must come back.
+    last_step, until, horizon: what `limit` comes from: the step, and the clock, at which a run ends, and the clock at
+    which native code must come back.
     virtual_at: of a hart that carries a guest under trap-and-emulate, the address of the virtual hart; else 0.
     exit_route, fill_route: the paths of its exits, and of those that map memory, and what they cost (see
     engine.hypervisor.costs.Routes.packed). instructions_base, shadow_at: of that virtual hart, what the vCPU's
     instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
-    guest_ram_at: of a hart that carries a guest under hardware assist, the guest's RamState; else 0.
+    guest_ram_at: of a virtual hart, and of a hart that carries a guest under hardware assist, the guest's RamState; else
+    0. stage_at: of the latter, the StageState.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
@@ -83,6 +86,7 @@ class HartState(ctypes.Structure):
         ("memory_at", _WORD),
         ("contexts_at", _WORD),
         ("context", _WORD),
+        ("previous_context", _WORD),
         ("next_context", _WORD),
         ("stale", _WORD),
         ("tlb_at", _WORD),
@@ -98,6 +102,7 @@ class HartState(ctypes.Structure):
         ("streak_cause", _WORD),
         ("streak_pc", _WORD),
         ("last_step", _WORD),
+        ("until", _WORD),
         ("horizon", _WORD),
         ("virtual_at", _WORD),
         ("exit_route", _WORD),
@@ -105,6 +110,7 @@ class HartState(ctypes.Structure):
         ("instructions_base", _WORD),
         ("shadow_at", _WORD),
         ("guest_ram_at", _WORD),
+        ("stage_at", _WORD),
         ("time_started", _WORD),
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
@@ -141,6 +147,7 @@ class HartState(ctypes.Structure):
     memory_at: int
     contexts_at: int
     context: int
+    previous_context: int
     next_context: int
     stale: int
     tlb_at: int
@@ -161,6 +168,7 @@ class HartState(ctypes.Structure):
     streak_cause: int
     streak_pc: int
     last_step: int
+    until: int
     horizon: int
     virtual_at: int
     exit_route: int
@@ -168,6 +176,7 @@ class HartState(ctypes.Structure):
     instructions_base: int
     shadow_at: int
     guest_ram_at: int
+    stage_at: int
     time_started: int
     time_offset: int
     trap_cause: int

@@ -69,7 +69,7 @@ export class ProblemError extends Error {
  * @property {() => void} upload
  * @property {(x: number, y: number) => number | null} hostAt  the host under a client pixel
  * @property {() => void} openSystems
- * @property {(asked?: import('./compare/model.js').Asked | null) => void} openCompare  what is asked for is carried out at once
+ * @property {(asked?: import('./compare/model.js').Asked | null, atOnce?: boolean) => void} openCompare  what is asked for is carried out at once, or only chosen
  * @property {(guest: number, address: string, port: number) => void} showGdb  how to connect
  * @property {(image: string) => void} showDifference  of a kernel that is a changed form of another
  * @property {() => void} renameLab
@@ -183,6 +183,17 @@ export class App extends Emitter {
       this.complain(error);
       return undefined;
     }
+  }
+
+  /**
+   * What a number field holds; when it is no whole number of this range the reader is told so.
+   * @param {string} text @param {number} low @param {number} high @returns {number | null}
+   */
+  wholeNumber(text, low, high) {
+    const value = Number(text);
+    if (text.trim() !== '' && Number.isInteger(value) && value >= low && value <= high) return value;
+    this.toast({ text: this.t('control.out-of-range', { low, high }), level: 'warning' });
+    return null;
   }
 
   /** Show why something was refused. @param {unknown} error */

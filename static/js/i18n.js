@@ -25,16 +25,24 @@ for (const table of [MESSAGES, ERROR_MESSAGES, PANEL_MESSAGES, COMPARE_MESSAGES]
 }
 
 /** After a consonant / after a vowel, by the particle written in the message. @type {Record<string, [string, string]>} */
-const PARTICLES = {
-  은: ['은', '는'], 이: ['이', '가'], 을: ['을', '를'], 과: ['과', '와'], 으로: ['으로', '로'],
+export const PARTICLES = {
+  은: ['은', '는'], 이: ['이', '가'], 을: ['을', '를'], 과: ['과', '와'], 으로: ['으로', '로'], 이라는: ['이라는', '라는'],
 };
+/** Of the 28 final sounds of a syllable of Hangul. */
+const FINAL_L = 8;
 
-/** Does the word end in a consonant when read aloud in Korean? @param {string} word */
-function endsInConsonant(word) {
-  const last = word.trim().at(-1) ?? '';
-  const code = last.charCodeAt(0) - 0xac00;
-  if (code >= 0 && code < 11172) return code % 28 !== 0;
-  return /[0136-8lmnr]/i.test(last);
+/**
+ * Does the particle after this word take its form for a consonant, when the word is read aloud in Korean? After an l, 으로 does not.
+ * Latin letters are taken for a word (server: 서버), one alone for its name (R: 알).
+ * @param {string} word @param {string} particle
+ */
+function afterConsonant(word, particle) {
+  const text = word.trim();
+  const code = (text.at(-1) ?? '').charCodeAt(0) - 0xac00;
+  const hangul = code >= 0 && code < 11172;
+  const sounds = hangul ? code % 28 !== 0 : /[0136-8lmn]$|ng$|\b[lmnr]$/i.test(text);
+  const ends = hangul ? code % 28 === FINAL_L : /[178l]$|\br$/i.test(text);
+  return sounds && !(particle === '으로' && ends);
 }
 
 export class I18n {
@@ -75,7 +83,7 @@ export class I18n {
       if (one !== undefined) return this.plurals.select(Number(value)) === 'one' ? one : other;
       const text = typeof value === 'string' ? value : this.integers.format(value);
       const pair = PARTICLES[particle];
-      return pair ? text + pair[endsInConsonant(text) ? 0 : 1] : text;
+      return pair ? text + pair[afterConsonant(text, particle) ? 0 : 1] : text;
     });
   }
 

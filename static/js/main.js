@@ -77,7 +77,7 @@ const parts = {
     return x >= left && x < right && y >= top && y < bottom ? view.hit(x - left, y - top)?.host ?? null : null;
   },
   openSystems: () => systemsDialog(app),
-  openCompare: (asked = null) => compareDialog(app, asked),
+  openCompare: (asked = null, atOnce = true) => compareDialog(app, asked, atOnce),
   showGdb: (guest, address, port) => gdbDialog(app, guest, address, port),
   showDifference: (image) => void differenceDialog(app, image),
   renameLab: () => topBar.rename(),

@@ -33,6 +33,7 @@ export const PROTOCOL = 1;
  *            devices?: [name: string, base: number, size: number][],
  *            stacks: Record<string, {type: number | null, techniques: string[], scheduler: string | null}>, schedulers: string[],
  *            switches: Record<string, {stacks: string[], techniques: string[]}>, generations: string[][],
+ *            workloads: {guests: string[], counts: Record<string, number>},
  *            hypercalls?: Record<string, string>, events?: Record<string, string>,
  *            sbi?: Record<string, {name: string, functions: Record<string, string>}>}} Schema
  *

@@ -15,13 +15,15 @@ from multiprocessing import get_context
 from engine.compare import Measure, Task, configurations, measure, plan
 from engine.hypervisor.stacks import DEFAULT_STACK, GENERATIONS, Configuration
 from tests.bench import Figure
+from webapp.comparisons import USUAL
 
 #: Of five workloads and eight configurations the whole comparison is made.
-WORKLOADS = ("syscall", "pagefault", "switch", "timer", "io")
+WORKLOADS = tuple(USUAL.workloads)
 CONFIGURATIONS = 8
 WORDS = {
     "syscall": "null system call", "pagefault": "page fault", "switch": "context switch there and back",
     "timer": "timer tick (a sleep)", "io": "console byte", "disk": "block of 4 KiB there and back",
+    "packet": "network packet there and back",
 }  # fmt: skip
 
 

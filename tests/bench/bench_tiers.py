@@ -5,6 +5,9 @@ instructions are counted on ours. Time is processor time, so that what else the 
 whole process less what it takes to start and end, ours from the first instruction to the last, compiling included
 where it happens. The JIT is measured in steady state, when the same image has run once before; `first run` is that
 run.
+
+A trap's round trip is the difference of two programs with and without system calls, per call: user mode to the
+kernel's handler of four instructions and back, on our side with its record, kept, counted and hashed.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import statistics
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +37,8 @@ FLAGS = (
     "-no-pie", "-fno-tree-loop-distribute-patterns", f"-Wl,-T,{PROGRAMS / 'link.ld'}", "-Wl,--build-id=none",
     "-Wl,--no-warn-rwx-segments",
 )  # fmt: skip
+#: Program of the system calls, and how many of them are in a round.
+CALLS, CALLS_A_ROUND, CALL_ROUNDS = "trap.S", 4, 1_000_000
 MEMORY_MIB = 128
 RUNS = 3
 STEPS = 1 << 40
@@ -57,9 +63,9 @@ BENCHES = (
 )
 
 
-def build(bench: Bench, folder: Path) -> Path:
+def build(bench: Bench, folder: Path, name: str = "") -> Path:
     """The program as an ELF file. Raises CalledProcessError with the compiler's words."""
-    image = folder / f"{bench.source}.elf"
+    image = folder / (name or f"{bench.source}.elf")
     sources = [str(PROGRAMS / "start.S"), str(PROGRAMS / bench.source)]
     command = [COMPILER, *FLAGS, *(f"-D{text}" for text in bench.definitions), *sources, "-o", str(image)]
     subprocess.run(command, check=True, capture_output=True, text=True)
@@ -93,6 +99,29 @@ def ours(image: Path, tier: Tier) -> tuple[float, int, bytes]:
     return time.process_time() - begin, host.guests[1].instructions, bytes(printed)
 
 
+def round_trips(folder: Path) -> list[Figure]:
+    """Microseconds from user mode to the kernel and back."""
+    without, calling = (
+        build(Bench(CALLS, (f"ROUNDS={CALL_ROUNDS}", f"TRAPS={traps}", "S_MODE"), "calls"), folder, f"{traps}.elf")
+        for traps in (0, CALLS_A_ROUND)
+    )
+    sides: dict[str, Callable[[Path], float]] = {
+        "QEMU": lambda image: qemu(image)[0],
+        "interpreter": lambda image: ours(image, Tier.INTERPRETER)[0],
+        "jit": lambda image: ours(image, Tier.JIT)[0],
+    }
+    sides["jit"](calling)
+    found: dict[str, list[float]] = {who: [] for who in sides}
+    for _ in range(RUNS):
+        for who, run in sides.items():
+            found[who].append((run(calling) - run(without)) / (CALL_ROUNDS * CALLS_A_ROUND))
+    median = {who: statistics.median(times) for who, times in found.items()}
+    return [
+        Figure(f"trap round trip: {who}", seconds * 1e6, "µs", f"{CALLS}; {seconds / median['QEMU']:.2f} times QEMU's")
+        for who, seconds in median.items()
+    ]
+
+
 def figures() -> list[Figure]:
     objects.keep_in(None)
     found = []
@@ -124,4 +153,5 @@ def figures() -> list[Figure]:
                     for tier in (Tier.INTERPRETER, Tier.JIT)
                 ),
             ]  # fmt: skip
+        found += round_trips(Path(folder))
     return found

@@ -83,7 +83,7 @@ def test_afterwards_copied_in_korean(page: Page) -> None:
     page.locator("[data-action=language-ko]").click()
     page.locator("#inspector [data-action=migrate-mode]").select_option("post-copy")
     move_by_keyboard(page)
-    expect(page.locator("#announcer")).to_contain_text("vm-1을 host-2로 이주합니다.")
+    expect(page.locator("#announcer")).to_contain_text("vm-1을 host-2로 마이그레이션합니다.")
     expect(page.locator("#inspector .line")).to_contain_text("host-2")
     page.locator("[data-action=speed-max]").click()
     expect(status(page)).to_have_text("host-2에 도착")

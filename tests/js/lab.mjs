@@ -37,7 +37,7 @@ export const SCHEMA = {
   dispositions: ['hardware', 'emulated', 'forwarded', 'injected', 'killed'], actions: [], paths: [[2, 3, 2], [2, 3, 4, 3, 2]],
   failures: ['trap-loop'], causes: {},
   stacks: { kvm: { type: 1, techniques: ['hardware-assist', 'trap-and-emulate'], scheduler: 'fair-share' }, 'bare-metal': { type: null, techniques: [], scheduler: null } },
-  schedulers: ['credit', 'fair-share'], switches: {}, generations: [],
+  schedulers: ['credit', 'fair-share'], switches: {}, generations: [], workloads: { guests: ['ringos', 'ringos-pv'], counts: { syscall: 1000 } },
 };
 
 /** @param {[sequence: number, guest: number, path: number, disposition: number][]} rows */

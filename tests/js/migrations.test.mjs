@@ -4,7 +4,7 @@ import { test } from 'node:test';
 import { I18n } from '../../static/js/i18n.js';
 import { active, bars, cancellable, chooseMode, chosenMode, dirtyRate, size } from '../../static/js/migrations.js';
 import { Preferences } from '../../static/js/preferences.js';
-import { Lanes, ends } from '../../static/js/render/lanes.js';
+import { Lanes, along, way } from '../../static/js/render/lanes.js';
 import { migration } from './lab.mjs';
 
 test('bars are shares of the largest round, and the rate is that of the latest known one', () => {
@@ -38,9 +38,18 @@ test('sizes for people', () => {
 
 test('a lane joins the sides that face each other', () => {
   const box = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {any} */ ({ x, y, w: 100, h: 50 });
-  assert.deepEqual(ends(box(0, 0), box(200, 10)), [100, 22, 200, 32]);
-  assert.deepEqual(ends(box(200, 10), box(0, 0)), [200, 32, 100, 22]);
-  assert.deepEqual(ends(box(0, 0), box(20, 100)), [50, 50, 70, 100]);
+  assert.deepEqual(way(box(0, 0), box(200, 10), []), [[100, 22], [200, 32]]);
+  assert.deepEqual(way(box(200, 10), box(0, 0), []), [[200, 32], [100, 22]]);
+  assert.deepEqual(way(box(0, 0), box(20, 100), []), [[50, 50], [70, 100]]);
+});
+
+test('a lane goes over the hosts in its way, and round none that are not', () => {
+  const box = (/** @type {number} */ x, /** @type {number} */ y) => /** @type {any} */ ({ x, y, w: 100, h: 50 });
+  const [from, middle, to] = [box(0, 0), box(150, -10), box(300, 0)];
+  assert.deepEqual(way(from, to, [from, middle, to]), [[50, 0], [50, -34], [350, -34], [350, 0]]);
+  assert.deepEqual(way(to, from, [from, middle, to]), [[350, 0], [350, -34], [50, -34], [50, 0]]);
+  assert.deepEqual(way(from, to, [from, box(150, 90), to]), [[100, 22], [300, 22]]);
+  assert.deepEqual([0, 0.25, 0.5, 1].map((share) => along([[0, 0], [0, 10], [30, 10]], share)), [[0, 0], [0, 10], [10, 10], [30, 10]]);
 });
 
 test('one that was over within a tick stays on show for a while', () => {

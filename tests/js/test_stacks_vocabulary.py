@@ -54,7 +54,7 @@ def test_every_station_of_every_stack_is_a_band(page: dict[str, Any]) -> None:
 
 def test_every_name_has_its_words(page: dict[str, Any]) -> None:
     wanted = [f"switch.{name}{part}" for name in SWITCHES for part in ("", ".detail")]
-    wanted += [f"control.generation.{index}" for index in range(len(GENERATIONS))]
+    wanted += [f"control.generation.{index}{part}" for index in range(len(GENERATIONS)) for part in ("", ".detail")]
     wanted += [f"costs.crossing.{name}" for name in get_args(CrossingId)]
     wanted += [f"costs.profile.{name}" for name in get_args(ProfileId)]
     wanted += [f"costs.note.{row.note}" for row in COSTS if row.note]

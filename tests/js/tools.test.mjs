@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Carry } from '../../static/js/tools/carry.js';
 import { Tools } from '../../static/js/tools/tools.js';
-import { App } from '../../static/js/app.js';
+import { App, ProblemError } from '../../static/js/app.js';
 import { I18n } from '../../static/js/i18n.js';
 import { Preferences } from '../../static/js/preferences.js';
 import { Store } from '../../static/js/store.js';
@@ -161,6 +161,24 @@ test('the lab is asked once a host and revision', async () => {
   assert.equal(asked.length, 3);
 });
 
+test('an answer that never came is asked for again', async () => {
+  let connected = false;
+  const { carry, asked, sent } = lab(() => {
+    if (!connected) throw new ProblemError({ key: 'not-connected', message: '' });
+    return fits();
+  });
+  for (const there of [false, true]) {
+    connected = there;
+    carry.begin({ kind: 'image', id: 'ringos' }, 'pointer');
+    carry.over(1, true);
+    await settled();
+    assert.equal(carry.load?.verdict?.fits, there);
+    await carry.drop({ x: 0, y: 0 });
+  }
+  assert.equal(asked.length, 2);
+  assert.equal(sent.length, 1);
+});
+
 test('by keyboard: arrows go round the hosts, each is announced, the drop is the same command', async () => {
   const { carry, sent, said } = lab(fits);
   carry.begin({ kind: 'image', id: 'hello' }, 'keyboard');
@@ -216,6 +234,75 @@ test('a host that has a stack refuses it; with another it restarts, and whoever 
   await settled();
   await carry.drop({ x: 0, y: 0 });
   assert.deepEqual(asked, [[1, { stack: 'bare-metal' }], [2, { stack: 'kvm', technique: 'trap-and-emulate' }]]);
+});
+
+test('what a host is given by a drop: hardware, a scheduler, sharing; what it has is taken away or refused', async () => {
+  const { carry, app, store, sent, said } = lab(fits);
+  /** @type {any[]} */
+  const asked = [];
+  app.parts = /** @type {any} */ ({ restack: async (/** @type {any[]} */ ...what) => { asked.push(what[1]); return true; } });
+  Object.assign(store.schema, {
+    generations: [['no-vmid', 'shadow-paging'], []],
+    switches: { 'no-vmid': { stacks: ['kvm'], techniques: ['hardware-assist'] }, silent: { stacks: ['kvm', 'bare-metal'], techniques: ['trap-and-emulate', 'hardware-assist'] } },
+  });
+  const drop = async (/** @type {any} */ item, /** @type {number} */ host) => {
+    carry.begin(item, 'pointer');
+    carry.over(host, true);
+    await settled();
+    const verdict = carry.load?.verdict;
+    await carry.drop({ x: 0, y: 0 });
+    return verdict;
+  };
+  const host = /** @type {any} */ (store.host(1));
+  assert.match((await drop({ kind: 'technique', id: 'hardware-assist' }, 1))?.detail ?? '', /restarts the host/);
+  asked.length = 0;
+  /** @type {any} */ (store.image('hello')).paravirtual = true;
+  store.revision += 1;
+  assert.match((await drop({ kind: 'technique', id: 'hardware-assist' }, 1))?.detail ?? '', /^vm-2 cannot be there: .*hypercalls/);
+  /** @type {any} */ (store.image('hello')).paravirtual = false;
+  store.revision += 1;
+  await drop({ kind: 'generation', id: '0' }, 1);
+  await drop({ kind: 'generation', id: '1' }, 2);
+  await drop({ kind: 'switch', id: 'silent' }, 1);
+  assert.equal((await drop({ kind: 'switch', id: 'no-vmid' }, 1))?.fits, false, 'means nothing without hardware assist');
+  Object.assign(host, { technique: 'hardware-assist', switches: ['silent', 'no-vmid'] });
+  store.revision += 1;
+  assert.match((await drop({ kind: 'switch', id: 'silent' }, 1))?.title ?? '', /take it away/);
+  await drop({ kind: 'generation', id: '0' }, 1);
+  host.switches = ['shadow-paging', 'no-vmid'];
+  store.revision += 1;
+  assert.equal((await drop({ kind: 'generation', id: '0' }, 1))?.detail, 'host-1 has it already.');
+  assert.deepEqual(asked, [
+    { stack: 'kvm', technique: 'hardware-assist', switches: ['no-vmid', 'shadow-paging'] },
+    { stack: 'kvm', technique: 'hardware-assist', switches: [] },
+    { stack: 'kvm', technique: 'trap-and-emulate', switches: ['silent'] },
+    { stack: 'kvm', technique: 'hardware-assist', switches: ['no-vmid'] },
+    { stack: 'kvm', technique: 'hardware-assist', switches: ['no-vmid', 'shadow-paging', 'silent'] },
+  ]);
+  await drop({ kind: 'scheduler', id: 'credit' }, 1);
+  assert.equal((await drop({ kind: 'scheduler', id: 'fair-share' }, 1))?.fits, false, 'its own already');
+  await drop({ kind: 'sharing', id: 'pages' }, 1);
+  assert.equal((await drop({ kind: 'sharing', id: 'pages' }, 2))?.fits, false, 'nobody is below a bare machine');
+  assert.deepEqual(sent, [{ type: 'host.scheduler', host: 1, scheduler: 'credit' }, { type: 'host.sharing', host: 1, share_pages: true }]);
+  assert.deepEqual(said, ['host-1: Credit.', 'host-1: Share equal pages.']);
+});
+
+test('a workload runs in a fresh guest of a host, or is compared as the hosts of the lab would run it', async () => {
+  const { carry, app, sent, said } = lab(fits);
+  /** @type {any[]} */
+  const compared = [];
+  app.parts = /** @type {any} */ ({ openCompare: (/** @type {any[]} */ ...what) => compared.push(what) });
+  carry.begin({ kind: 'workload', id: 'syscall' }, 'keyboard');
+  assert.deepEqual(carry.targets(), [1, 2, 'compare']);
+  await settled();
+  await carry.drop({ x: 0, y: 0 });
+  assert.deepEqual(sent, [{ type: 'guest.create', host: 1, image: 'ringos', arguments: 'run=work syscall 1000' }]);
+  carry.begin({ kind: 'workload', id: 'syscall' }, 'keyboard');
+  carry.next(-1);
+  await settled();
+  assert.equal(said.at(-1), 'Compare: KVM-like · Trap-and-emulate, Bare metal');
+  await carry.drop({ x: 0, y: 0 });
+  assert.deepEqual(compared, [[{ workloads: ['syscall:1000'], configurations: ['kvm/trap-and-emulate', 'bare-metal'] }, false]]);
 });
 
 test('a host goes where it is dropped, on empty canvas only', async () => {

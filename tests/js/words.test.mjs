@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { Actions, keyName } from '../../static/js/actions.js';
 import { fuzzy } from '../../static/js/chrome/fuzzy.js';
 import { keyText } from '../../static/js/chrome/parts.js';
-import { CATALOGUE, I18n } from '../../static/js/i18n.js';
+import { CATALOGUE, I18n, PARTICLES } from '../../static/js/i18n.js';
 import { ERROR_MESSAGES } from '../../static/js/error_messages.js';
 import { ICONS } from '../../static/js/icons.js';
 import { DISPOSITION_MARKS, STATE_MARKS, shownState } from '../../static/js/marks.js';
@@ -103,8 +103,19 @@ test('parameters, plurals and Korean particles', () => {
   assert.equal(ko.t('toast.removed', { name: '게임' }), '게임을 제거했습니다.');
   assert.equal(ko.t('toast.removed', { name: 'vm-1' }), 'vm-1을 제거했습니다.');
   assert.equal(ko.t('toast.removed', { name: 'vm-2' }), 'vm-2를 제거했습니다.');
+  const to = (/** @type {string} */ host) => ko.t('announce.guest-moved', { name: '게임', host });
+  assert.deepEqual(['host-1', 'host-2', 'host-3', '서울', '부산', 'kernel', 'server'].map((host) => to(host).split(' ')[1]),
+    ['host-1로', 'host-2로', 'host-3으로', '서울로', '부산으로', 'kernel로', 'server로']);
+  assert.equal(ko.t('toast.removed', { name: 'server' }), 'server를 제거했습니다.');
   assert.equal(en.t('no.such.key'), 'no.such.key');
   assert.equal(en.t('toast.removed', { name: '{name}' }), '{name} was removed.');
+});
+
+test('every particle that a message asks for is known, and none is written both ways', () => {
+  for (const [key, [, text]] of Object.entries(CATALOGUE)) {
+    for (const [, particle] of text.matchAll(/\{\w+:([^}]+)\}/g)) assert.ok(Object.hasOwn(PARTICLES, particle), `${key}: ${particle}`);
+    assert.doesNotMatch(text, /[은이을과]\([는가를와]\)|\(으\)로/u, key);
+  }
 });
 
 test('figures have three digits and a unit at most', () => {

@@ -5,10 +5,12 @@
  *      trap.c        switch.S                       why the kernel was entered; from stack to stack
  *      syscall.c     proc.c     clock.c             what programs ask for; who runs, and when
  *      vm.c          memory.c   program.c           address spaces, pages, what to put in them
- *      console.c     disk.c     fdt.c               lines of text, blocks, the machine's description
+ *      console.c     disk.c     net.c               lines of text, blocks, packets
+ *      fdt.c                                        the machine's description
  *      ------------- machine.h, in native/ and again in pv/ ------------------------
  *      trapvec.S     interrupts.c                   into the kernel and out again
- *      serial.c      disk.c     firmware.c          bytes of text, sectors, the timer, the machine's end
+ *      serial.c      disk.c     net.c               bytes of text, sectors, frames
+ *      firmware.c                                   the timer, the machine's end
  *
  * The files below the second line are there twice: native/ for a machine that the kernel has to itself
  * or believes so, pv/ for one that a hypervisor gives it and that it knows to be given. The rest is
@@ -129,6 +131,7 @@ void processes_wake_at(uint64_t now);
 uint64_t processes_next_wake(void);
 bool process_others_runnable(void);
 void sleep_on(const void *channel);
+void sleep_on_until(const void *channel, uint64_t time);
 void wake(const void *channel);
 void schedule(void);
 
@@ -172,10 +175,22 @@ long disk_write(uint64_t block, uint64_t buffer);
 uint64_t disk_begin(void);
 bool disk_transfer(uint64_t sector, void *page, bool write);
 
-/* native/balloon.c; of a paravirtual machine only the last */
-uint32_t balloon_begin(void);
-void balloon_interrupt(void);
+/* native/balloon.c, pv/balloon.c: give pages away when the host asks; take some back if there are */
+void balloon_init(void);
 bool balloon_relieve(void);
+
+/* net.c */
+void net_init(void);
+void net_arrived(void);
+long net_address(void);
+long net_ping(uint64_t to, uint64_t *word);
+
+/* native/net.c, pv/net.c: is there a card, and its address of six bytes; send a frame; the one that arrived first, NULL
+ * if none has, to be given back before the next is taken */
+bool net_begin(uint8_t *address);
+void net_send(const void *frame, uint64_t bytes);
+void *net_take(uint64_t *bytes);
+void net_give_back(void);
 
 /* syscall.c */
 long syscall(const struct frame *frame);

@@ -206,12 +206,18 @@ void wake(const void *channel)
             set_state(p, RUNNABLE);
 }
 
-void process_sleep_until(uint64_t time)
+/* As sleep_on(), but not longer than to this time. */
+void sleep_on_until(const void *channel, uint64_t time)
 {
     current->wake_at = time;
-    while (clock_now() < time && !current->killed)
-        sleep_on(&current->wake_at);
+    sleep_on(channel);
     current->wake_at = NEVER;
+}
+
+void process_sleep_until(uint64_t time)
+{
+    while (clock_now() < time && !current->killed)
+        sleep_on_until(&current->wake_at, time);
 }
 
 void processes_wake_at(uint64_t now)

@@ -24,6 +24,7 @@ programs:
         program echo
         program fill
         program kill
+        program ping
         program poweroff
         program primes
         program ps

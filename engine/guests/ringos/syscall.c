@@ -131,6 +131,23 @@ static long sys_disk_write(const uint64_t *a)
     return disk_write(a[0], a[1]);
 }
 
+static long sys_net_address(const uint64_t *a)
+{
+    (void)a;
+    return net_address();
+}
+
+static long sys_ping(const uint64_t *a)
+{
+    uint64_t word;
+    long error = copy_from_user(&word, a[1], sizeof word);
+    if (error < 0)
+        return error;
+    long station = net_ping(a[0], &word);
+    error = station >= 0 ? copy_to_user(a[1], &word, sizeof word) : 0;
+    return error < 0 ? error : station;
+}
+
 static long (*const system_calls[])(const uint64_t *) = {
 #define ROW(number, name) [number] = sys_##name,
     SYSTEM_CALLS(ROW)

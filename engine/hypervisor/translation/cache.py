@@ -42,6 +42,7 @@ from engine.hypervisor.translation.translator import (
     Point,
     jump,
     jump_entry,
+    jump_points,
     jump_target,
 )
 from engine.isa.decoder import encoding_of, length_of
@@ -311,7 +312,7 @@ class TranslationCache:
         if offset >= _JUMP_TABLE_AT:
             index, at = divmod(offset - _JUMP_TABLE_AT, JUMP_BYTES)
             pc = self._jumps.get(index)
-            points = () if pc is None else jump_entry(pc, 0, 0)[1]
+            points = () if pc is None else jump_points(pc)
             return next((point for point in points if point.offset == at), _MISS)
         if offset < _FIRST_BLOCK:
             return ENTER
@@ -336,11 +337,10 @@ class TranslationCache:
         if found is None:
             return False
         target, block = found
-        words, _ = jump_entry(pc, at, target)
-        if not words:
+        if not jump_points(pc):
             return False
         self._forget(index)
-        self._write(at, b"".join(word.to_bytes(_WORD, "little") for word in words))
+        self._write(at, b"".join(word.to_bytes(_WORD, "little") for word in jump_entry(pc, at, target)))
         self._jumps[index] = pc
         block.incoming.add(at)
         self.counts.chained += 1
@@ -360,7 +360,7 @@ class TranslationCache:
         """The block that a jump or the entry of the table at an offset leads to."""
         if at >= _JUMP_TABLE_AT:
             pc = self._jumps[(at - _JUMP_TABLE_AT) // JUMP_BYTES]
-            at += jump_entry(pc, 0, 0)[1][-1].offset
+            at += jump_points(pc)[-1].offset
         block = self._block_at(jump_target(self._read_word(at), at))
         assert block is not None
         return block

@@ -123,18 +123,19 @@ class Draft(NamedTuple):
     body: int
 
 
-def constant(register: int, value: int) -> list[int]:
+@lru_cache(1 << 14)
+def constant(register: int, value: int) -> tuple[int, ...]:
     """Instructions that put a 64-bit value into a register, and use no other."""
     value = signed(value & MASK64)
     if -(1 << 11) <= value < 1 << 11:
-        return [_encode("addi", rd=register, rs1=0, imm=value)]
+        return (_encode("addi", rd=register, rs1=0, imm=value),)
     if -(1 << 31) <= value < 1 << 31:
         low = signed(sign_extend(value, 12))
         upper = _encode("lui", rd=register, imm=signed(sign_extend(value - low, 32)))
-        return [upper, _encode("addiw", rd=register, rs1=register, imm=low)] if low else [upper]
+        return (upper, _encode("addiw", rd=register, rs1=register, imm=low)) if low else (upper,)
     zeros = (value & -value).bit_length() - 1
     if -(1 << 31) <= value >> zeros < 1 << 31:
-        return [*constant(register, value >> zeros), _encode("slli", rd=register, rs1=register, shamt=zeros)]
+        return (*constant(register, value >> zeros), _encode("slli", rd=register, rs1=register, shamt=zeros))
     low = signed(sign_extend(value, 12))
     rest = value - low >> 12
     shift = 12
@@ -143,8 +144,8 @@ def constant(register: int, value: int) -> list[int]:
         shift += 1
     # `rest` may have left the range of 64 bits by one: it is read modulo 2**(64 - shift).
     rest = signed(sign_extend(rest, 64 - shift))
-    words = [*constant(register, rest), _encode("slli", rd=register, rs1=register, shamt=shift)]
-    return [*words, _encode("addi", rd=register, rs1=register, imm=low)] if low else words
+    words = (*constant(register, rest), _encode("slli", rd=register, rs1=register, shamt=shift))
+    return (*words, _encode("addi", rd=register, rs1=register, imm=low)) if low else words
 
 
 def is_store(word: int) -> bool:
@@ -162,16 +163,23 @@ def jump_target(word: int, at: int) -> int:
     return at + BY_MNEMONIC["jal"].operands(word)["imm"]
 
 
-def jump_entry(pc: int, at: int, target: int) -> tuple[list[int], tuple[Point, ...]]:
-    """The entry at address `at` of the table of jumps that leads guest pc `pc` to `target`, with its points. No
-    instructions: the address takes too many to compare with."""
-    compared = constant(INDEX, pc)
-    length = 4 * len(compared)
+@lru_cache(1 << 14)
+def jump_points(pc: int) -> tuple[Point, ...]:
+    """The points of an entry of the table of jumps that compares with a guest pc; the last is its jump's. None
+    of them: the address takes too many instructions to compare with."""
+    length = 4 * len(constant(INDEX, pc))
     if length >= _MISS_AT:
-        return [], ()
-    both = (Fix(TARGET, FIRST), Fix(INDEX, SECOND))
-    hit = _MISS_AT + 4
-    words = [
+        return ()
+    both, hit = (Fix(TARGET, FIRST), Fix(INDEX, SECOND)), _MISS_AT + 4
+    points = [Point(offset, IN_REGISTER, both) for offset in (*range(0, length + 4, 4), hit)]
+    return (*points, Point(hit + 4, pc, both[1:]), Point(hit + 8, pc))
+
+
+def jump_entry(pc: int, at: int, target: int) -> list[int]:
+    """The entry at address `at` of the table of jumps that leads guest pc `pc`, which has `jump_points`, to `target`."""
+    compared = constant(INDEX, pc)
+    length, hit = 4 * len(compared), _MISS_AT + 4
+    return [
         *compared,
         _encode("beq", rs1=INDEX, rs2=TARGET, imm=hit - length),
         *[ECALL] * ((_MISS_AT - length) // 4),
@@ -179,9 +187,6 @@ def jump_entry(pc: int, at: int, target: int) -> tuple[list[int], tuple[Point, .
         _to_register(INDEX, SECOND),
         jump(target - (at + hit + 8)),
     ]
-    points = [Point(offset, IN_REGISTER, both) for offset in (*range(0, length + 4, 4), hit)]
-    points += [Point(hit + 4, pc, both[1:]), Point(hit + 8, pc)]
-    return words, tuple(points)
 
 
 @lru_cache(1 << 14)

@@ -36,35 +36,40 @@ def clean(h: Any) -> None:
     h.stale = h.stale & ~(1 << h.context)
 
 
+def is_of(h: Any, context: int, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) -> bool:
+    """Is it the context of this situation?"""
+    at = h.contexts_at + context * CONTEXT_BYTES + KEY_AT
+    same: bool = (
+        h.peek(at, 8) == k0 and h.peek(at + 8, 8) == k1 and h.peek(at + 16, 8) == k2 and h.peek(at + 24, 8) == k3
+        and h.peek(at + 32, 8) == k4 and h.peek(at + 40, 8) == k5
+    )  # fmt: skip
+    return same
+
+
 def use_context(h: Any, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) -> None:
     """Make the context of a situation the present one; where there is none, the one made longest ago is taken. A
-    virtual hart has no contexts."""
+    virtual hart has no contexts. Mostly a trap's return goes back to where the trap came from."""
     if not h.contexts_at:
         return
-    number = 0
-    found = LAST_CONTEXT + 1
-    at = h.contexts_at + KEY_AT
-    while number <= LAST_CONTEXT:
-        if (
-            h.peek(at, 8) == k0 and h.peek(at + 8, 8) == k1 and h.peek(at + 16, 8) == k2 and h.peek(at + 24, 8) == k3
-            and h.peek(at + 32, 8) == k4 and h.peek(at + 40, 8) == k5
-        ):  # fmt: skip
-            found = number
-            break
-        number += 1
-        at += CONTEXT_BYTES
-    if found > LAST_CONTEXT:
-        found = h.next_context
-        h.next_context = found + 1 & LAST_CONTEXT
-        at = h.contexts_at + found * CONTEXT_BYTES + KEY_AT
-        h.poke(at, 8, k0)
-        h.poke(at + 8, 8, k1)
-        h.poke(at + 16, 8, k2)
-        h.poke(at + 24, 8, k3)
-        h.poke(at + 32, 8, k4)
-        h.poke(at + 40, 8, k5)
-        h.stale = h.stale | 1 << found
-    h.context = found
+    found = h.previous_context
+    if not is_of(h, found, k0, k1, k2, k3, k4, k5):
+        found = 0
+        while found <= LAST_CONTEXT and not is_of(h, found, k0, k1, k2, k3, k4, k5):
+            found += 1
+        if found > LAST_CONTEXT:
+            found = h.next_context
+            h.next_context = found + 1 & LAST_CONTEXT
+            at = h.contexts_at + found * CONTEXT_BYTES + KEY_AT
+            h.poke(at, 8, k0)
+            h.poke(at + 8, 8, k1)
+            h.poke(at + 16, 8, k2)
+            h.poke(at + 24, 8, k3)
+            h.poke(at + 32, 8, k4)
+            h.poke(at + 40, 8, k5)
+            h.stale = h.stale | 1 << found
+    if found != h.context:
+        h.previous_context = h.context
+        h.context = found
     h.tlb_at = h.contexts_at + found * CONTEXT_BYTES
     if h.stale >> found & 1:
         clean(h)

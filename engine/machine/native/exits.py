@@ -36,6 +36,7 @@ from engine.machine.mappings import (
     FramesState,
     RamState,
     ShadowState,
+    StageState,
 )
 from engine.machine.memory import TABLE
 from engine.machine.mmu import Access
@@ -52,8 +53,8 @@ from engine.trace.record import Action, Cause, Disposition, Interrupt, Kind, Lev
 SPLIT = 4
 SATP, STIMECMP, SRET = CSR_NUMBERS["satp"], CSR_NUMBERS["stimecmp"], 0x10200073
 TIMER_LINE = 1 << Interrupt.SUPERVISOR_TIMER
-PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, LEAVE = (
-    field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "leave")
+PC, STEPS, EXTRA, UNRETIRED, HOST_SATP, STATUS, FLOAT_STATUS, LEAVE = (
+    field(name) for name in ("pc", "steps", "extra", "unretired", "satp", "mstatus", "fcsr", "leave")
 )
 RECORD_AT, RECORD_COUNT, RECORD_LIMIT, RECORD_IDS, POSITION_BASE, STARTED, EXIT_ROUTE, FILL_ROUTE = (
     field(name)
@@ -64,16 +65,19 @@ OPS, PAGE_PC, RESERVATION, STALE, CONTEXT, NEXT_EVENT, OTHER_EVENT, HORIZON = (
     field(name)
     for name in ("ops", "page_pc", "reservation", "stale", "context", "next_event", "other_event", "horizon")
 )
-SHADOW_RAM, SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED, WALKED, LEVEL, TRAIL = (
+SPACES, LEAVES, TABLE_PAGES, STORES, FILLED, DROPPED, REMEMBERED = (
     offset_of(ShadowState, name)
-    for name in ("ram_at", "spaces_at", "leaves_at", "table_pages_at", "stores_at", "filled", "dropped", "remembered",
-                 "leaf", "level", "trail")
-)  # fmt: skip
-MAP, PAGES, WATCHED, FRAMES, AWAY = (
-    offset_of(RamState, name) for name in ("map_at", "pages", "watched", "frames_at", "away")
+    for name in ("spaces_at", "leaves_at", "table_pages_at", "stores_at", "filled", "dropped", "remembered")
+)
+MAP, PAGES, WATCHED, FRAMES, AWAY, TARGET, WALKED, LEVEL, TRAIL = (
+    offset_of(RamState, name)
+    for name in ("map_at", "pages", "watched", "frames_at", "away", "target", "leaf", "level", "trail")
 )
 LOW, HIGH, RECYCLED, PROMISED = (
     offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
+)
+STAGE_COUNT, STAGE_LIMIT, STAGE_TABLES = (
+    offset_of(StageState, name) for name in ("count", "limit", "tables_at")
 )
 COUNT, HEADS, TABLE_ROWS = (offset_of(ChainsState, name) for name in ("count", "heads_at", "rows_at"))
 HOST_RAM, FLAGS, DIRTY, HOST_BASE, HOST_BYTES = (
@@ -304,8 +308,7 @@ def _resume(
     h: Any, host: int, satp: int, origin: int, at: int, kind: int, disposition: int, action: int, a: int, b: int,
     cause: int, value: int, instruction: int,
 ) -> int:  # fmt: skip
-    """Write the record, charge the switch, and let the host hart go on where the virtual one is. Returns whether its
-    context has to be chosen again."""
+    """Write the record, charge the switch, and go on. Returns as `_go_on`."""
     steps = h.peek(host + STEPS, 8)
     extra = h.peek(host + EXTRA, 8)
     fills = action == Action.SHADOW_FILL or action == Action.DIRTY or action == Action.COPY_ON_WRITE
@@ -324,6 +327,20 @@ def _resume(
     )  # fmt: skip
     h.poke(host + RECORD_COUNT, 8, count + 1)
     h.poke(host + EXTRA, 8, extra + cost)
+    return _go_on(h, host, satp)
+
+
+def resume(h: Any, host: int) -> int:
+    """For Python: as TrapAndEmulate._resume of a vCPU that can go on, in a space that exists. Returns as `_go_on`."""
+    satp = space_satp(h)
+    if not satp:
+        raise Refused
+    h.poke(host + FLOAT_STATUS, 8, h.fcsr)
+    return _go_on(h, host, satp)
+
+
+def _go_on(h: Any, host: int, satp: int) -> int:
+    """The host hart is where the virtual one is. Returns whether its context has to be chosen again."""
     h.poke(host + PC, 8, h.pc)
     h.poke(host + STATUS, 8, h.peek(host + STATUS, 8) & ~FLOATS | h.mstatus & FLOATS)
     if privileged.pending_interrupt(h):
@@ -336,31 +353,37 @@ def _resume(
 # -- guest physical memory: mmu.Walker of a virtual hart ---------------------------------------------
 def page_word(h: Any, address: int) -> int:
     """What RamState.map_at has for the page of a guest physical address in RAM."""
-    at = h.peek(h.peek(h.shadow_at + SHADOW_RAM, 8) + MAP, 8)
+    at = h.peek(h.guest_ram_at + MAP, 8)
     word: int = h.peek(at + 8 * ((address >> 12) - FIRST_PAGE), 8)
     return word
 
 
 def has_entry(h: Any, address: int) -> bool:
-    there: bool = (address >> 12) - FIRST_PAGE < h.peek(h.peek(h.shadow_at + SHADOW_RAM, 8) + PAGES, 8)
+    there: bool = (address >> 12) - FIRST_PAGE < h.peek(h.guest_ram_at + PAGES, 8)
     return there
 
 
 def read_entry(h: Any, address: int, place: int, level: int, stage: int) -> int:  # noqa: ARG001 (mmu.Walker)
-    """What `leaf`, `level` and `trail` of ShadowState are is noted besides."""
+    """What `leaf`, `level` and `trail` of RamState are is noted besides."""
     frame = page_word(h, address) & FRAME
     if not frame:
         raise Refused
     entry = entry_of(h, (frame - 1 << 12) + (address & 0xFFF))
-    h.poke(h.shadow_at + WALKED, 8, entry)
-    h.poke(h.shadow_at + LEVEL, 8, level)
-    h.poke(h.shadow_at + TRAIL + 8 * level, 8, address & ~0xFFF)
+    h.poke(h.guest_ram_at + WALKED, 8, entry)
+    h.poke(h.guest_ram_at + LEVEL, 8, level)
+    h.poke(h.guest_ram_at + TRAIL + 8 * level, 8, address & ~0xFFF)
     return entry
 
 
 def write_entry(h: Any, address: int, entry: int) -> None:
     h.poke(storable(h, address), 8, entry)
-    h.poke(h.shadow_at + WALKED, 8, entry)
+    h.poke(h.guest_ram_at + WALKED, 8, entry)
+
+
+def walk(h: Any, address: int, access: int) -> None:
+    """For Python: where a guest's address leads, and by which tables, in `target`, `leaf`, `level` and `trail`."""
+    h.poke(h.guest_ram_at + LEVEL, 8, mmu.LEVELS)
+    h.poke(h.guest_ram_at + TARGET, 8, privileged.translate(h, address, access))
 
 
 def storable(h: Any, address: int) -> int:
@@ -466,11 +489,12 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
     stores = cause == Cause.STORE_PAGE_FAULT
     target = address
     permissions = mmu.R | mmu.W | mmu.X
-    h.poke(shadow + LEVEL, 8, mmu.LEVELS)
+    ram = h.guest_ram_at
+    h.poke(ram + LEVEL, 8, mmu.LEVELS)
     if is_translated(wanted):
         way = Access.FETCH if cause == Cause.INSTRUCTION_PAGE_FAULT else Access.STORE if stores else Access.LOAD
         target = mmu.walk(h, h.satp, 0, address, way, h.privilege, privileged.walk_options(h, 0))
-        permissions = granted(h, h.peek(shadow + WALKED, 8))
+        permissions = granted(h, h.peek(ram + WALKED, 8))
     if not has_entry(h, target):
         raise Refused
     index = (target >> 12) - FIRST_PAGE
@@ -485,25 +509,35 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
         raise Refused
     frame = word & FRAME
     if not frame:
-        frame = take_frame(h, h.peek(shadow + SHADOW_RAM, 8), index)
+        frame = take_frame(h, ram, index)
     action = Action.DIRTY if stores and present & mmu.V else Action.SHADOW_FILL
-    level = h.peek(shadow + LEVEL, 8)
-    while level <= LAST_LEVEL:
-        span = 21 + 9 * level
-        table = h.peek(shadow + TRAIL + 8 * level, 8)
-        _use(h, (table >> 12) - FIRST_PAGE, number, address >> span << span | level)
-        level += 1
-    if first_row(h, tables, index) or word & PAGE_SHARED:
+    if word & PAGE_SHARED:
         permissions = permissions & ~mmu.W
     physical = FIRST_PAGE + frame - 1
-    set_entry(h, offset, physical << 10 | SHADOW_LEAF | permissions)
-    add_row(h, h.peek(shadow + LEAVES, 8), index, number, address >> 12)
-    h.poke(shadow + FILLED, 8, h.peek(shadow + FILLED, 8) + 1)
-    h.poke(shadow + REMEMBERED, 8, h.peek(shadow + REMEMBERED, 8) + 1)
+    put_leaf(h, offset, number, address, index, physical << 10 | SHADOW_LEAF | permissions)
     return _resume(
         h, host, h.peek(host + HOST_SATP, 8), h.privilege, h.pc, Kind.PAGE_FAULT, Disposition.EMULATED, action, target,
         physical << 12 | target & 0xFFF, cause, address, 0,
     )  # fmt: skip
+
+
+def put_leaf(h: Any, offset: int, space: int, address: int, index: int, leaf: int) -> None:
+    """Write the leaf for an address, at an offset of the host's RAM, that maps a guest page and rests on the latest
+    walk. Python calls it too, as ShadowTables._put_leaf."""
+    shadow = h.shadow_at
+    ram = h.guest_ram_at
+    level = h.peek(ram + LEVEL, 8)
+    while level <= LAST_LEVEL:
+        span = 21 + 9 * level
+        table = h.peek(ram + TRAIL + 8 * level, 8)
+        _use(h, (table >> 12) - FIRST_PAGE, space, address >> span << span | level)
+        level += 1
+    if first_row(h, h.peek(shadow + TABLE_PAGES, 8), index):
+        leaf = leaf & ~mmu.W
+    set_entry(h, offset, leaf)
+    add_row(h, h.peek(shadow + LEAVES, 8), index, space, address >> 12)
+    h.poke(shadow + FILLED, 8, h.peek(shadow + FILLED, 8) + 1)
+    h.poke(shadow + REMEMBERED, 8, h.peek(shadow + REMEMBERED, 8) + 1)
 
 
 def _use(h: Any, index: int, space: int, what: int) -> None:
@@ -553,7 +587,7 @@ def _store_to_table(h: Any, host: int, cause: int, address: int, target: int) ->
     h.reservation = target if h.peek(host + RESERVATION, 8) == there else NO_RESERVATION
     h.poke(host + RESERVATION, 8, NO_RESERVATION)
     h.poke_sized(place, size, value)
-    _stored(h, target, size)
+    table_stored(h, target, size)
     h.pc = at + length
     h.unretired = h.unretired - 1
     h.instructions_base = h.instructions_base + 1
@@ -563,8 +597,8 @@ def _store_to_table(h: Any, host: int, cause: int, address: int, target: int) ->
     )  # fmt: skip
 
 
-def _stored(h: Any, target: int, size: int) -> None:
-    """As ShadowTables.stored, of a table page and within it."""
+def table_stored(h: Any, target: int, size: int) -> None:
+    """As ShadowTables.stored, of a table page and within it. Python calls it too."""
     shadow = h.shadow_at
     index = (target >> 12) - FIRST_PAGE
     place = h.peek(shadow + STORES, 8) + index
@@ -672,16 +706,37 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
         raise Refused
     stores = cause == Cause.STORE_GUEST_PAGE_FAULT or h.fault_instruction == mmu.TABLE_WRITE
     word = h.peek(h.peek(ram + MAP, 8) + 8 * index, 8)
-    upper = entry_of(h, ((h.hgatp & mmu.ROOT_PAGES) - FIRST_PAGE << 12) + 8 * (page >> 18 & 0x7FF))
-    if not upper & mmu.V or (stores and word & PAGE_SHARED):
+    if stores and word & PAGE_SHARED:
         raise Refused
-    lower = entry_of(h, ((upper >> 10) - FIRST_PAGE << 12) + 8 * (page >> 9 & 0x1FF))
-    offset = ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF)
-    if not lower & mmu.V or offset >= h.peek(h.memory_at + HOST_BYTES, 8):
-        raise Refused
+    upper_at = ((h.hgatp & mmu.ROOT_PAGES) - FIRST_PAGE << 12) + 8 * (page >> 18 & 0x7FF)
+    upper = entry_of(h, upper_at)
+    lower_at = 8 * (page >> 9 & 0x1FF)
+    lower = 0
+    missing = 2
+    if upper & mmu.V:
+        lower_at += (upper >> 10) - FIRST_PAGE << 12
+        lower = entry_of(h, lower_at)
+        missing = 1
+    if lower & mmu.V:
+        missing = 0
+        if (lower >> 10) - FIRST_PAGE >= h.peek(h.memory_at + HOST_BYTES, 8) >> 12:
+            raise Refused
+    frames = h.peek(ram + FRAMES, 8)
+    if missing:
+        room = h.peek(frames + HIGH, 8) - h.peek(frames + LOW, 8)
+        if h.peek(frames + RECYCLED, 8) or room < h.peek(frames + PROMISED, 8) + missing:
+            raise Refused
+        if h.peek(h.stage_at + STAGE_COUNT, 8) + missing > h.peek(h.stage_at + STAGE_LIMIT, 8):
+            raise Refused
     frame = word & FRAME
     if not frame:
         frame = take_frame(h, ram, index)
+    if missing == 2:
+        upper = add_table(h, frames, upper_at)
+        lower_at += (upper >> 10) - FIRST_PAGE << 12
+    if missing:
+        lower = add_table(h, frames, lower_at)
+    offset = ((lower >> 10) - FIRST_PAGE << 12) + 8 * (page & 0x1FF)
     physical = FIRST_PAGE + frame - 1
     leaf = STAGE_LEAF if word & PAGE_SHARED else STAGE_LEAF | mmu.W | mmu.D
     set_entry(h, offset, physical << 10 | leaf)
@@ -697,6 +752,20 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
     )  # fmt: skip
     h.record_count = h.record_count + 1
     h.extra = h.extra + cost
+
+
+def add_table(h: Any, frames: int, offset: int) -> int:
+    """Make a table of the second stage, of a frame that was never taken; returns its entry, which is at an offset of
+    the host's RAM."""
+    frame = h.peek(frames + LOW, 8)
+    h.poke(frames + LOW, 8, frame + 1)
+    stage = h.stage_at
+    count = h.peek(stage + STAGE_COUNT, 8)
+    h.poke(h.peek(stage + STAGE_TABLES, 8) + 8 * count, 8, frame)
+    h.poke(stage + STAGE_COUNT, 8, count + 1)
+    entry: int = FIRST_PAGE + frame << 10 | mmu.V
+    set_entry(h, offset, entry)
+    return entry
 
 
 # -- the instructions --------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from engine.isa.csrs import CSRS, Csr
 from engine.isa.formats import Row
 from engine.isa.table import ROWS
 from engine.machine import csrfile, privileged
-from engine.machine.native import access, exits, floats, layout, traps
+from engine.machine.native import access, entry, exits, floats, layout, traps
 from engine.machine.native.decoder import decoder, writes_integer
 from engine.machine.native.layout import field
 from engine.machine.native.lowering import (
@@ -687,45 +687,65 @@ def _encoding_trap(name: str, cause: Cause) -> str:
 
 
 def _trap_at_pc() -> str:
+    """Whose trap is it? The way that real guests go most often is kept short."""
+    code = Code()
+    virtual = load_field(code, "virtual_at", "ptr")
+    exit_, own = code.branch(code.op(f"icmp ne ptr {virtual}, null"))
+    code.label(exit_)
+    tail(code, "@take_exit", "%op", "%budget")
+    code.label(own)
+    assisted = code.op(f"icmp ne i64 {load_field(code, 'guest_ram_at')}, 0")
+    of_stage = code.op(f"icmp uge i64 {load_field(code, 'trap_cause')}, {int(Cause.INSTRUCTION_GUEST_PAGE_FAULT)}")
+    stage, plain = code.branch(code.op(f"and i1 {assisted}, {of_stage}"))
+    code.label(stage)
+    tail(code, "@take_stage_fault", "%op", "%budget")
+    code.label(plain)
+    tail(code, "@take_trap", "%op", "%budget")
+    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #0")
+
+
+def _take(name: str, take: Callable[[Code, str, str], str], succeed: Callable[[Code], None]) -> str:
+    """Take the trap in `trap_cause` and `trap_value` at `pc`: take(code, cause, value) gives how that ended. If it is
+    refused, Python finds the hart as it was."""
     code = Code()
     before, unretired = code.op(f"sub i64 {load_field(code, 'limit')}, %budget"), load_field(code, "unretired")
     store_field(code, "steps", code.op(f"add i64 {before}, 1"))
     store_field(code, "unretired", code.op(f"add i64 {unretired}, 1"))
-    cause, value = load_field(code, "trap_cause"), load_field(code, "trap_value")
-    virtual = load_field(code, "virtual_at", "ptr")
-    exit_, own = code.branch(code.op(f"icmp ne ptr {virtual}, null"))
-    code.label(exit_)
-    status = _exit(code, virtual, cause, value)
-    resumed, refused = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
-    code.label(resumed)
-    tail(code, "@resume", "%op", "%budget")
-    code.label(own)
-    assisted = code.op(f"icmp ne i64 {load_field(code, 'guest_ram_at')}, 0")
-    of_stage = code.op(f"icmp uge i64 {cause}, {int(Cause.INSTRUCTION_GUEST_PAGE_FAULT)}")
-    stage, plain = code.branch(code.op(f"and i1 {assisted}, {of_stage}"))
-    code.label(stage)
-    fill = code.op(f"call {RESULT} {EXITS.need(exits.fill_second_stage)}(ptr %s, i64 {cause}, i64 {value})")
-    filled = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {fill}, 1')}, {DONE}")
-    code.end(f"br i1 {filled}, label %{resumed}, label %{refused}")
-    code.label(plain)
-    symbol = PROCEDURES.need(traps.take_trap)
-    result = code.op(f"call {RESULT} {symbol}(ptr %s, i64 {cause}, i64 {value}, i64 0)")
-    done = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
-    taken, other = code.branch(done, likely=True)
-    code.label(other)
-    code.end(f"br label %{refused}")
-    code.label(taken)
-    full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
-    leave, on = code.branch(full, likely=False)
-    code.label(on)
-    tail(code, "@far", "%op", code.op("sub i64 %budget, 1"))
-    code.label(leave)
-    code.end(f"ret i64 {layout.LIMIT}")
+    status = take(code, load_field(code, "trap_cause"), load_field(code, "trap_value"))
+    taken, refused = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
     code.label(refused)
     store_field(code, "steps", before)
     store_field(code, "unretired", unretired)
     code.end(f"ret i64 {layout.TRAP}")
-    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #1")
+    code.label(taken)
+    succeed(code)
+    return code.text(f"define internal i64 @{name}({ARGUMENTS}) #1")
+
+
+def _taken() -> str:
+    def procedure(symbol: str, *more: str) -> Callable[[Code, str, str], str]:
+        def take(code: Code, cause: str, value: str) -> str:
+            listed = "".join(f", i64 {argument}" for argument in (cause, value, *more))
+            return code.op(f"extractvalue {RESULT} {code.op(f'call {RESULT} {symbol}(ptr %s{listed})')}, 1")
+
+        return take
+
+    def resume(code: Code) -> None:
+        tail(code, "@resume", "%op", "%budget")
+
+    def go_on(code: Code) -> None:
+        full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
+        leave, on = code.branch(full, likely=False)
+        code.label(on)
+        tail(code, "@far", "%op", code.op("sub i64 %budget, 1"))
+        code.label(leave)
+        code.end(f"ret i64 {layout.LIMIT}")
+
+    return "\n".join([
+        _take("take_exit", lambda code, *trap: _exit(code, load_field(code, "virtual_at", "ptr"), *trap), resume),
+        _take("take_stage_fault", procedure(EXITS.need(exits.fill_second_stage)), resume),
+        _take("take_trap", procedure(PROCEDURES.need(traps.take_trap), "0"), go_on),
+    ])  # fmt: skip
 
 
 def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
@@ -750,6 +770,19 @@ def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
     code.op(f"call {RESULT} {PROCEDURES.need(privileged.choose_context)}(ptr %s)")
     code.label(done)
     return code.op(f"extractvalue {RESULT} {result}, 1")
+
+
+def _resume_for_python() -> str:
+    """i64 resume_exit(virtual hart, host): exits.resume, and the host hart's context. Returns how it ended."""
+    code = Code()
+    host = code.op("ptrtoint ptr %host to i64")
+    result = code.op(f"call {RESULT} {EXITS.need(exits.resume)}(ptr %s, i64 {host})")
+    switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
+    code.label(switched)
+    code.op(f"call {RESULT} {PROCEDURES.need(privileged.choose_context)}(ptr %host)")
+    code.label(done)
+    code.end(f"ret i64 {code.op(f'extractvalue {RESULT} {result}, 1')}")
+    return code.text("define i64 @resume_exit(ptr nonnull %s, ptr nonnull %host)")
 
 
 def _resume() -> str:
@@ -799,13 +832,13 @@ def is_native(row: Csr) -> bool:
     return bool((row.privilege <= SUPERVISOR or row.name in _OFTEN) and (row.storage or row.rule == "counter"))
 
 
-def _use_context() -> str:
-    """void use_context(state, six words): for Python."""
-    words = [f"i64 %k{index}" for index in range(layout.KEY_WORDS)]
+def _for_python(name: str, symbol: str, result: int, *arguments: str) -> str:
+    """i64 name(state, words): a procedure's result (0), or how it ended (1)."""
+    words = "".join(f", i64 %{argument}" for argument in arguments)
     code = Code()
-    code.op(f"call {RESULT} {PROCEDURES.need(access.use_context)}(ptr %s, {', '.join(words)})")
-    code.end("ret void")
-    return code.text(f"define void @use_context(ptr nonnull %s, {', '.join(words)})")
+    ended = code.op(f"call {RESULT} {symbol}(ptr %s{words})")
+    code.end(f"ret i64 {code.op(f'extractvalue {RESULT} {ended}, {result}')}")
+    return code.text(f"define i64 @{name}(ptr nonnull %s{words})")
 
 
 def _run() -> str:
@@ -825,8 +858,8 @@ def _run() -> str:
 
 
 def module() -> str:
-    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `plain`, `next_page`, and
-    a handler for each row."""
+    """The whole interpreter as LLVM IR: `run`, `decode`, `slow`, `over`, `far`, `plain`, `next_page`, what else Python
+    calls, and a handler for each row."""
     native: dict[str, str | None] = {}
     for row in ROWS:
         native.setdefault(symbol(row), handler(row))
@@ -834,9 +867,14 @@ def module() -> str:
     table = ", ".join(f"ptr {name}" for name in handlers)
     return "\n".join([
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
-        *filter(None, native.values()), _trap(), _trap_at_pc(), _resume(),
+        *filter(None, native.values()), _trap(), _trap_at_pc(), _taken(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
-        _attend(), _attend_far(), _csr_tables(), _use_context(),
+        _attend(), _attend_far(), _csr_tables(),
+        _for_python("refresh", PROCEDURES.need(privileged.choose_context), 1),
+        _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
+        _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
+        _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
+        _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),
         _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _reach(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),

@@ -27,17 +27,36 @@ MAX_PAGES = 2048
 
 
 class Interpreter:
-    """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH)."""
+    """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH, TRAP).
+
+    refresh: privileged.choose_context. prepare: entry.prepare. walk, resume, put_leaf, table_stored: of engine.machine.
+    native.exits, with a virtual hart; they return how that ended (procedures.DONE and so on). Harts are state addresses."""
 
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
-        symbols = ["run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "use_context"]
+        symbols = [
+            "run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "refresh", "prepare", "walk",
+            "resume_exit", "put_leaf", "table_stored",
+        ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
-        words = [ctypes.c_uint64] * layout.KEY_WORDS
-        self.use_context: Callable[..., None] = self.code.function("use_context", None, ctypes.c_void_p, *words)
+        self.refresh: Callable[[int], int] = self.code.function("refresh", ctypes.c_int64, ctypes.c_void_p)
+        self.prepare: Callable[[int], int] = self.code.function("prepare", ctypes.c_int64, ctypes.c_void_p)
+        self.walk: Callable[[int, int, int], int] = self.code.function(
+            "walk", ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64
+        )
+        words = [ctypes.c_uint64] * 5
+        self.put_leaf: Callable[[int, int, int, int, int, int], int] = self.code.function(
+            "put_leaf", ctypes.c_int64, ctypes.c_void_p, *words
+        )
+        self.table_stored: Callable[[int, int, int], int] = self.code.function(
+            "table_stored", ctypes.c_int64, ctypes.c_void_p, *words[:2]
+        )
+        self.resume: Callable[[int, int], int] = self.code.function(
+            "resume_exit", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
+        )
 
 
 class CodePages:
@@ -103,7 +122,9 @@ class Native:
 
     def __init__(self, compiles: bool = True, threshold: int = THRESHOLD, background: bool = True) -> None:
         self.interpreter = _interpreter()
-        self.run = self.interpreter.run
+        self.run, self.prepare, self.refresh = (
+            self.interpreter.run, self.interpreter.prepare, self.interpreter.refresh
+        )  # fmt: skip
         worth = compiled_before() if compiles else {}
         self.pages = CodePages(self.interpreter, threshold, worth)
         self.jit = Jit(self.pages, self.interpreter.addresses, worth, background) if compiles else None

@@ -136,7 +136,10 @@ export function remove(app, selection) {
     const command = selection.kind === 'host' ? { type: 'host.remove', host: selection.id } : { type: 'guest.remove', guest: selection.id };
     if ((await app.attempt(command)) === undefined) return;
     const text = app.t('toast.removed', { name: thing.name });
-    app.toast({ text, action: { text: app.t('do.undo'), run: () => app.actions?.run('undo') } });
+    const undo = () => { // unless it is back, or something else was done since
+      if (app.store.document?.undo === command.type && !(selection.kind === 'host' ? app.store.host(selection.id) : app.store.guest(selection.id))) app.actions?.run('undo');
+    };
+    app.toast({ text, action: { text: app.t('do.undo'), run: undo } });
     app.announce(text);
   };
   const guests = selection.kind === 'host' ? app.store.guestsOf(selection.id).length : 0;

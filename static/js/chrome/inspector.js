@@ -122,11 +122,11 @@ export class Inspector {
       this.title(app.t('inspector.host'), host.name, stackText(app, host)),
       h('div.buttons', null, ...buttons),
       section(app, 'host-figures', app.t('inspector.figures'), h('dl.figures', null, harts.element, busy.element, memory.element, time.element)),
-      shares ? section(app, 'host-shares', app.t('inspector.shares'), shares.element) : '',
-      frames ? section(app, 'host-memory', app.t('inspector.memory'), frames.element) : '',
       section(app, 'host-guests', app.t('figure.guests'), list.children.length ? list : h('p.empty', null, app.t('inspector.no-guests'))),
       section(app, 'host-stack', app.t('inspector.stack'), controls.element, h('p.text', null, app.t(`stack.${host.stack}.explained`)),
         host.technique ? h('p.text', null, app.t(`technique.${host.technique}.explained`)) : ''),
+      shares ? section(app, 'host-shares', app.t('inspector.shares'), shares.element) : '',
+      frames ? section(app, 'host-memory', app.t('inspector.memory'), frames.element) : '',
     );
     this.update = () => {
       const live = app.store.hosts.get(id);

@@ -29,6 +29,8 @@ export class Overlay {
     this.middle = h('div.middle', { hidden: true });
     /** @type {HTMLElement | null} */
     this.welcome = null;
+    /** Has the lab been one host with one guest all the time? Then there is room beside it. */
+    this.first = true;
     this.build();
     app.on('language', () => this.build());
     for (const event of /** @type {const} */ (['document', 'keyframe'])) app.store.on(event, () => this.states());
@@ -84,7 +86,8 @@ export class Overlay {
     const lab = app.store.document;
     const lost = app.connection === 'reconnecting' && lab;
     this.banner.hidden = !lost;
-    if (this.welcome) this.welcome.hidden = lab?.hosts.length !== 1 || lab.guests.length !== 1;
+    if (lab && (lab.hosts.length !== 1 || lab.guests.length !== 1)) this.first = false;
+    if (this.welcome) this.welcome.hidden = !lab || !this.first;
     setText(this.banner, lost ? app.t('connection.lost') : '');
     if (app.connection === 'refused') {
       const problem = app.refusal;
@@ -107,18 +110,24 @@ export class Overlay {
     const { app, carry } = this;
     const { load } = carry;
     document.body.dataset.carrying = load ? load.via : '';
+    document.body.dataset.carries = load?.item.kind ?? '';
+    document.body.dataset.over = load?.target === 'compare' ? 'compare' : '';
     this.ghost.hidden = load?.via !== 'pointer';
     this.hint.hidden = !load;
     if (!load) return;
     const name = carry.nameOf(load.item);
-    setText(this.hint, app.t(load.via === 'pointer' ? 'hint.pointer' : load.item.kind === 'host' ? 'hint.keyboard-host' : 'hint.keyboard', { name }));
+    const { verdict } = load;
+    const said = load.via === 'keyboard' && verdict ? `${verdict.title}${verdict.detail ? `: ${verdict.detail}` : ''}` : '';
+    const hints = {
+      pointer: load.item.kind === 'workload' ? 'hint.pointer-workload' : 'hint.pointer',
+      keyboard: load.item.kind === 'host' ? 'hint.keyboard-host' : 'hint.keyboard',
+    };
+    lines(this.hint, [app.t(hints[load.via], { name }), said], ['span', 'small']);
+    this.hint.dataset.fits = String(verdict?.fits ?? '');
     if (load.via !== 'pointer') return;
     this.ghost.style.setProperty('transform', `translate(${load.x + 12}px, ${load.y + 10}px)`);
-    const { verdict } = load;
     this.ghost.dataset.fits = verdict?.fits === null ? 'asking' : verdict ? String(verdict.fits) : 'none';
-    const lines = [verdict?.title ?? name, verdict?.detail ?? ''].filter(Boolean);
-    if (this.ghost.childElementCount !== lines.length) this.ghost.replaceChildren(...lines.map((_, index) => h(index ? 'small' : 'strong')));
-    lines.forEach((line, index) => setText(this.ghost.children[index], line));
+    lines(this.ghost, [verdict?.title ?? name, verdict?.detail ?? ''], ['strong', 'small']);
   }
 
   /** @param {{key: string, lines: string[]} | null} tip @param {number} x client @param {number} y client */
@@ -135,4 +144,11 @@ export class Overlay {
     const top = y + 16 + offsetHeight > window.innerHeight ? y - 12 - offsetHeight : y + 16;
     this.tip.style.setProperty('transform', `translate(${Math.max(4, left)}px, ${Math.max(4, top)}px)`);
   }
+}
+
+/** Fill an element with what there is to say, changed in place. @param {HTMLElement} element @param {string[]} texts empty ones are left out @param {('strong' | 'small' | 'span')[]} tags */
+function lines(element, texts, tags) {
+  const said = texts.map((text, index) => ({ text, tag: tags[index] })).filter(({ text }) => text);
+  if (element.childElementCount !== said.length) element.replaceChildren(...said.map(({ tag }) => h(tag)));
+  said.forEach(({ text }, index) => setText(element.children[index], text));
 }

@@ -1,11 +1,12 @@
 /**
- * The palette: hosts, hypervisor layers, guests. Every item can be dragged to the canvas by pointer, or grabbed with Space and
+ * The palette: hosts, guests, hypervisor layers, techniques, and smaller: hardware, scheduling, workloads. Every item can be dragged to the canvas by pointer, or grabbed with Space and
  * placed with the arrows. A kernel or a snapshot can be uploaded here, by file picker or by dropping a file on the page;
  * dropped on a host, it starts there at once.
  */
 import { byId, h, icon, setText } from '../dom.js';
 import { ICONS } from '../icons.js';
 import { STACKS, TECHNIQUES, techniqueText } from '../stacks.js';
+import { FITTINGS } from '../tools/fittings.js';
 import { section } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -58,6 +59,7 @@ export class Palette {
   build() {
     const { app } = this;
     const images = app.store.document?.images ?? [];
+    const schema = app.store.reader ? app.store.schema : null;
     this.refusal = h('p.refusal', { role: 'alert', hidden: true });
     this.root.replaceChildren(
       section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host)),
@@ -73,8 +75,23 @@ export class Palette {
       section(app, 'palette-techniques', app.t('palette.techniques'), ...TECHNIQUES.map(({ id }) => this.item(
         { kind: 'technique', id }, app.t(`technique.${id}`), app.t(`technique.${id}.detail`), 'hypervisor', app.t(`technique.${id}.letter`),
       ))),
+      ...(schema ? [
+        section(app, 'palette-hardware', app.t('palette.hardware'), h('div.chips', null,
+          schema.generations.map((_, index) => this.fitting('generation', String(index))),
+          Object.keys(schema.switches).map((id) => this.fitting('switch', id)))),
+        section(app, 'palette-sharing', app.t('palette.sharing'), h('div.chips', null,
+          schema.schedulers.map((id) => this.fitting('scheduler', id)), this.fitting('sharing', 'pages'), this.fitting('overcommit', 'memory'))),
+        section(app, 'palette-workloads', app.t('palette.workloads'), h('div.chips', null, Object.keys(schema.workloads.counts).map((id) => this.chip(
+          { kind: 'workload', id }, app.t(`workload.${id}`), app.t('palette.workload', { what: app.t(`workload.${id}.what`) }))))),
+      ] : []),
       h('p.palette-hint', null, app.t('palette.hint')),
     );
+  }
+
+  /** @param {keyof typeof FITTINGS} kind @param {string} id */
+  fitting(kind, id) {
+    const { nameKey, detailKey } = FITTINGS[kind];
+    return this.chip({ kind, id }, this.app.t(nameKey(id)), this.app.t(detailKey(id)));
   }
 
   /** @param {import('../protocol.js').Image} image */
@@ -110,6 +127,16 @@ export class Palette {
       type: 'button', dataset: { item: 'memory_mib' in item ? 'small-host' : item.kind, id: 'id' in item ? String(item.id) : '' },
     }, h('span.badge', { style: { '--badge': `var(--level-${group})` }, 'aria-hidden': true }, badge),
     h('span.words', null, h('strong', null, title), h('small', null, detail)));
+    return this.grabbable(element, item);
+  }
+
+  /** @param {Item & {id: string}} item @param {string} text @param {string} detail */
+  chip(item, text, detail) {
+    return this.grabbable(h('button.item.small', { type: 'button', title: detail, dataset: { item: item.kind, id: item.id } }, text), item);
+  }
+
+  /** @param {HTMLElement} element @param {Item} item */
+  grabbable(element, item) {
     element.addEventListener('pointerdown', (event) => this.press(event, element, item));
     element.addEventListener('click', (event) => {
       if (event.detail === 0 && !this.carry.load) this.carry.begin(item, 'keyboard');

@@ -4,6 +4,7 @@
  */
 import { h, setText } from '../dom.js';
 import { STACKS, TECHNIQUES, stackText } from '../stacks.js';
+import { unfit } from '../tools/fittings.js';
 import { dialog } from './dialogs.js';
 
 /** @typedef {import('../app.js').App} App */
@@ -13,14 +14,21 @@ import { dialog } from './dialogs.js';
 export async function restack(app, host, wanted) {
   const row = app.store.host(host);
   if (!row) return false;
+  const other = unfit(app, row, wanted);
+  if (other) {
+    app.toast({ text: other, level: 'error' });
+    return false;
+  }
   const guests = app.store.guestsOf(host).length === 0 ? null : await ask(app, row, wanted);
   if (guests === undefined) return false;
   const done = (await app.attempt({ type: 'host.stack', host, ...wanted, guests })) !== undefined;
-  const technique = wanted.technique ?? app.store.schema.stacks[wanted.stack]?.techniques[0] ?? null;
-  if (done) app.announce(app.t('announce.stack-changed', { host: row.name, name: stackText(app, { stack: wanted.stack, technique }) }));
+  if (done) app.announce(app.t('announce.stack-changed', { host: row.name, name: stackText(app, becomes(app, wanted)) }));
   if (done && row.stack !== wanted.stack) await shown(app, host, wanted.stack);
   return done;
 }
+
+/** What the host will be: a technique that is not named is the stack's own. @param {App} app @param {Wanted} wanted */
+const becomes = (app, { stack, technique, switches }) => ({ stack, technique: technique ?? app.store.schema.stacks[stack]?.techniques[0] ?? null, switches });
 
 /** Its bands are others now: show them. @param {App} app @param {number} host @param {string} stack */
 async function shown(app, host, stack) {
@@ -48,12 +56,13 @@ function ask(app, host, wanted) {
       type: 'button', class: className, dataset: { guests: how }, onclick: () => { answer = how; element.close(); },
     }, app.t(`restack.${how}`));
     const carries = (host.technique === null) === (wanted.stack === 'bare-metal');
-    const element = dialog(app, app.t('restack.title', { host: host.name, stack: app.t(`stack.${wanted.stack}`) }),
+    const element = dialog(app, app.t('restack.title', { host: host.name, stack: stackText(app, becomes(app, wanted)) }),
       h('p', null, app.t('restack.question', { n: app.store.guestsOf(host.id).length })),
       h('p', null, app.t(carries ? 'restack.carry.detail' : 'restack.carry.not')),
       h('div.buttons', null, h('button', { type: 'button', onclick: () => element.close() }, app.t('dialog.cancel')),
         button('stop', ''), carries ? button('carry', 'primary') : null));
     element.addEventListener('close', () => resolve(answer));
+    /** @type {HTMLElement | null} */ (element.querySelector('button.primary'))?.focus();
   });
 }
 

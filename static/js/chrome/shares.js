@@ -79,10 +79,8 @@ export function shareControls(app, guest) {
     const input = h('input', {
       type: 'number', min: low, max: high, step: 1, value: now(), dataset: { action: `guest-${field}` }, 'aria-label': app.t(`control.${field}`),
       onchange: async () => {
-        const value = Number(input.value);
-        const fits = input.value !== '' && Number.isInteger(value) && value >= low && value <= high;
-        if (!fits) app.toast({ text: app.t('control.out-of-range', { low, high }), level: 'warning' });
-        if (!fits || (await app.attempt({ type: 'guest.share', guest: guest.id, [field]: value })) === undefined) input.value = now();
+        const value = app.wholeNumber(input.value, low, high);
+        if (value === null || (await app.attempt({ type: 'guest.share', guest: guest.id, [field]: value })) === undefined) input.value = now();
       },
     });
     return {

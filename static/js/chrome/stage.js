@@ -105,7 +105,7 @@ export class Stage {
       const [x, y] = this.place(event);
       const inside = this.isInside(event);
       const box = inside ? this.view.hit(x, y) : null;
-      carry.over(box?.host ?? null, inside);
+      carry.over(box?.host ?? this.comparing(event), inside);
       carry.at(event.clientX, event.clientY);
     };
     /** @param {PointerEvent} event */
@@ -123,13 +123,19 @@ export class Stage {
       document.addEventListener('pointercancel', cancel);
     });
     carry.on('change', (load) => {
-      if (load?.via === 'keyboard' && load.target !== null) this.view.reveal({ kind: 'host', id: load.target });
+      if (load?.via === 'keyboard' && typeof load.target === 'number') this.view.reveal({ kind: 'host', id: load.target });
     });
     carry.on('end', () => {
       document.removeEventListener('pointermove', move);
       document.removeEventListener('pointerup', up);
       document.removeEventListener('pointercancel', cancel);
     });
+  }
+
+  /** A workload can also be let go on the button of the Compare screen. @param {MouseEvent} event */
+  comparing(event) {
+    if (this.carry.load?.item.kind !== 'workload') return null;
+    return document.elementFromPoint(event.clientX, event.clientY)?.closest('[data-action="compare"]') ? 'compare' : null;
   }
 
   /** @param {MouseEvent} event */

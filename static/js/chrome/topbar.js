@@ -106,7 +106,10 @@ export class TopBar {
     setAttribute(this.connection, 'data-state', app.connection);
     setText(/** @type {Node} */ (this.connection.lastChild), app.connection === 'live' ? '' : app.t(`connection.${app.connection}`));
     setAttribute(this.connection, 'title', app.t(`connection.${app.connection}`));
-    setText(this.clients, app.clients > 1 ? app.t('topbar.clients', { n: app.clients }) : '');
+    const here = app.clients > 1 ? app.t('topbar.clients', { n: app.clients }) : '';
+    setText(this.clients, here);
+    setAttribute(this.clients, 'title', here || null);
+    setAttribute(this.clients, 'data-n', String(app.clients)); // what a narrow bar has room for
     for (const [id, key] of /** @type {const} */ ([['undo', 'undo'], ['redo', 'redo']])) {
       const what = app.store.document?.[key];
       const button = this.root.querySelector(`[data-action="${id}"]`);

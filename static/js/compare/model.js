@@ -36,6 +36,9 @@ export function configurationOf(text) {
   return { stack, technique, switches };
 }
 
+/** How a host virtualizes, as `configurationOf` reads it. @param {{stack: string, technique: string | null, switches: string[]}} host */
+export const configurationIn = ({ stack, technique, switches }) => [technique === null ? stack : `${stack}/${technique}`, ...[...switches].sort()].join('+');
+
 /**
  * A configuration with those of the chosen switches that mean something there.
  * @param {{id: string, stack: string, technique: string | null}} way @param {Iterable<string>} switches @param {Choices} choices

@@ -15,9 +15,10 @@ import { configurationText, workloadText } from './words.js';
 const REFRESH_MS = 250;
 
 /**
- * @param {App} app @param {Asked | null} asked carried out at once
+ * @param {App} app @param {Asked | null} asked what is chosen; without configurations, the usual ones
+ * @param {boolean} [atOnce] carry out what is asked
  */
-export function compareDialog(app, asked) {
+export function compareDialog(app, asked, atOnce = true) {
   const side = h('nav.compare-side', { 'aria-label': app.t('compare.all') });
   const main = h('div.compare-main', { tabindex: -1 });
   const refusal = h('p.refusal', { role: 'alert', hidden: true });
@@ -141,6 +142,11 @@ export function compareDialog(app, asked) {
   main.focus();
   void trying(async () => {
     await load();
+    if (asked && !atOnce) {
+      if (asked.configurations.length === 0) start = { ...asked, configurations: choices?.usual.configurations ?? [] };
+      showSetup();
+      return;
+    }
     if (!asked) {
       const running = all.find((one) => one.done < one.total);
       if (running) await show(running.id);

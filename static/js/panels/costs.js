@@ -8,6 +8,9 @@
 import { h } from '../dom.js';
 import { button, choice, stateLine } from './parts.js';
 
+/** What the engine takes for one crossing. */
+const MOST_CYCLES = 10_000_000;
+
 /** @param {HTMLElement} root @param {App} app @returns {import('../app.js').Panel} */
 export function mountCosts(root, app) {
   /** @type {Costs | null} */
@@ -33,7 +36,14 @@ export function mountCosts(root, app) {
     if (!costs) return;
     const overrides = { ...costs.overrides };
     delete overrides[crossing];
-    if (text.trim() !== '') overrides[crossing] = Math.round(Number(text));
+    if (text.trim() !== '') {
+      const cycles = app.wholeNumber(text, 0, MOST_CYCLES);
+      if (cycles === null) {
+        draw();
+        return;
+      }
+      overrides[crossing] = cycles;
+    }
     void set(costs.profile, overrides);
   }
 
@@ -60,7 +70,7 @@ export function mountCosts(root, app) {
       const its = rows.filter((row) => row.crossing === crossing);
       const own = overrides[crossing];
       const input = h('input', {
-        type: 'number', min: 0, max: 10_000_000, step: 1, id: `cost-${crossing}`, value: own ?? '', placeholder: '—',
+        type: 'number', min: 0, max: MOST_CYCLES, step: 1, id: `cost-${crossing}`, value: own ?? '', placeholder: '—',
         'aria-label': app.t('costs.own.label', { crossing: app.t(`costs.crossing.${crossing}`) }),
         onchange: () => put(crossing, input.value),
       });

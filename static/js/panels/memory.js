@@ -38,7 +38,7 @@ export function mountMemory(root, app) {
     vcpu = chosen;
     ask();
   });
-  const box = h('input.memory-address', { type: 'text', spellcheck: 'false', autocomplete: 'off', 'aria-label': app.t('memory.address'), title: app.t('memory.address.hint'),
+  const box = h('input.memory-address', { type: 'text', maxlength: 255, spellcheck: 'false', autocomplete: 'off', 'aria-label': app.t('memory.address'), title: app.t('memory.address.hint'),
     'aria-describedby': 'memory-problem' });
   const problem = h('span.problem', { id: 'memory-problem', role: 'status' });
   const form = h('form.memory-form', { onsubmit: (/** @type {Event} */ event) => { event.preventDefault(); void go(); } }, h('span.dim', { 'aria-hidden': 'true' }, app.t('memory.address')), box,
@@ -94,7 +94,7 @@ export function mountMemory(root, app) {
         goTo(found);
         return;
       }
-      setText(problem, app.t('memory.unknown', { text }));
+      setText(problem, app.t('memory.unknown', { text: text.length > 40 ? `${text.slice(0, 40)}…` : text }));
     } catch (error) {
       setText(problem, app.problemText(error));
     }

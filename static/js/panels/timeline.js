@@ -169,7 +169,8 @@ export function mountTimeline(root, app) {
       pen.fillStyle = line;
       pen.fillRect(Math.round(x(at)), AXIS_PX - 5, 1, total);
       pen.fillStyle = dim;
-      pen.fillText(app.n(at), x(at), AXIS_PX / 2 - 2);
+      const half = pen.measureText(app.n(at)).width / 2;
+      pen.fillText(app.n(at), visible(at) ? Math.max(x(at), NAMES_PX + half) : x(at), AXIS_PX / 2 - 2);
     }
     const dispositions = app.store.schema.dispositions.map((name) => colour(`--disposition-${name}`));
     /** @type {Map<number, number>} */

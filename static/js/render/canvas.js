@@ -115,7 +115,8 @@ export class CanvasView {
       this.relayout();
     });
     carry.on('change', () => {
-      const target = carry.load?.item.kind === 'image' || carry.load?.item.kind === 'guest' ? carry.load.target : null;
+      const { item, target: over } = carry.load ?? { item: null, target: null };
+      const target = (item?.kind === 'image' || item?.kind === 'guest' || item?.kind === 'workload') && over !== 'compare' ? over : null;
       const already = carry.load?.item.kind === 'guest' && app.store.guest(carry.load.item.id)?.host === target;
       const slot = already ? null : target;
       if (slot === (this.preview.slot ?? null)) this.touch('ground', 'live');
@@ -459,9 +460,12 @@ export class CanvasView {
       labels = labels || particle.labelled || particle === this.hoveredParticle;
     }
     if (labels) {
-      for (let i = 0; i < particles.count; i += 1) {
+      /** @type {{left: number, top: number, right: number, bottom: number}[]} */
+      const taken = [];
+      if (this.hoveredParticle?.alive) this.drawLabel(brush, this.hoveredParticle, taken);
+      for (let i = particles.count - 1; i >= 0; i -= 1) {
         const particle = particles.pool[i];
-        if (particle.alive && (particle.labelled || particle === this.hoveredParticle)) this.drawLabel(brush, particle);
+        if (particle.alive && particle.labelled && particle !== this.hoveredParticle) this.drawLabel(brush, particle, taken);
       }
     }
     for (const key of this.shining.keys()) this.drawShine(brush, key);
@@ -478,8 +482,12 @@ export class CanvasView {
     if (box && brush.place(box)) brush.rectangle(null, brush.colour(`--disposition-${disposition}`), { radius: 5, width: 2.5 });
   }
 
-  /** @param {Brush} brush @param {import('./particles.js').Particle} particle */
-  drawLabel(brush, particle) {
+  /**
+   * What a trap is, beside it; nothing where a newer one's label stands.
+   * @param {Brush} brush @param {import('./particles.js').Particle} particle
+   * @param {{left: number, top: number, right: number, bottom: number}[]} taken by labels of this frame
+   */
+  drawLabel(brush, particle, taken) {
     const { context } = brush;
     const { camera } = this;
     const [title, what] = this.words.label(particle.trap);
@@ -496,6 +504,8 @@ export class CanvasView {
     const height = line * 2.9;
     const left = x + 14 + width > camera.width ? x - 14 - width : x + 14;
     const top = Math.min(Math.max(4, y - height / 2), camera.height - height - 4);
+    if (taken.some((other) => left < other.right && left + width > other.left && top < other.bottom && top + height > other.top)) return;
+    taken.push({ left, top, right: left + width, bottom: top + height });
     context.fillStyle = brush.colour('--label');
     context.strokeStyle = brush.colour(`--disposition-${disposition}`);
     context.lineWidth = 1;

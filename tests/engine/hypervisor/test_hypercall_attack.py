@@ -550,6 +550,76 @@ def test_frames_go_out_and_come_in() -> None:
     assert ram.read(BUFFER, 60) == b"z" * 60
 
 
+@pytest.mark.parametrize(
+    ("buffer", "room", "answered"),
+    [
+        (6 * PAGE, 1500, Status.DENIED),  # never granted
+        (7 * PAGE, 1500, Status.DENIED),  # granted for reading only
+        (9 * PAGE, 1500, Status.DENIED),  # granted, but below RAM
+        (10 * PAGE, 1500, Status.DENIED),
+        (GRANTS * PAGE, 1500, Status.INVALID),
+        (MASK64, 1500, Status.INVALID),
+        (5 * PAGE + 4000, 1500, Status.INVALID),  # beyond the page
+        (5 * PAGE, 4097, Status.INVALID),
+        (5 * PAGE, MASK64, Status.INVALID),
+        (5 * PAGE, 59, None),  # too little room: the frame is lost, the buffer stays
+        (5 * PAGE, 0, None),
+    ],
+)
+def test_a_buffer_that_cannot_be_gets_no_frame(buffer: int, room: int, answered: Status | None) -> None:
+    puppet, _ = with_ring(Device.NET_RECEIVE)
+    puppet.poke(SHARED + GRANTS_AT + 8 * 7, BUFFER | READABLE, BUFFER | WRITABLE, RAM_BASE - PAGE | 3, MASK64 - 4095 | 3)
+    before, ours = puppet.untouched(), puppet.guest.vm.ram.read(BUFFER, PAGE)
+    puppet.poke(RING + 64, 0, 0, buffer, room)
+    puppet.poke(RING + 96, 0, 0, 5 * PAGE, 1500)
+    puppet.poke(RING, 2)
+    puppet.guest.arrive([b"x" * 60])
+    assert puppet.guest.vm.ram.read(BUFFER, PAGE) == ours
+    assert puppet.peek(RING + 8) == (answered is not None)
+    if answered is not None:
+        assert (puppet.peek(RING + 64), puppet.peek(RING + 88)) == (answered & MASK64, 0)
+        puppet.guest.arrive([b"y" * 60])
+        assert puppet.guest.vm.ram.read(BUFFER, 60) == b"y" * 60
+    assert puppet.untouched() == before
+    puppet.check()
+
+
+@pytest.mark.parametrize("indices", [(SLOTS + 1, 0), (0, 1), (MASK64, 0)])
+def test_buffers_with_impossible_indices_are_not_looked_at_again(indices: tuple[int, int]) -> None:
+    puppet, _ = with_ring(Device.NET_RECEIVE)
+    puppet.poke(RING, *indices)
+    before = puppet.guest.vm.ram.read(RING, PAGE)
+    puppet.guest.arrive([b"x" * 60])
+    assert puppet.guest.vm.ram.read(RING, PAGE) == before
+    puppet.poke(RING, 1, 0)
+    puppet.poke(RING + 64, 0, 0, 5 * PAGE, 1500)
+    puppet.guest.arrive([b"x" * 60])
+    assert puppet.peek(RING + 8) == 0
+    assert puppet.call(Number.CONNECT, Device.NET_RECEIVE, RING)[0] == 0
+    puppet.guest.arrive([b"x" * 60])
+    assert puppet.peek(RING + 8) == 1
+    assert puppet.call(Number.NOTIFY, Device.NET_RECEIVE)[0] == sbi.Error.INVALID_PARAM
+
+
+def test_a_ring_whose_buffers_are_itself_harms_its_guest_only() -> None:
+    puppet = Puppet()
+    puppet.share()
+    puppet.poke(SHARED + GRANTS_AT + 8 * 5, RING | READABLE | WRITABLE)
+    for device in (Device.NET_SEND, Device.NET_RECEIVE):
+        assert puppet.call(Number.CONNECT, device, RING)[0] == 0
+    before = puppet.untouched()
+    for start in range(0, 128, 8):
+        puppet.poke(RING, 4, 0)
+        for number in range(4):
+            puppet.poke(RING + 64 + 32 * number, 0, 0, 5 * PAGE + start, 1500)
+        puppet.guest.arrive([b"\xff" * 1500, bytes(60), b"\1" * 200])
+        puppet.call(Number.NOTIFY, Device.NET_SEND)
+        for device in (Device.NET_SEND, Device.NET_RECEIVE):
+            assert puppet.call(Number.CONNECT, device, RING)[0] == 0
+    puppet.check()
+    assert puppet.untouched() == before
+
+
 def test_the_consoles_ring_carries_everything_in_order() -> None:
     puppet, chance = Puppet(), random.Random(3)
     ring, said, typed, heard = POOL[0] << 12, b"", b"", b""

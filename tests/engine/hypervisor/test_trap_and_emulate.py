@@ -153,7 +153,7 @@ def test_a_guest_that_can_only_trap_is_ended_with_the_reason(stack: str, source:
 def test_a_guest_that_spins_for_ever_leaves_the_others_their_time() -> None:
     machine = Machine(program("_start: j _start\n"), VM)
     machine.host.add_guest(2, inspect(load_image("ringos"), "ringos"), 1, 16, "run=work compute 3;poweroff 5")
-    machine.run(1_700_000)
+    machine.run(2_200_000)
     assert machine.host.guests[2].exit_status == 5
     assert machine.guest.failure is None
     assert machine.guest.instructions > 100_000

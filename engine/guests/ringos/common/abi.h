@@ -24,7 +24,9 @@
     ROW(15, poweroff) \
     ROW(16, reboot) \
     ROW(17, disk_read) \
-    ROW(18, disk_write)
+    ROW(18, disk_write) \
+    ROW(19, net_address) \
+    ROW(20, ping)
 
 /* One row per error: its name, and what a person is told. */
 #define ERRORS(ROW) \
@@ -40,7 +42,9 @@
     ROW(INVALID, "invalid argument") \
     ROW(NOT_PERMITTED, "not permitted") \
     ROW(INTERRUPTED, "interrupted") \
-    ROW(NO_DISK, "no disk")
+    ROW(NO_DISK, "no disk") \
+    ROW(NO_CARD, "no network card") \
+    ROW(NO_ANSWER, "no answer")
 
 #define PROCESSES 16      /* that can exist at one time */
 #define NAME_MAX 16       /* bytes of a program's name, with its final zero */

@@ -1,41 +1,16 @@
-/* The balloon: a virtio memory balloon behind virtio-mmio (Virtual I/O Device 1.2, sections 4.2 and 5.5). The host says how
- * many pages it should hold; what is free goes in, and the host need not have memory for it. The kernel takes pages back
- * when the host wants fewer, or when it has no others. One buffer at a time, of at most a page's worth of page numbers.
+/* The balloon: a virtio memory balloon (Virtual I/O Device 1.2, section 5.5). The host says how many pages it should hold;
+ * what is free goes in, and the host need not have memory for it. The kernel takes pages back when the host wants fewer, or
+ * when it has no others. One buffer at a time, of at most a page's worth of page numbers.
  *
  * The numbers of the pages inside are kept in lists, each a page of its own that is not in the balloon. */
-#include "../kernel.h"
+#include "virtio.h"
 
-#define SLOTS 8
-#define SLOT(number) ((volatile uint32_t *)(0x10001000UL + 0x1000UL * (number)))
-enum { MAGIC = 0x0 / 4, VERSION = 0x4 / 4, DEVICE = 0x8 / 4, FEATURES = 0x20 / 4, FEATURES_HALF = 0x24 / 4,
-       QUEUE_SELECT = 0x30 / 4, QUEUE_SIZE = 0x38 / 4, QUEUE_READY = 0x44 / 4, NOTIFY = 0x50 / 4, PENDING = 0x60 / 4,
-       ACKNOWLEDGE_INTERRUPT = 0x64 / 4, STATUS = 0x70 / 4, DESCRIPTORS = 0x80 / 4, DRIVER = 0x90 / 4,
-       DEVICE_RING = 0xa0 / 4, WANTED = 0x100 / 4, ACTUAL = 0x104 / 4 };
-#define VIRTIO 0x74726976
-#define MODERN 2
-#define BALLOON 5
-#define DEFLATE_ON_OOM 4
-#define VERSION_1_HIGH 1 /* bit 32 of the features */
-enum { ACKNOWLEDGE = 1, DRIVER_HERE = 2, DRIVER_OK = 4, FEATURES_OK = 8 };
-enum { INFLATE, DEFLATE, QUEUES };
-#define SIZE 2
-#define NO_INTERRUPT 1
+enum { INFLATE, DEFLATE }; /* its queues */
+enum { WANTED = CONFIG, ACTUAL };
+#define FEATURE_DEFLATE_ON_OOM (1u << 2)
 #define NUMBERS (PAGE_SIZE / 4 - 4)
 
-static struct queue {
-    struct {
-        uint64_t address;
-        uint32_t bytes;
-        uint16_t flags, next;
-    } descriptors[SIZE];
-    struct {
-        uint16_t flags, index, ring[SIZE];
-    } driver;
-    struct {
-        uint16_t flags, index;
-        uint32_t ring[2 * SIZE];
-    } device;
-} *queues; /* a page */
+static struct queue *queues; /* a page for both */
 static struct list {
     struct list *next;
     uint64_t count;
@@ -43,28 +18,13 @@ static struct list {
 } *lists;
 static uint64_t inside;
 static volatile uint32_t *device;
+uint32_t balloon_source;
 
-static void put(int where, const void *address)
+static void tell(uint32_t which, const uint32_t *numbers, uint64_t count)
 {
-    device[where] = (uint32_t)(uint64_t)address;
-    device[where + 1] = (uint32_t)((uint64_t)address >> 32);
-}
-
-static void tell(int which, const uint32_t *numbers, uint64_t count)
-{
-    struct queue *queue = &queues[which];
-    queue->descriptors[0].address = (uint64_t)numbers;
-    queue->descriptors[0].bytes = (uint32_t)(count * sizeof *numbers);
-    volatile uint16_t *done = &queue->device.index;
-    uint16_t before = *done;
-    queue->driver.ring[queue->driver.index % SIZE] = 0;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    queue->driver.index++;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
-    device[NOTIFY] = (uint32_t)which;
-    while (*done == before)
-        continue;
-    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    queues[which].descriptors[0].address = (uint64_t)numbers;
+    queues[which].descriptors[0].bytes = (uint32_t)(count * sizeof *numbers);
+    virtio_do(device, which, &queues[which]);
     inside += which == INFLATE ? count : -count;
     device[ACTUAL] = (uint32_t)inside;
 }
@@ -111,42 +71,32 @@ static void deflate(uint64_t wanted)
     }
 }
 
-/* The interrupt's source; 0: there is no balloon. */
-uint32_t balloon_begin(void)
+static void follow(void)
 {
-    int slot = 0;
-    while (slot < SLOTS && (SLOT(slot)[DEVICE] != BALLOON || SLOT(slot)[MAGIC] != VIRTIO || SLOT(slot)[VERSION] != MODERN))
-        slot++;
-    if (slot == SLOTS || (queues = page_alloc()) == NULL)
-        return 0;
-    device = SLOT(slot);
-    device[STATUS] = 0;
-    device[STATUS] = ACKNOWLEDGE | DRIVER_HERE;
-    device[FEATURES_HALF] = 0;
-    device[FEATURES] = DEFLATE_ON_OOM;
-    device[FEATURES_HALF] = 1;
-    device[FEATURES] = VERSION_1_HIGH;
-    device[STATUS] = ACKNOWLEDGE | DRIVER_HERE | FEATURES_OK;
-    for (uint32_t i = 0; i < QUEUES; i++) {
-        device[QUEUE_SELECT] = i;
-        device[QUEUE_SIZE] = SIZE;
-        put(DESCRIPTORS, queues[i].descriptors);
-        put(DRIVER, &queues[i].driver);
-        put(DEVICE_RING, &queues[i].device);
-        queues[i].driver.flags = NO_INTERRUPT;
-        device[QUEUE_READY] = 1;
+    uint64_t wanted = device[WANTED];
+    inflate(wanted);
+    deflate(wanted);
+}
+
+void balloon_init(void)
+{
+    queues = page_alloc();
+    if (queues == NULL || (device = virtio_find(VIRTIO_BALLOON, FEATURE_DEFLATE_ON_OOM)) == NULL)
+        return;
+    for (uint32_t which = INFLATE; which <= DEFLATE; which++) {
+        queues[which].driver.flags = NO_INTERRUPT;
+        virtio_queue(device, which, &queues[which]);
     }
-    device[STATUS] = ACKNOWLEDGE | DRIVER_HERE | FEATURES_OK | DRIVER_OK;
-    inflate(device[WANTED]);
-    return (uint32_t)slot + 1;
+    virtio_start(device);
+    balloon_source = virtio_source(device);
+    interrupts_from(balloon_source);
+    follow();
 }
 
 void balloon_interrupt(void)
 {
-    device[ACKNOWLEDGE_INTERRUPT] = device[PENDING];
-    uint64_t wanted = device[WANTED];
-    inflate(wanted);
-    deflate(wanted);
+    device[INTERRUPT_ACK] = INTERRUPT_CONFIG;
+    follow();
 }
 
 #define AT_ONCE 64

@@ -16,7 +16,7 @@
 #define UART_SOURCE 10
 
 static uint64_t context;
-static uint32_t balloon_source;
+static uint32_t enabled;
 
 /* Every return to user mode finds SPP clear and SPIE set, for so trap entry leaves them. */
 void traps_init(uint64_t hart)
@@ -26,12 +26,15 @@ void traps_init(uint64_t hart)
     csr_set(sstatus, SSTATUS_SPIE);
     csr_write(sie, 1UL << INTERRUPT_TIMER | 1UL << INTERRUPT_EXTERNAL);
     context = 2 * hart + 1;
-    balloon_source = balloon_begin();
-    PRIORITY(UART_SOURCE) = 1;
-    if (balloon_source != 0)
-        PRIORITY(balloon_source) = 1;
-    ENABLE(context) = 1u << UART_SOURCE | (balloon_source != 0 ? 1u << balloon_source : 0);
+    interrupts_from(UART_SOURCE);
     THRESHOLD(context) = 0;
+}
+
+/* Let a source interrupt from now on. */
+void interrupts_from(uint32_t source)
+{
+    PRIORITY(source) = 1;
+    ENABLE(context) = enabled |= 1u << source;
 }
 
 static void plic_interrupt(void)
@@ -39,6 +42,8 @@ static void plic_interrupt(void)
     uint32_t source = CLAIM(context);
     if (source == UART_SOURCE)
         console_interrupt();
+    else if (source != 0 && source == net_source)
+        net_interrupt();
     else if (source != 0 && source == balloon_source)
         balloon_interrupt();
     if (source != 0)

@@ -14,6 +14,8 @@ void interrupts_poll(void)
     uint64_t events = __atomic_exchange_n(&shared.pending, 0, __ATOMIC_RELAXED);
     if (events & 1UL << PV_EVENT_CONSOLE)
         console_interrupt();
+    if (events & 1UL << PV_EVENT_NET)
+        net_arrived();
     if (events & 1UL << PV_EVENT_TIMER)
         clock_interrupt();
 }

@@ -10,12 +10,13 @@ static const char help_text[] =
     "echo TEXT           print TEXT\n"
     "fill MIB [ROUNDS]   take memory and use all of it, 2 times; 0: for ever\n"
     "kill PID            end a process\n"
+    "ping [STATION [N]]  send packets to 10.0.X.Y; without it: who is this?\n"
     "poweroff [STATUS]   end the machine\n"
     "primes [LIMIT]      print the primes below LIMIT\n"
     "ps                  list the processes\n"
     "reboot              start the machine again\n"
     "spin                loop for ever, without a system call\n"
-    "work KIND N         do N of: compute syscall pagefault switch io timer disk\n"
+    "work KIND N         do N of: compute syscall pagefault switch io timer disk packet\n"
     "A; B runs B after A, A & runs A in the background, ^C ends what is in the foreground.\n";
 
 static void report(long pid, int status, bool in_background)

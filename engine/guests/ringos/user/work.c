@@ -22,6 +22,6 @@ int main(char *arguments)
             return 0;
         }
     }
-    print("usage: work compute|syscall|pagefault|switch|io|timer|disk N\n");
+    print("usage: work compute|syscall|pagefault|switch|io|timer|disk|packet N\n");
     return 2;
 }

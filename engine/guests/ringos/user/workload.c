@@ -5,6 +5,7 @@
 #define BATCH 16 /* pages that the pagefault workload holds at a time */
 #define COLUMNS 64
 #define TICK_US 100
+#define EVERYBODY (10u << 24 | 0xffff) /* 10.0.255.255 */
 #define DISK_BLOCKS 16 /* that the disk workload uses, in turn */
 
 static _Noreturn void give_up(const char *what, long error)
@@ -119,6 +120,22 @@ static uint64_t disk(uint64_t count)
     return checksum;
 }
 
+/* A packet to another machine and back: the one that answers first when all are asked. With one packet more than count,
+ * which finds its card. */
+static uint64_t packet(uint64_t count)
+{
+    uint64_t checksum = 1, word = 0;
+    long station = ping(EVERYBODY, &word);
+    for (uint64_t i = 0; i <= count && station >= 0; i++) {
+        word = i;
+        station = ping((uint64_t)station, &word);
+        checksum = mix(checksum, word);
+    }
+    if (station < 0)
+        give_up("a packet to another ringos", station);
+    return checksum;
+}
+
 const struct workload workloads[] = {
     [COMPUTE] = {"compute", "steps", compute},
     [SYSCALL] = {"syscall", "system calls", call},
@@ -127,6 +144,7 @@ const struct workload workloads[] = {
     [IO] = {"io", "characters", output},
     [TIMER] = {"timer", "sleeps of 100 microseconds", tick},
     [DISK] = {"disk", "blocks of 4 KiB there and back", disk},
+    [PACKET] = {"packet", "packets there and back", packet},
 };
 
 _Noreturn void answer(void)

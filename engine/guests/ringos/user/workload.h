@@ -10,7 +10,7 @@ struct workload {
 };
 
 extern const struct workload workloads[];
-enum { COMPUTE, SYSCALL, PAGEFAULT, SWITCH, IO, TIMER, DISK, WORKLOADS };
+enum { COMPUTE, SYSCALL, PAGEFAULT, SWITCH, IO, TIMER, DISK, PACKET, WORKLOADS };
 
 /* The other side of the switch workload: add one to each word it receives and send it back. */
 _Noreturn void answer(void);
