@@ -176,6 +176,7 @@ class BinaryTranslation(TrapAndEmulate):
             return
         try:
             self._go_on(vcpu, hart)
+            self.guest.wait(hart)
         except OutOfFramesError:
             self.cache.give_back()
             try:

@@ -447,6 +447,9 @@ class HardwareAssist:
     def remapped(self, page: int) -> None:
         self.memory.remapped(page)
 
+    def unmap(self, page: int) -> bool:
+        return self.memory.unmap(page)
+
     def close(self) -> None:
         self.memory.close()
 
@@ -516,6 +519,9 @@ class TwoStages:
     def remapped(self, page: int) -> None:
         ram = self.guest.vm.ram
         self.stage.remap(page, ram.frame(page), ram.writable(page))
+
+    def unmap(self, page: int) -> bool:
+        return self.stage.unmap(page)
 
     def protect(self, pages: Sequence[int]) -> None:
         self.stage.protect(pages)
@@ -602,6 +608,9 @@ class Shadowed:
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)
+
+    def unmap(self, page: int) -> bool:
+        return self.shadow.unmap(page)
 
     def protect(self, pages: Sequence[int]) -> None:
         self.shadow.protect(pages)

@@ -78,6 +78,15 @@ class SecondStage(StageState):
         if table is not None and self.memory.read(table * PAGE + 8 * (page & 0x1FF), 8) & mmu.V:
             self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
 
+    def unmap(self, page: int) -> bool:
+        """The hart cannot reach a guest page any more. Could it?"""
+        table = self._leaf_table(page)
+        offset = 0 if table is None else table * PAGE + 8 * (page & 0x1FF)
+        if table is None or not self.memory.read(offset, 8) & mmu.V:
+            return False
+        self.memory.write(offset, 8, 0)
+        return True
+
     def _leaf_table(self, page: int) -> int | None:
         """The table that has the leaf of a guest page, if there is one."""
         table = self.root
