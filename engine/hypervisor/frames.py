@@ -16,8 +16,12 @@ for that moment, so that guests can be asked before anything has to be taken awa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+import mmap
+from collections.abc import Callable, Iterator, MutableSet
 from typing import Any
+
+import numpy as np
 
 from engine.machine.mappings import FramesState
 from engine.machine.memory import PAGE, Memory
@@ -42,11 +46,11 @@ class Frames(FramesState):
         self.high = first + self.total
         self._free: list[int] = []
         self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
-        self._own: set[int] = set()  # what the hypervisor took for itself
+        self._own = _Marked(first + self.total)  # what the hypervisor took for itself
+        self.own_at = self._own.at
         self._kept: list[int] = []  # free, and for the hypervisor alone
         self._spare: list[int] = []  # free, and for guests when no other frame is
         self._spares = 0  # how many these should be
-        self._reserved = 0  # as many frames are the hypervisor's, taken or kept; 0: whatever is not promised
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
         #: Frees frames of guests, but not the one that is named. Raises OutOfFramesError.
         self.evict: Callable[[int | None], None] = _nobody_gives
@@ -63,7 +67,7 @@ class Frames(FramesState):
         """From now on `count` frames are the hypervisor's, and guests may have been promised more than is left, of which
         `spares` are spared. 0: no longer; what was promised has to be there again."""
         self._set_free([*self._free, *self._kept, *self._spare])
-        self._kept, self._spare, self._reserved, self._spares = [], [], count, spares
+        self._kept, self._spare, self.reserved, self._spares = [], [], count, spares
         if len(self._own) > count > 0:
             self._empty_caches()
         while len(self._own) + len(self._kept) < count:
@@ -94,7 +98,7 @@ class Frames(FramesState):
     @property
     def overcommitted(self) -> bool:
         """May more be promised than there is?"""
-        return self._reserved > 0
+        return self.reserved > 0
 
     def take_promised(self, keep: int | None = None) -> int:
         """A zeroed frame for a guest to whom it was promised. keep: a frame that nobody is to give up for it. Raises
@@ -111,7 +115,7 @@ class Frames(FramesState):
         """A zeroed frame for the hypervisor. Caches are emptied when none is left; raises OutOfFramesError if
         that does not help."""
         self._make_room(1)
-        if self._reserved:
+        if self.reserved:
             frame = self._kept.pop()
             self.memory.write_bytes(frame * PAGE, _ZERO)
         else:
@@ -125,29 +129,29 @@ class Frames(FramesState):
     def take_row(self, count: int) -> int:
         """The first of `count` zeroed frames in a row, at a multiple of `count`. Raises OutOfFramesError."""
         self._make_room(count)
-        free = set(self._kept if self._reserved else self._free)
+        free = set(self._kept if self.reserved else self._free)
         for first in sorted(free):
             row = range(first, first + count)
             if first % count == 0 and free.issuperset(row):
-                if self._reserved:
+                if self.reserved:
                     self._kept = [frame for frame in self._kept if frame not in row]
                 else:
                     self._set_free([frame for frame in self._free if frame not in row])
                 self.memory.write_bytes(first * PAGE, _ZERO * count)
-                self._own.update(row)
+                self._own |= set(row)
                 return first
         first = -(-self.low // count) * count
-        if self._reserved or first + count > self.high:
+        if self.reserved or first + count > self.high:
             raise OutOfFramesError
         self._set_free([*self._free, *range(self.low, first)])
         self.low = first + count
-        self._own.update(range(first, self.low))
+        self._own |= set(range(first, self.low))
         return first
 
     @property
     def _room(self) -> int:
         """How many frames the hypervisor can have as it is."""
-        return len(self._kept) if self._reserved else self.total - self.used - self.promised
+        return len(self._kept) if self.reserved else self.total - self.used - self.promised
 
     def _make_room(self, count: int) -> None:
         """See to it that `count` frames are neither taken nor promised."""
@@ -179,7 +183,7 @@ class Frames(FramesState):
             return
         was_own = frame in self._own
         self._own.discard(frame)
-        if was_own and len(self._own) + len(self._kept) < self._reserved:
+        if was_own and len(self._own) + len(self._kept) < self.reserved:
             self._kept.append(frame)
         elif len(self._spare) < self._spares:
             self._spare.append(frame)
@@ -229,7 +233,7 @@ class Frames(FramesState):
             "own": sorted(self._own),
             "kept": list(self._kept),
             "spare": list(self._spare),
-            "reserved": [self._reserved, self._spares],
+            "reserved": [self.reserved, self._spares],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -237,9 +241,36 @@ class Frames(FramesState):
         self._set_free(list(state["free"]))
         self.promised = state["promised"]
         self._sharers = dict(state["sharers"])
-        self._own = set(state.get("own", ()))  # a lab may have been saved before these were
+        self._own.clear()
+        self._own |= set(state.get("own", ()))  # a lab may have been saved before these were
         self._kept, self._spare = list(state.get("kept", ())), list(state.get("spare", ()))
-        self._reserved, self._spares = state.get("reserved", (0, 0))
+        self.reserved, self._spares = state.get("reserved", (0, 0))
+
+
+class _Marked(MutableSet[int]):
+    """A set of frames that native code adds to: a byte for each of `count`, at `at`."""
+
+    def __init__(self, count: int) -> None:
+        self._marks = mmap.mmap(-1, count)
+        self.at = ctypes.addressof(ctypes.c_char.from_buffer(self._marks))
+
+    def __contains__(self, frame: object) -> bool:
+        return isinstance(frame, int) and self._marks[frame] == 1
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.flatnonzero(np.frombuffer(self._marks, np.uint8)).tolist())
+
+    def __len__(self) -> int:
+        return int(np.count_nonzero(np.frombuffer(self._marks, np.uint8)))
+
+    def add(self, value: int) -> None:
+        self._marks[value] = 1
+
+    def discard(self, value: int) -> None:
+        self._marks[value] = 0
+
+    def clear(self) -> None:
+        np.frombuffer(self._marks, np.uint8)[:] = 0
 
 
 def _nobody_gives(_keep: int | None) -> None:

@@ -73,8 +73,8 @@ MAP, PAGES, WATCHED, FRAMES, AWAY, TARGET, WALKED, LEVEL, TRAIL = (
     offset_of(RamState, name)
     for name in ("map_at", "pages", "watched", "frames_at", "away", "target", "leaf", "level", "trail")
 )
-LOW, HIGH, RECYCLED, PROMISED = (
-    offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
+LOW, HIGH, RECYCLED, PROMISED, RESERVED, OWN = (
+    offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised", "reserved", "own_at")
 )
 STAGE_COUNT, STAGE_LIMIT, STAGE_TABLES = (
     offset_of(StageState, name) for name in ("count", "limit", "tables_at")
@@ -729,7 +729,7 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
         promised = h.peek(frames + PROMISED, 8)
         if low >= high or high > h.peek(h.memory_at + HOST_BYTES, 8) >> 12 or promised > high:
             raise Refused
-        if h.peek(frames + RECYCLED, 8) or high - low < promised + missing:
+        if h.peek(frames + RECYCLED, 8) or h.peek(frames + RESERVED, 8) or high - low < promised + missing:
             raise Refused
         if h.peek(h.stage_at + STAGE_COUNT, 8) + missing > h.peek(h.stage_at + STAGE_LIMIT, 8):
             raise Refused
@@ -764,6 +764,7 @@ def add_table(h: Any, frames: int, offset: int) -> int:
     the host's RAM."""
     frame = h.peek(frames + LOW, 8)
     h.poke(frames + LOW, 8, frame + 1)
+    h.poke(h.peek(frames + OWN, 8) + frame, 1, 1)
     stage = h.stage_at
     count = h.peek(stage + STAGE_COUNT, 8)
     h.poke(h.peek(stage + STAGE_TABLES, 8) + 8 * count, 8, frame)
