@@ -44,7 +44,7 @@ from engine.trace.rings import Trace
 
 QUANTUM_NS = 10_000
 #: Records that native code writes before somebody has to fetch them.
-NATIVE_RECORDS = 4096
+NATIVE_RECORDS = 8192
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16

@@ -39,8 +39,9 @@ class HartState(ctypes.Structure):
     STORAGE, by its name.
     memory_at: the MemoryState. contexts_at, context, previous_context, next_context, stale: the hart's contexts, the
     numbers of the present one, of the one before it and of the one to give up next, and a bit for each that has to be
-    emptied. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
-    engine.machine.native.layout).
+    emptied. choices: how often something decided anew which context is whose. chosen_status, chosen_satp, chosen_vsatp,
+    chosen_hgatp: the registers by which (see engine.machine.native.access.refresh). tlb_at, ops, page_pc: the present
+    context, code page and its virtual address (see engine.machine.native.layout).
     hot, hot_count: operations that were reached often, as pairs of code page and byte offset, until the JIT takes them.
     record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
@@ -89,6 +90,11 @@ class HartState(ctypes.Structure):
         ("previous_context", _WORD),
         ("next_context", _WORD),
         ("stale", _WORD),
+        ("choices", _WORD),
+        ("chosen_status", _WORD),
+        ("chosen_satp", _WORD),
+        ("chosen_vsatp", _WORD),
+        ("chosen_hgatp", _WORD),
         ("tlb_at", _WORD),
         ("ops", _WORD),
         ("record_at", _WORD),
@@ -150,6 +156,11 @@ class HartState(ctypes.Structure):
     previous_context: int
     next_context: int
     stale: int
+    choices: int
+    chosen_status: int
+    chosen_satp: int
+    chosen_vsatp: int
+    chosen_hgatp: int
     tlb_at: int
     ops: int
     page_pc: int

@@ -29,7 +29,7 @@ MAX_PAGES = 2048
 class Interpreter:
     """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH, TRAP).
 
-    refresh: privileged.choose_context. prepare: entry.prepare. walk, resume, put_leaf, table_stored: of engine.machine.
+    refresh: access.choose_anew. prepare: entry.prepare. walk, resume, put_leaf, table_stored: of engine.machine.
     native.exits, with a virtual hart; they return how that ended (procedures.DONE and so on). Harts are state addresses."""
 
     def __init__(self) -> None:
