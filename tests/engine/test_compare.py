@@ -76,7 +76,7 @@ def test_every_workload_prints_the_same_under_every_technique_and_on_every_stack
 @pytest.mark.parametrize("where", [TRAP_AND_EMULATE, HARDWARE_ASSIST], ids=str)
 def test_figures_repeat_and_are_those_of_the_definition(where: Configuration) -> None:
     runs = [run(where, "pagefault", 30, tier) for tier in (Tier.JIT, Tier.JIT, Tier.REFERENCE)]
-    assert all(one.walk_references > one.tlb_misses > 30 for one in runs)
+    assert all(one.walk_references > one.tlb_misses > 0 for one in runs)
     first, *others = (msgspec.structs.replace(one, tlb_misses=0, walk_references=0) for one in runs)
     assert all(one == first for one in others)
 
