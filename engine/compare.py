@@ -91,11 +91,12 @@ _OF_PROGRAMS = (Kind.SYSCALL, Kind.PAGE_FAULT, Kind.EXCEPTION)
 # -- what can be compared ------------------------------------------------------------------------------
 class Workload(Struct, frozen=True):
     """A row of ringos's own table (user/workload.c). `count`: units of work unless somebody says otherwise; `talks`: to
-    another machine."""
+    another machine; `disk`: needs one, which guests of the palette do not have."""
 
     name: str
     count: int
     talks: bool = False
+    disk: bool = False
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -107,7 +108,7 @@ WORKLOADS: dict[str, Workload] = {
         Workload("switch", 300),
         Workload("io", 1_000),
         Workload("timer", 200),
-        Workload("disk", 100),
+        Workload("disk", 100, disk=True),
         Workload("packet", 100, talks=True),
     )
 }

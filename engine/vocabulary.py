@@ -56,7 +56,8 @@ def vocabulary() -> dict[str, Any]:
     usual one; schedulers: [id];
     switches: {id: {"stacks": [id], "techniques": [id]}}: where each means something. generations: [[id]], the switches
     of each generation of hardware assist.
-    workloads: {"guests": [image, the builds of their kernel], "counts": {name: how often, usually}}.
+    workloads: {"guests": [image, the builds of their kernel], "counts": {name: how often, usually}, "disk": [those that
+    need one]}.
     """
     calls: dict[str, dict[str, Any]] = {}
     for row in sbi.TABLE:
@@ -81,7 +82,11 @@ def vocabulary() -> dict[str, Any]:
             name: {"stacks": list(switch.stacks), "techniques": list(switch.techniques)}
             for name, switch in SWITCHES.items()
         },
-        "workloads": {"guests": list(GUESTS), "counts": {name: row.count for name, row in WORKLOADS.items()}},
+        "workloads": {
+            "guests": list(GUESTS),
+            "counts": {name: row.count for name, row in WORKLOADS.items()},
+            "disk": [name for name, row in WORKLOADS.items() if row.disk],
+        },
         "generations": [list(generation) for generation in GENERATIONS],
         "hypercalls": {str(number.value): number.name.lower() for number in Number},
         "events": {str(event.value): event.name.lower() for event in Event},

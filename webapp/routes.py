@@ -147,9 +147,7 @@ _STATUS = {
 def _failure(status: int, problem: Problem) -> tuple[Response | str, int]:
     wants_page = request.accept_mimetypes.best_match(("text/html", "application/json")) == "text/html"
     if wants_page and "X-CSRF-Token" not in request.headers:
-        return render_template(
-            "error.html", status=status, message=problem.message, reference=problem.params.get("reference")
-        ), status
+        return render_template("error.html", status=status, problem=problem), status
     return json_response({"ok": False, "error": problem}), status
 
 

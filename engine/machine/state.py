@@ -56,7 +56,8 @@ class HartState(ctypes.Structure):
     guest_ram_at: of a virtual hart, and of a hart that carries a guest under hardware assist, the guest's RamState; else
     0. stage_at: of the latter, the StageState.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
-    trap_cause, trap_value: of a trap that a native procedure raises.
+    trap_cause, trap_value: of a trap that a native procedure raises. physical: where an address led that Python asked
+    native code to translate.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
     on what the TLB holds, so on the tier and on when the hart was last put into a state: no part of one, and in no trace.
     """
@@ -121,6 +122,7 @@ class HartState(ctypes.Structure):
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
         ("trap_value", _WORD),
+        ("physical", _WORD),
         ("page_pc", _WORD),
         ("walks", _WORD),
         ("walk_references", _WORD),
@@ -192,6 +194,7 @@ class HartState(ctypes.Structure):
     time_offset: int
     trap_cause: int
     trap_value: int
+    physical: int
     monitored: int
     waiting: int
     stopped: int

@@ -16,7 +16,7 @@ function render() {
   for (const renderer of renderers) renderer();
   for (const element of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll('[data-t-known]'))) {
     const key = element.dataset.tKnown ?? '';
-    if (i18n.has(key)) element.textContent = i18n.t(key);
+    if (i18n.has(key)) element.textContent = i18n.t(key, JSON.parse(element.dataset.params ?? '{}'));
   }
   document.querySelector('#choices')?.replaceChildren(
     h('div.segments', { role: 'group', 'aria-label': i18n.t('topbar.language') }, (/** @type {const} */ (['en', 'ko'])).map((language) => h('button', {

@@ -30,6 +30,7 @@ LEFT, RIGHT = (0.25, 0.4), (0.75, 0.4)
 WORDS = {
     "en-US": {
         "hardware-assist": "KVM-like · Hardware assist",
+        "refused": "host-2 has another stack",
         "arrived": "Arrived on host-2",
         "generation": "KVM-like · Hardware assist · 3 switches",
         "already": "host-2 has it already.",
@@ -40,6 +41,7 @@ WORDS = {
     },
     "ko-KR": {
         "hardware-assist": "KVM 방식 · 하드웨어 지원",
+        "refused": "host-2는 스택이 다릅니다",
         "arrived": "host-2에 도착",
         "generation": "KVM 방식 · 하드웨어 지원 · 스위치 3개",
         "already": "host-2에 이미 적용되어 있습니다.",
@@ -71,6 +73,20 @@ def drop(page: Page, carried: Locator, place: tuple[float, float]) -> None:
     page.mouse.up()
 
 
+def carry_guest(page: Page, place: tuple[float, float], *, fits: bool = True) -> Locator:
+    """The same with vm-1, the first of the host at the left."""
+    page.locator("#canvas").focus()
+    page.keyboard.press("0")
+    canvas = box_of(page.locator("#canvas"))
+    page.mouse.move(canvas["x"] + canvas["width"] * 0.17, canvas["y"] + canvas["height"] * 0.3)
+    page.mouse.down()
+    page.mouse.move(canvas["x"] + canvas["width"] * 0.4, canvas["y"] + canvas["height"] * 0.4, steps=6)
+    page.mouse.move(canvas["x"] + canvas["width"] * place[0], canvas["y"] + canvas["height"] * place[1], steps=6)
+    ghost = page.locator(".ghost")
+    expect(ghost).to_have_attribute("data-fits", str(fits).lower())
+    return ghost
+
+
 @pytest.mark.parametrize("locale", WORDS)
 def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: str) -> None:
     words = WORDS[locale]
@@ -80,20 +96,18 @@ def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: 
     first, second = page.locator(HOSTS, has_text="host-1"), page.locator(HOSTS, has_text="host-2")
     dialog = page.get_by_role("dialog")
 
-    # A second host with other hardware; the running VM goes there.
+    # A second host: as a bare machine it takes no running VM; with other hardware under a hypervisor it does.
     drag_to_canvas(page, item(page, "host", ""), 0.93, 0.2)
     page.mouse.up()
     expect(second).to_have_count(1)
+    drop(page, item(page, "stack", "bare-metal"), RIGHT)
+    expect(page.locator("#inspector [data-action=host-stack]")).to_have_value("bare-metal")
+    expect(carry_guest(page, RIGHT, fits=False)).to_contain_text(words["refused"])
+    page.keyboard.press("Escape")
+    page.mouse.up()
     drop(page, item(page, "technique", "hardware-assist"), RIGHT)
     expect(second).to_contain_text(words["hardware-assist"])
-    page.locator("#canvas").focus()
-    page.keyboard.press("0")
-    canvas = box_of(page.locator("#canvas"))
-    page.mouse.move(canvas["x"] + canvas["width"] * 0.17, canvas["y"] + canvas["height"] * 0.3)
-    page.mouse.down()
-    page.mouse.move(canvas["x"] + canvas["width"] * 0.4, canvas["y"] + canvas["height"] * 0.4, steps=6)
-    page.mouse.move(canvas["x"] + canvas["width"] * RIGHT[0], canvas["y"] + canvas["height"] * RIGHT[1], steps=6)
-    expect(page.locator(".ghost")).to_have_attribute("data-fits", "true")
+    carry_guest(page, RIGHT)
     page.mouse.up()
     page.locator(GUESTS).focus()
     expect(page.locator("#inspector [data-migration=status]")).to_have_text(words["arrived"])

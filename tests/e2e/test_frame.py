@@ -189,8 +189,10 @@ def test_a_file_that_is_no_kernel_is_refused_where_it_was_given(page: Page, cons
 
 def test_a_lab_that_is_not_there_says_so(open_page: Callable[..., Page], console: Console) -> None:
     console.allow("404")
-    page = open_page("/labs/no-such-lab")
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page = open_page("/labs/no-such-lab", locale="ko-KR")
+    expect(page.get_by_role("heading", level=1)).to_have_text("이 서버에 no-such-lab 실험실이 없습니다.")
+    page.get_by_role("button", name="English").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("There is no lab no-such-lab on this server.")
     expect(page.get_by_role("link", name="All labs")).to_be_visible()
 
 

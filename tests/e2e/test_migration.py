@@ -77,6 +77,19 @@ def test_it_waits_while_the_lab_is_paused_and_can_be_cancelled(page: Page) -> No
     expect(page.locator("#inspector [data-action=migrate-cancel]")).to_have_attribute("aria-disabled", "true")
     expect(page.locator("#inspector .line")).to_contain_text("ringos on host-1")
 
+    # Neither a reload in the middle nor the target's end lose the guest.
+    move_by_keyboard(page)
+    page.reload()
+    ready(page)
+    page.locator(GUESTS).first.focus()
+    expect(status(page)).to_have_text("To host-2; it goes on when the lab runs")
+    page.locator(HOSTS, has_text="host-2").focus()
+    page.locator("#canvas").focus()
+    page.keyboard.press("Delete")
+    expect(page.locator(".toast", has_text="a host was changed or removed")).to_contain_text("one copy of it goes on")
+    page.locator(GUESTS).first.focus()
+    expect(page.locator("#inspector .line")).to_contain_text("ringos on host-1")
+
 
 def test_afterwards_copied_in_korean(page: Page) -> None:
     second_host(page)

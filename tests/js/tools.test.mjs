@@ -297,6 +297,10 @@ test('a workload runs in a fresh guest of a host, or is compared as the hosts of
   await settled();
   await carry.drop({ x: 0, y: 0 });
   assert.deepEqual(sent, [{ type: 'guest.create', host: 1, image: 'ringos', arguments: 'run=work syscall 1000' }]);
+  carry.begin({ kind: 'workload', id: 'disk' }, 'keyboard');
+  await settled();
+  assert.match(said.at(-1) ?? '', /^host-1: .* have no disk/);
+  carry.cancel();
   carry.begin({ kind: 'workload', id: 'syscall' }, 'keyboard');
   carry.next(-1);
   await settled();

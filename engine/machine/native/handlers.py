@@ -872,6 +872,8 @@ def module() -> str:
         _attend(), _attend_far(), _csr_tables(),
         _for_python("refresh", PROCEDURES.need(access.choose_anew), 1),
         _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
+        _for_python("enter_trap", PROCEDURES.need(privileged.enter_trap), 1, "to", "cause", "value", "interrupt"),
+        _for_python("translate", PROCEDURES.need(entry.translate), 1, "address", "access"),
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
         _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
         _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),

@@ -28,8 +28,11 @@ function debianPart(app) {
   const start = h('button.primary', { type: 'button', id: 'fetch-debian', onclick: () => void change('POST') }, app.t('system.fetch'));
   const cancel = h('button', { type: 'button', id: 'cancel-fetch', onclick: () => void change('DELETE') }, app.t('dialog.cancel'));
 
+  /** @type {Fetch | null} */
+  let latest = null;
   /** @param {Fetch} state */
   const show = (state) => {
+    latest = state;
     const there = app.store.document?.images.find((image) => image.kind === 'linux' && image.name === 'debian');
     bar.hidden = cancel.hidden = !state.running;
     start.hidden = state.running;
@@ -51,7 +54,8 @@ function debianPart(app) {
   void change('GET');
   const section = h('section.system', null, h('h3', null, 'Debian Linux'), h('p', null, app.t('system.debian')),
     bar, stage, refusal, h('div.buttons', null, cancel, start));
-  return { section, stop: app.on('fetch', show) };
+  const stops = [app.on('fetch', show), app.store.on('document', () => { if (latest) show(latest); })];
+  return { section, stop: () => stops.forEach((stop) => stop()) };
 }
 
 /** @param {App} app @param {() => void} close */
