@@ -32,6 +32,7 @@ MAX_CYCLES = 10_000_000
 Cycles = Annotated[int, Meta(ge=0, le=MAX_CYCLES)]
 Weight = Annotated[int, Meta(ge=1, le=65535)]
 Cap = Annotated[int, Meta(ge=0, le=800)]
+BalloonMib = Annotated[int, Meta(ge=0, le=511)]
 Switches = Annotated[tuple[SwitchId, ...], Meta(max_length=16)]
 #: See engine.hypervisor.migration.
 MigrationMode = Literal["pre-copy", "post-copy", "stop-and-copy"]
@@ -98,6 +99,21 @@ class HostSharing(Command, tag="host.sharing", frozen=True):
 
     host: Identifier
     share_pages: bool
+
+
+class GuestBalloon(Command, tag="guest.balloon", frozen=True):
+    """Let a VM's balloon hold so much of its memory. It takes a driver in the guest that does so."""
+
+    guest: Identifier
+    balloon_mib: BalloonMib
+
+
+class HostOvercommit(Command, tag="host.overcommit", frozen=True):
+    """Let the host's guests be promised as much memory again as it has RAM, or no longer. What they then need beyond it is
+    on a swap device."""
+
+    host: Identifier
+    overcommit: bool
 
 
 class HostRemove(Command, tag="host.remove", frozen=True):
@@ -285,8 +301,10 @@ class LabRedo(Command, tag="lab.redo", frozen=True):
 
 
 AnyCommand = (
-    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostSharing | HostRemove
-    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestRemove
+    HostCreate | HostUpdate | HostStack | HostLoad | HostScheduler | HostSharing | HostOvercommit
+    | HostRemove
+    | GuestCreate | GuestRename | GuestMove | GuestMigrate | GuestMigrateCancel | GuestClone | GuestShare | GuestBalloon
+    | GuestRemove
     | LabRename | CostsSet
     | ImageAdd | ImageAssemble | SnapshotTake | ConsoleInput | GuestPower | GuestSet
     | LabRun | LabPause | LabSpeed | LabStep | LabStepBack | LabSeek | LabLink | LabReset | LabUndo | LabRedo

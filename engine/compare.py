@@ -17,7 +17,9 @@ come out an interrupt short.
 
 A machine is deterministic, so it runs again to be timed: compiled code warm, nobody listening, from mark to mark.
 Short work is timed up to TIMED_RUNS times and the shortest counts: whatever else this computer does can only make it
-longer. Wall time alone differs from run to run; `clock` brings it in from outside.
+longer. `clock` brings wall time in from outside. The first of these runs also counts what misses the TLB and the memory
+references of the walks that this takes. Wall time differs from run to run; what the TLB holds is no part of the machine's
+state, so its misses are not promised to be the same either. All other figures are.
 
 Modelled cycles come from the table that the task names; they and executed instructions are kept apart, and nothing
 here adds them.
@@ -278,7 +280,7 @@ class Measure(Struct, frozen=True, tag="measure"):
     """A task carried out. `start`: from power-on to the first mark; `work`: `task.count` units of work and nothing
     else, `crossings` of it. Pages are of 4 KiB: the guest's own, and what the hypervisor keeps for it beside them.
     `output`: SHA-256 of all that the guest printed, `said`: the workload's own line. problem: why there are no
-    figures."""
+    figures. `tlb_misses`, `walk_references`: of the work with its last mark."""
 
     task: Task
     start: Part = Part(0, 0, [])
@@ -289,6 +291,8 @@ class Measure(Struct, frozen=True, tag="measure"):
     output: str = ""
     said: str = ""
     wall_s: float = 0.0
+    tlb_misses: int = 0
+    walk_references: int = 0
     problem: Problem | None = None
 
     @property
@@ -470,20 +474,25 @@ def measure(task: Task, progress: Progress, clock: Clock, tier: Tier = Tier.JIT)
         overhead,
         hashlib.sha256(machine.printed).hexdigest(),
         machine.said,
-        _timed(task, steps[2], steps[3], progress, clock, tier),
+        *_timed(task, steps[2], steps[3], progress, clock, tier),
     )
 
 
-def _timed(task: Task, begin: int, end: int, progress: Progress, clock: Clock, tier: Tier) -> float:
-    """Wall seconds that the machine takes from one position to another, the least of up to TIMED_RUNS."""
-    world = _Machine(task, tier).world
+def _timed(
+    task: Task, begin: int, end: int, progress: Progress, clock: Clock, tier: Tier
+) -> tuple[float, int, int]:
+    """What the machine takes from one position to another: wall seconds, the least of up to TIMED_RUNS; misses of the
+    TLB, and references of the walks."""
+    machine = _Machine(task, tier)
+    world = machine.world
     _run_to(world, begin, progress, clock)
-    state = world.save()
+    state, before = world.save(), machine.guest.walked(0)
     times = [_run_to(world, end, progress, clock)]
+    misses, references = (after - so_far for after, so_far in zip(machine.guest.walked(0), before, strict=True))
     while len(times) < TIMED_RUNS and sum(times) < TIMED_SECONDS:
         world.load(state)
         times.append(_run_to(world, end, progress, clock))
-    return min(times)
+    return min(times), misses, references
 
 
 def _run_to(world: World, position: int, progress: Progress, clock: Clock) -> float:

@@ -32,6 +32,12 @@ class HostRow(Struct, frozen=True):
     host_load: Annotated[int, Meta(ge=0, le=90)] = 0
     scheduler: commands.SchedulerId | None = None
     share_pages: bool = False
+    overcommit: bool = False
+
+    @property
+    def server_memory_mib(self) -> int:
+        """What the host may take of the server's memory: its RAM, and a swap device of the same size."""
+        return self.memory_mib * (2 if self.overcommit else 1)
 
     @property
     def configuration(self) -> Configuration:
@@ -49,6 +55,7 @@ class GuestRow(Struct, frozen=True):
     arguments: Annotated[str, Meta(max_length=512)]
     weight: commands.Weight = DEFAULT_WEIGHT
     cap: commands.Cap = 0
+    balloon_mib: commands.BalloonMib = 0
 
     @property
     def share(self) -> Share:
@@ -145,10 +152,20 @@ class HostShare(Struct, tag="host.share", tag_field="edit", frozen=True):
     share_pages: bool
 
 
+class HostPromise(Struct, tag="host.promise", tag_field="edit", frozen=True):
+    host: int
+    overcommit: bool
+
+
 class GuestAllot(Struct, tag="guest.allot", tag_field="edit", frozen=True):
     guest: int
     weight: commands.Weight
     cap: commands.Cap
+
+
+class GuestInflate(Struct, tag="guest.inflate", tag_field="edit", frozen=True):
+    guest: int
+    balloon_mib: commands.BalloonMib
 
 
 class CostsChange(Struct, tag="costs.change", tag_field="edit", frozen=True):
@@ -206,8 +223,8 @@ class LabRelabel(Struct, tag="lab.relabel", tag_field="edit", frozen=True):
 
 Edit = (
     HostAdd | HostDrop | HostChange | HostRestack | HostConvert | HostReplace | HostOccupy | HostReschedule | HostShare
-    | CostsChange | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
-    | GuestReturn | GuestAllot | LabRelabel
+    | HostPromise | CostsChange | GuestAdd | GuestFork | GuestDrop | GuestRelabel | GuestTransfer | GuestDepart
+    | GuestReturn | GuestAllot | GuestInflate | LabRelabel
 )  # fmt: skip
 
 #: Edits after which the machine is the same as before: they leave the history alone.

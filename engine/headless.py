@@ -294,8 +294,7 @@ def _reporting(
             _say(str(error))
             return refused
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return Status.QUIT
+            raise
         except OSError as error:
             _say(f"{error.filename or 'output'}: {error.strerror}")
             return refused

@@ -32,6 +32,7 @@ from engine.commands import (
     ConsoleInput,
     CostsSet,
     FitsQuery,
+    GuestBalloon,
     GuestClone,
     GuestCreate,
     GuestMigrate,
@@ -44,6 +45,7 @@ from engine.commands import (
     GuestShare,
     HostCreate,
     HostLoad,
+    HostOvercommit,
     HostRemove,
     HostScheduler,
     HostSharing,
@@ -79,6 +81,7 @@ from engine.document import (
     GuestDepart,
     GuestDrop,
     GuestFork,
+    GuestInflate,
     GuestRelabel,
     GuestReturn,
     GuestRow,
@@ -88,6 +91,7 @@ from engine.document import (
     HostConvert,
     HostDrop,
     HostOccupy,
+    HostPromise,
     HostReschedule,
     HostRestack,
     HostRow,
@@ -103,7 +107,7 @@ from engine.hypervisor.costs import Costs
 from engine.hypervisor.guest import IDLE, RUNNING
 from engine.hypervisor.migration import PULLING, WITHOUT_POST_COPY, Plan
 from engine.hypervisor.stacks import BARE_METAL, STACKS, Configuration, migrated
-from engine.hypervisor.vm_guest import VmGuest
+from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
 from engine.images import Images, digest
 from engine.library import Library
 from engine.machine.tiers import Tier
@@ -201,15 +205,7 @@ class Lab:
                 f"A lab can have {self.limits.hosts} hosts; remove one first.",
                 limit=self.limits.hosts,
             )
-        used = sum(row.memory_mib for row in self._document.hosts.values())
-        if used + command.memory_mib > self.limits.memory_mib:
-            raise LabError(
-                "lab-limit-memory",
-                f"The hosts of a lab can have {self.limits.memory_mib} MiB together; {used} MiB are in use.",
-                limit_mib=self.limits.memory_mib,
-                used_mib=used,
-                need_mib=command.memory_mib,
-            )
+        self._check_memory(command.memory_mib)
         name = self._document.free_name(command.name, "host")
         x, y = self._document.free_place(command.x, command.y)
         chosen = Configuration.of(command.stack, command.technique, command.switches)
@@ -300,6 +296,58 @@ class Lab:
             )
         if command.share_pages != row.share_pages:
             self._edit(command, HostShare(row.id, command.share_pages))
+        return {}
+
+    def _check_memory(self, need_mib: int) -> None:
+        """Refuse what would let the lab's hosts take more of the server's memory than they may."""
+        used = sum(row.server_memory_mib for row in self._document.hosts.values())
+        if used + need_mib > self.limits.memory_mib:
+            raise LabError(
+                "lab-limit-memory",
+                f"The hosts of a lab can have {self.limits.memory_mib} MiB together; {used} MiB are in use.",
+                limit_mib=self.limits.memory_mib,
+                used_mib=used,
+                need_mib=need_mib,
+            )
+
+    def _host_overcommit(self, command: HostOvercommit) -> dict[str, Any]:
+        row = self._document.host_of(command.host)
+        if command.overcommit == row.overcommit:
+            return {}
+        if command.overcommit:
+            if row.technique is None:
+                raise LabError(
+                    "host-without-overcommit",
+                    f"{row.name} has no hypervisor: nobody is below its one system who could swap its memory out.",
+                    host=row.name,
+                )
+            if TECHNIQUES[row.technique].names_frames:
+                raise LabError(
+                    "overcommit-names-frames",
+                    f"The tables of {row.name}'s guests name frames: none of these can be taken away for a while.",
+                    host=row.name,
+                )
+            self._check_memory(row.memory_mib)
+        self._edit(command, HostPromise(row.id, command.overcommit))
+        return {}
+
+    def _guest_balloon(self, command: GuestBalloon) -> dict[str, Any]:
+        row = self._document.guest_of(command.guest)
+        if self._world.guest(row.id).board.balloon is None:
+            raise LabError(
+                "guest-without-balloon",
+                f"{row.name} has no balloon: nobody gives it its memory page by page, or its tables name frames.",
+                guest=row.name,
+            )
+        if command.balloon_mib >= row.memory_mib:
+            raise LabError(
+                "balloon-too-large",
+                f"{row.name} has {row.memory_mib} MiB, and cannot give all of it away.",
+                guest=row.name,
+                memory_mib=row.memory_mib,
+            )
+        if command.balloon_mib != row.balloon_mib:
+            self._edit(command, GuestInflate(row.id, command.balloon_mib))
         return {}
 
     def _guest_share(self, command: GuestShare) -> dict[str, Any]:
@@ -731,7 +779,7 @@ class Lab:
         return {
             "fits": problem is None,
             "error": None if problem is None else msgspec.to_builtins(problem),
-            "free_mib": max(0, host.memory_mib - machine.memory_used_mib),
+            "free_mib": machine.free_mib,
             "need_mib": need,
         }
 
@@ -1001,12 +1049,14 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
     HostLoad: Lab._host_load,
     HostScheduler: Lab._host_scheduler,
     HostSharing: Lab._host_sharing,
+    HostOvercommit: Lab._host_overcommit,
     HostRemove: Lab._host_remove,
     GuestCreate: Lab._guest_create,
     GuestClone: Lab._guest_clone,
     GuestRename: Lab._guest_rename,
     GuestMove: Lab._guest_move,
     GuestShare: Lab._guest_share,
+    GuestBalloon: Lab._guest_balloon,
     GuestMigrate: Lab._guest_migrate,
     GuestMigrateCancel: Lab._guest_migrate_cancel,
     LabLink: Lab._lab_link,
@@ -1028,7 +1078,7 @@ _HANDLERS: dict[type, Callable[[Lab, Any], dict[str, Any]]] = {
 }
 
 _STRUCTURAL = (
-    HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostSharing, HostRemove, GuestCreate, GuestShare,
-    GuestRename, GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink, CostsSet, ImageAdd, ImageAssemble,
-    SnapshotTake, LabReset, LabUndo, LabRedo,
+    HostCreate, HostUpdate, HostStack, HostLoad, HostScheduler, HostSharing, HostOvercommit, HostRemove, GuestCreate,
+    GuestShare, GuestBalloon, GuestRename, GuestMove, GuestMigrate, GuestClone, GuestRemove, LabRename, LabLink,
+    CostsSet, ImageAdd, ImageAssemble, SnapshotTake, LabReset, LabUndo, LabRedo,
 )  # fmt: skip

@@ -76,6 +76,9 @@ class Report:
                 "exits": _column("Q", (machine.exits for _, machine in guests)),
                 "ran": _column("Q", (machine.ran for _, machine in guests)),
                 "stolen": _column("Q", (machine.stolen_in_all for _, machine in guests)),
+                "present": _column("I", (machine.pages.present for _, machine in guests)),
+                "swapped": _column("I", (machine.pages.swapped for _, machine in guests)),
+                "ballooned": _column("I", (machine.pages.ballooned for _, machine in guests)),
             },
             "hosts": host_columns(hosts, busy),
             "counts": world.trace.drain_counts(),
@@ -161,6 +164,7 @@ def host_columns(hosts: Sequence[Host], busy_permille: Sequence[int]) -> dict[st
         "memory_used_mib": _column("I", (host.memory_used_mib for host in hosts)),
         "frames_used": _column("I", (host.frames.used for host in hosts)),
         "frames_saved": _column("I", (host.frames.saved for host in hosts)),
+        "pages_swapped": _column("I", (host.pages_swapped for host in hosts)),
     }
 
 
@@ -175,6 +179,7 @@ def status(machine: Guest) -> dict[str, Any]:
         "exits": machine.exits,
         "ran": machine.ran,
         "stolen": machine.stolen_in_all,
+        **machine.pages._asdict(),
         "exit_status": machine.exit_status,
         "failure": None if failure is None else {"key": failure.key, "params": failure.params},
     }

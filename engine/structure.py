@@ -16,6 +16,7 @@ from engine.document import (
     GuestAllot,
     GuestDrop,
     GuestFork,
+    GuestInflate,
     GuestRelabel,
     GuestTransfer,
     HostAdd,
@@ -23,6 +24,7 @@ from engine.document import (
     HostConvert,
     HostDrop,
     HostOccupy,
+    HostPromise,
     HostReplace,
     HostReschedule,
     HostRestack,
@@ -86,11 +88,21 @@ def perform(edit: Edit, document: Document, world: World) -> Edit:
             inverse = HostShare(host, before.share_pages)
             document.hosts[host] = msgspec.structs.replace(before, share_pages=share_pages)
             world.hosts[host].set_page_sharing(share_pages)
+        case HostPromise(host, overcommit):
+            before = document.hosts[host]
+            inverse = HostPromise(host, before.overcommit)
+            world.hosts[host].set_overcommit(overcommit)
+            document.hosts[host] = msgspec.structs.replace(before, overcommit=overcommit)
         case GuestAllot(guest, weight, cap):
             allotted = document.guests[guest]
             inverse = GuestAllot(guest, allotted.weight, allotted.cap)
             document.guests[guest] = allotted = msgspec.structs.replace(allotted, weight=weight, cap=cap)
             world.set_share(allotted)
+        case GuestInflate(guest, balloon_mib):
+            row = document.guests[guest]
+            inverse = GuestInflate(guest, row.balloon_mib)
+            document.guests[guest] = row = msgspec.structs.replace(row, balloon_mib=balloon_mib)
+            world.set_balloon(row)
         case CostsChange(costs):
             inverse = CostsChange(document.costs)
             document.costs = costs

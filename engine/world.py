@@ -164,7 +164,7 @@ class World:
         """A host without guests, whose clock shows the lab's time."""
         host = Host(
             row.id, row.harts, row.memory_mib, row.configuration, self.trace, self._console, self._transmit, self._tier,
-            self._costs, row.host_load, row.scheduler, row.share_pages,
+            self._costs, row.host_load, row.scheduler, row.share_pages, row.overcommit,
         )  # fmt: skip
         host.advance(self.time)
         self.hosts = dict(sorted({**self.hosts, row.id: host}.items()))
@@ -196,6 +196,7 @@ class World:
                     after.import_guest(guest.id, image, before.export_guest(guest.id), guest.share)
                 else:
                     after.add_guest(guest.id, image, guest.vcpus, guest.memory_mib, guest.arguments, guest.share)
+                    after.set_balloon(guest.id, guest.balloon_mib)
                     after.power(guest.id, "off")
         except LabError:
             self.hosts[row.id] = before
@@ -205,6 +206,11 @@ class World:
         """A guest's part of its host's harts is from now on what its row says."""
         self._rows[row.id] = row
         self._waken(self.homes[row.id]).set_share(row.id, row.share)
+
+    def set_balloon(self, row: GuestRow) -> None:
+        """A guest's balloon should hold from now on what its row says."""
+        self._rows[row.id] = row
+        self._waken(self.homes[row.id]).set_balloon(row.id, row.balloon_mib)
 
     def remove_host(self, host: int) -> None:
         self._settle_host(host)
@@ -237,6 +243,7 @@ class World:
         except LabError:
             del self.consoles[row.id], self.homes[row.id], self._rows[row.id]
             raise
+        self.hosts[row.host].set_balloon(row.id, row.balloon_mib)
         self.switch.plug(row.id)
 
     def remove_guest(self, guest: int) -> None:

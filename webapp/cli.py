@@ -2,7 +2,7 @@
 engine.headless), `compare` and `images`.
 
 Invariant: a mistake of the person at the terminal ends in one sentence on standard error and status 2
-(usage) or 1, never in a traceback.
+(usage) or 1, never in a traceback; so does a reader of standard output that has gone, without the sentence.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+#: As if the person had ended it: who reads what a command prints has gone.
+NOBODY_READS = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compare_command.add_commands(commands)
     images_command.add_commands(commands, data)
     options = parser.parse_args(arguments)
-    status: int = options.func(options)
+    try:
+        status: int = options.func(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return NOBODY_READS
     return status
 
 

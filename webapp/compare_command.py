@@ -42,6 +42,8 @@ _COLUMNS: tuple[tuple[str, Callable[[Measure, Measure], str]], ...] = (
     ("ratio", lambda one, base: _ratio(one.work.cycles, base.work.cycles)),
     ("switches", lambda one, _: _number(one.switches / one.task.count)),
     ("instructions", lambda one, _: _number(one.work.instructions / one.task.count)),
+    ("TLB misses", lambda one, _: _number(one.tlb_misses / one.task.count)),
+    ("references", lambda one, _: _number(one.walk_references / one.task.count)),
     ("wall µs", lambda one, _: _number(one.wall_s / one.task.count * 1e6)),
     ("overhead KiB", lambda one, _: f"{one.overhead_pages * 4:,}"),
     ("start µs", lambda one, _: f"{one.start.virtual_ns / 1000:,.0f}"),

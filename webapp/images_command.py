@@ -195,6 +195,8 @@ def _reporting(action: Callable[[argparse.Namespace], None]) -> Callable[[argpar
         except LabError as error:
             print(f"ringside: {error.problem.message}", file=sys.stderr)
             return 1
+        except BrokenPipeError:
+            raise
         except OSError as error:
             print(f"ringside: {error.filename or options.data}: {error.strerror}", file=sys.stderr)
             return 1

@@ -176,6 +176,7 @@ class BinaryTranslation(TrapAndEmulate):
             return
         try:
             self._go_on(vcpu, hart)
+            self.guest.wait(hart)
         except OutOfFramesError:
             self.cache.give_back()
             try:
@@ -493,11 +494,13 @@ class BinaryTranslation(TrapAndEmulate):
         if level == mmu.LEVELS:
             self.cache.verified.pop(key, None)
             return
-        verified = self.cache.verified.get(key)
+        verified, span = self.cache.verified.get(key), 1 << 9 * level
         if verified:
-            shift = 9 * level
-            gone = [page for page in verified if page >> shift == address >> 12 >> shift]
-            verified.difference_update(gone)
+            first = address >> 12 & -span
+            if span < len(verified):
+                verified.difference_update(range(first, first + span))
+            else:
+                verified.difference_update([page for page in verified if first <= page < first + span])
 
     def _evict(self, is_inside: Callable[[int], bool]) -> None:
         for vcpu in self.guest.vm.vcpus:

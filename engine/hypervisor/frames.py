@@ -8,6 +8,10 @@ address is never a host physical one by accident.
 A frame may be shared: several guests have it in place of frames that were promised to them. Those promises
 stay, one for each guest beside the first, so that each can have its copy when it stores there, whatever the
 others do.
+
+More than there is may be promised (`reserve`). Then what the hypervisor takes for itself comes from frames that are kept
+for it alone, and a promise that no free frame can keep makes somebody else give one up (`evict`). Some frames are spared
+for that moment, so that guests can be asked before anything has to be taken away from them.
 """
 
 from __future__ import annotations
@@ -38,22 +42,67 @@ class Frames(FramesState):
         self.high = first + self.total
         self._free: list[int] = []
         self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
+        self._own: set[int] = set()  # what the hypervisor took for itself
+        self._kept: list[int] = []  # free, and for the hypervisor alone
+        self._spare: list[int] = []  # free, and for guests when no other frame is
+        self._spares = 0  # how many these should be
+        self._reserved = 0  # as many frames are the hypervisor's, taken or kept; 0: whatever is not promised
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
+        #: Frees frames of guests, but not the one that is named. Raises OutOfFramesError.
+        self.evict: Callable[[int | None], None] = _nobody_gives
 
     @property
     def used(self) -> int:
-        return self.total - (self.high - self.low) - len(self._free)
+        return self.total - (self.high - self.low) - len(self._free) - len(self._kept) - len(self._spare)
 
     def _set_free(self, frames: list[int]) -> None:
         self._free = frames
         self.recycled = len(frames)
 
-    def take_promised(self) -> int:
-        """A zeroed frame for a guest to whom it was promised."""
+    def reserve(self, count: int, spares: int = 0) -> None:
+        """From now on `count` frames are the hypervisor's, and guests may have been promised more than is left, of which
+        `spares` are spared. 0: no longer; what was promised has to be there again."""
+        self._set_free([*self._free, *self._kept, *self._spare])
+        self._kept, self._spare, self._reserved, self._spares = [], [], count, spares
+        if len(self._own) > count > 0:
+            self._empty_caches()
+        while len(self._own) + len(self._kept) < count:
+            if self.low < self.high:
+                self._kept.append(self.low)
+                self.low += 1
+            else:
+                if not self._free:
+                    self.evict(None)
+                self._set_free(sorted(self._free, reverse=True))
+                self._kept.append(self._free.pop())
+                self.recycled -= 1
+        while len(self._spare) < spares and self.low < self.high:
+            self._spare.append(self.low)
+            self.low += 1
+
+    def use_spares(self, count: int) -> bool:
+        """Let guests have some frames that were spared. False: there are none."""
+        taken, self._spare = self._spare[-count:], self._spare[:-count]
+        self._set_free([*self._free, *taken])
+        return bool(taken)
+
+    @property
+    def lacking(self) -> int:
+        """How many of the frames that should be spared are not."""
+        return self._spares - len(self._spare)
+
+    @property
+    def overcommitted(self) -> bool:
+        """May more be promised than there is?"""
+        return self._reserved > 0
+
+    def take_promised(self, keep: int | None = None) -> int:
+        """A zeroed frame for a guest to whom it was promised. keep: a frame that nobody is to give up for it. Raises
+        OutOfFramesError when nobody can."""
+        while not self._free and self.high <= self.low:
+            self.evict(keep)
         frame = self._recycled()
         if frame is None:
-            if self.high <= self.low:
-                raise OutOfFramesError
             self.high = frame = self.high - 1
         self.promised -= 1
         return frame
@@ -62,37 +111,57 @@ class Frames(FramesState):
         """A zeroed frame for the hypervisor. Caches are emptied when none is left; raises OutOfFramesError if
         that does not help."""
         self._make_room(1)
-        frame = self._recycled()
-        if frame is None:
-            frame, self.low = self.low, self.low + 1
+        if self._reserved:
+            frame = self._kept.pop()
+            self.memory.write_bytes(frame * PAGE, _ZERO)
+        else:
+            recycled = self._recycled()
+            if recycled is None:
+                recycled, self.low = self.low, self.low + 1
+            frame = recycled
+        self._own.add(frame)
         return frame
 
     def take_row(self, count: int) -> int:
         """The first of `count` zeroed frames in a row, at a multiple of `count`. Raises OutOfFramesError."""
         self._make_room(count)
-        free = set(self._free)
+        free = set(self._kept if self._reserved else self._free)
         for first in sorted(free):
             row = range(first, first + count)
             if first % count == 0 and free.issuperset(row):
-                self._set_free([frame for frame in self._free if frame not in row])
+                if self._reserved:
+                    self._kept = [frame for frame in self._kept if frame not in row]
+                else:
+                    self._set_free([frame for frame in self._free if frame not in row])
                 self.memory.write_bytes(first * PAGE, _ZERO * count)
+                self._own.update(row)
                 return first
         first = -(-self.low // count) * count
-        if first + count > self.high:
+        if self._reserved or first + count > self.high:
             raise OutOfFramesError
         self._set_free([*self._free, *range(self.low, first)])
         self.low = first + count
+        self._own.update(range(first, self.low))
         return first
+
+    @property
+    def _room(self) -> int:
+        """How many frames the hypervisor can have as it is."""
+        return len(self._kept) if self._reserved else self.total - self.used - self.promised
 
     def _make_room(self, count: int) -> None:
         """See to it that `count` frames are neither taken nor promised."""
-        if self.total - self.used - self.promised >= count:
+        if self._room >= count:
             return
+        self._empty_caches()
+        if self._room < count:
+            raise OutOfFramesError
+
+    def _empty_caches(self) -> None:
         for give in self.reclaim:
             give()
         self._free.sort()  # in which order the caches were made is not part of a snapshot
-        if self.total - self.used - self.promised < count:
-            raise OutOfFramesError
+        self._kept.sort()
 
     def _recycled(self) -> int | None:
         if not self._free:
@@ -107,6 +176,13 @@ class Frames(FramesState):
         if self.is_shared(frame):
             self._leave(frame)
             self.promised -= 1
+            return
+        was_own = frame in self._own
+        self._own.discard(frame)
+        if was_own and len(self._own) + len(self._kept) < self._reserved:
+            self._kept.append(frame)
+        elif len(self._spare) < self._spares:
+            self._spare.append(frame)
         else:
             self._free.append(frame)
             self.recycled += 1
@@ -117,8 +193,7 @@ class Frames(FramesState):
         self._sharers[frame] = self._sharers.get(frame, 0) + 1
 
     def exchange(self, frame: int) -> None:
-        """A guest has left this frame for a shared one, which it has in place of one that is promised to it from now
-        on."""
+        """A guest has left this frame for a shared one, or for none; one is promised to it from now on."""
         self.give_back(frame)
         self.promised += 1
 
@@ -132,10 +207,9 @@ class Frames(FramesState):
 
     def copy(self, frame: int) -> int:
         """A frame of its own, with the same content, for a guest that has shared this one until now."""
-        content = self.memory.read_bytes(frame * PAGE, PAGE)
+        own = self.take_promised(keep=frame)
+        self.memory.write_bytes(own * PAGE, self.memory.read_bytes(frame * PAGE, PAGE))
         self._leave(frame)
-        own = self.take_promised()
-        self.memory.write_bytes(own * PAGE, content)
         return own
 
     def _leave(self, frame: int) -> None:
@@ -152,6 +226,10 @@ class Frames(FramesState):
             "free": list(self._free),
             "promised": self.promised,
             "sharers": sorted(self._sharers.items()),
+            "own": sorted(self._own),
+            "kept": list(self._kept),
+            "spare": list(self._spare),
+            "reserved": [self._reserved, self._spares],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -159,3 +237,10 @@ class Frames(FramesState):
         self._set_free(list(state["free"]))
         self.promised = state["promised"]
         self._sharers = dict(state["sharers"])
+        self._own = set(state.get("own", ()))  # a lab may have been saved before these were
+        self._kept, self._spare = list(state.get("kept", ())), list(state.get("spare", ()))
+        self._reserved, self._spares = state.get("reserved", (0, 0))
+
+
+def _nobody_gives(_keep: int | None) -> None:
+    raise OutOfFramesError

@@ -7,7 +7,7 @@ Two kinds derive from it: a VM under a technique (vm_guest) and whatever runs al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands import Problem
 from engine.devices.virtio.block import Disk
@@ -33,6 +33,14 @@ if TYPE_CHECKING:
 
 OFF, RUNNING, IDLE, STOPPED, FAILED = range(5)
 _FETCH_CAUSES = (Cause.INSTRUCTION_MISALIGNED, Cause.INSTRUCTION_ACCESS_FAULT, Cause.INSTRUCTION_PAGE_FAULT)
+
+
+class Pages(NamedTuple):
+    """Pages of a guest: in frames, on its host's swap device, and in its balloon as its driver says."""
+
+    present: int
+    swapped: int
+    ballooned: int
 
 
 class Guest:
@@ -107,6 +115,11 @@ class Guest:
     def stolen_in_all(self) -> int:
         """ns that its harts waited for one of the host's, all together."""
         return 0
+
+    @property
+    def pages(self) -> Pages:
+        """Where its memory is, if somebody gives it page by page."""
+        return Pages(0, 0, 0)
 
     def fail(self, key: str, message: str, **params: str | int) -> None:
         """The engine ends the guest."""

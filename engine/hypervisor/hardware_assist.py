@@ -179,6 +179,7 @@ class HardwareAssist:
         hart.vstvec, hart.vsscratch, hart.vsepc = virtual.stvec, virtual.sscratch, virtual.sepc
         hart.vscause, hart.vstval = virtual.scause, virtual.stval
         hart.scounteren, hart.senvcfg = virtual.scounteren, virtual.senvcfg
+        hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
         hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
         self._hand_over_after_access(vcpu, hart)
 
@@ -190,7 +191,6 @@ class HardwareAssist:
         if situation != (hart.privilege, hart.vsatp, hart.vsstatus):
             hart.privilege, hart.vsatp, hart.vsstatus = situation
             hart.refresh()
-        hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
         hart.mip = self._hvip(vcpu)
         virtual.arrived = 0
         hart.instret_offset = (virtual.instret_offset + virtual.instructions_base) & MASK64
@@ -223,7 +223,7 @@ class HardwareAssist:
         virtual.scounteren, virtual.senvcfg = hart.scounteren, hart.senvcfg
         if hart.streak_at == hart.retired:
             vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
-        else:
+        elif virtual.streak_length:
             vcpu.streak = (0, NO_STREAK, 0, 0)
 
     def _catch_up_for_access(self, vcpu: VCpu, hart: Hart) -> None:
@@ -447,6 +447,9 @@ class HardwareAssist:
     def remapped(self, page: int) -> None:
         self.memory.remapped(page)
 
+    def unmap(self, page: int) -> bool:
+        return self.memory.unmap(page)
+
     def close(self) -> None:
         self.memory.close()
 
@@ -516,6 +519,9 @@ class TwoStages:
     def remapped(self, page: int) -> None:
         ram = self.guest.vm.ram
         self.stage.remap(page, ram.frame(page), ram.writable(page))
+
+    def unmap(self, page: int) -> bool:
+        return self.stage.unmap(page)
 
     def protect(self, pages: Sequence[int]) -> None:
         self.stage.protect(pages)
@@ -602,6 +608,9 @@ class Shadowed:
 
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)
+
+    def unmap(self, page: int) -> bool:
+        return self.shadow.unmap(page)
 
     def protect(self, pages: Sequence[int]) -> None:
         self.shadow.protect(pages)

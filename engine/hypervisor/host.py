@@ -30,21 +30,22 @@ from engine.hypervisor.page_sharing import PAGE_NS, SCAN_PERIOD_NS, PageScanner
 from engine.hypervisor.scheduling import SCHEDULERS
 from engine.hypervisor.scheduling.scheduler import DEFAULT_SHARE, Key, Share
 from engine.hypervisor.stacks import SILENT_SENSITIVE, STACKS, Configuration, Exit
+from engine.hypervisor.swapping import BATCH, LEFT, SPARED, WRITE_NS, Pager
 from engine.hypervisor.technique import Technique
-from engine.hypervisor.vm import VCpu
+from engine.hypervisor.vm import GuestRam, VCpu
 from engine.hypervisor.vm_guest import TECHNIQUES, VmGuest
 from engine.machine.bus import Bus, Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
-from engine.machine.state import NEVER
+from engine.machine.state import NEVER, NO_RESERVATION
 from engine.machine.tiers import Tier, native_tier
 from engine.trace.record import RECORD, Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
 QUANTUM_NS = 10_000
 #: Records that native code writes before somebody has to fetch them.
-NATIVE_RECORDS = 4096
+NATIVE_RECORDS = 8192
 #: Host memory that the hypervisor's own image takes; shadow tables get a sixteenth of the host besides.
 IMAGE_MIB = 2
 SHADOW_SHARE = 16
@@ -65,7 +66,8 @@ def _no_cable(_guest: int, _frame: bytes) -> None:
 class Host:
     """`console(guest, bytes)` gets what guests print, `transmit(guest, frame)` what their network cards send.
     `position_offset` is added to the positions in records. `load_percent`: what the host's own processes take of each
-    hart. `scheduler` None: the stack's own. `share_pages`: are equal pages of guests looked for?"""
+    hart. `scheduler` None: the stack's own. `share_pages`: are equal pages of guests looked for? `overcommit`: may its
+    guests be promised more memory than there is?"""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Host:
         load_percent: int = 0,
         scheduler: SchedulerId | None = None,
         share_pages: bool = False,
+        overcommit: bool = False,
     ) -> None:
         self.id = host_id
         self.configuration = configuration
@@ -99,12 +102,17 @@ class Host:
         self.frames = Frames(self.memory, (IMAGE_MIB << 20) // PAGE)
         self.guests: dict[int, Guest] = {}
         self.staged: dict[int, VmGuest] = {}  # guests that come here or have just left: memory and no right to run
+        self._beginning: Guest | None = None  # one that is neither yet
         self.loaded: list[VCpu | None] = [None] * harts
         self.position_offset = 0
         self.busy_ns = 0
         self.active = self.harts[0]
         self.scheduler = SCHEDULERS[scheduler or STACKS[configuration.stack].scheduler](harts)
         self.scanner = self._scanner(share_pages)
+        self.pager = Pager()
+        self.frames.evict = self._evict
+        self.overcommits = False
+        self.set_overcommit(overcommit)
         self._began = [0] * harts  # when the loaded vCPU got its hart
         self._slice_end = [0] * harts  # when to look again who should have it
         self._charged = [0] * harts  # while a hart runs: up to when its vCPU has paid
@@ -129,7 +137,21 @@ class Host:
     def memory_used_mib(self) -> int:
         """Memory that guests may use, and what the hypervisor keeps."""
         promised = sum(guest.memory_mib for guest in (*self.guests.values(), *self.staged.values()))
-        return promised if self.bare_metal else promised + IMAGE_MIB + max(2, self.memory_mib // SHADOW_SHARE)
+        return promised if self.bare_metal else promised + IMAGE_MIB + self._shadow_mib
+
+    @property
+    def _shadow_mib(self) -> int:
+        return max(2, self.memory_mib // SHADOW_SHARE)
+
+    @property
+    def swap_mib(self) -> int:
+        """The size of its swap device: guests may be promised as much besides."""
+        return self.memory_mib if self.overcommits else 0
+
+    @property
+    def free_mib(self) -> int:
+        """What guests can be promised yet."""
+        return max(0, self.memory_mib + self.swap_mib - self.memory_used_mib)
 
     def fits(self, vcpus: int, memory_mib: int, machine_mode: bool, paravirtual: bool | None) -> Problem | None:
         """Why a guest of this size, which needs machine mode or does not, cannot be added; None: it can.
@@ -149,9 +171,9 @@ class Host:
             if memory_mib > self.memory_mib:
                 return _too_little_memory(memory_mib, self.memory_mib)
             return None
-        free = self.memory_mib - self.memory_used_mib
+        free = self.free_mib
         if memory_mib > free:
-            return _too_little_memory(memory_mib, free)
+            return _too_little_memory(memory_mib, free, self.swap_mib)
         return None if paravirtual is None else self.technique.refuses(machine_mode, paravirtual)
 
     def add_guest(
@@ -168,6 +190,7 @@ class Host:
         try:
             guest.start()
         except LabError:
+            self._beginning = None
             guest.close()
             raise
         self._admit(guest, share)
@@ -179,10 +202,12 @@ class Host:
         if problem is not None:
             raise LabError(problem.key, problem.message, **problem.params)
         kind = BareMetalGuest if self.bare_metal else VmGuest
-        return kind(self, guest_id, image, vcpus, memory_mib, arguments)
+        guest = kind(self, guest_id, image, vcpus, memory_mib, arguments)
+        self._beginning = guest
+        return guest
 
     def _admit(self, guest: Guest, share: Share) -> None:
-        self.guests[guest.id] = guest
+        self.guests[guest.id], self._beginning = guest, None
         if isinstance(guest, VmGuest):
             self.scheduler.admit(guest.id, guest.vcpu_count, share, self.active.clock)
             self.look_again()
@@ -210,6 +235,55 @@ class Host:
         self.scanner = self._scanner(share_pages)
         self.look_again()
 
+    def set_overcommit(self, overcommit: bool) -> None:
+        """From now on guests may be promised more than there is, or no longer: then all that was swapped out comes back.
+        Where the technique allows it. Raises LabError while there is no room for what was promised."""
+        possible = self.technique is not None and not self.technique.names_frames
+        overcommit = overcommit and possible
+        if overcommit == self.overcommits:
+            return
+        beyond = self.memory_used_mib - self.memory_mib
+        if not overcommit and beyond > 0:
+            raise LabError(
+                "host-overcommitted",
+                f"Its guests were promised {beyond} MiB more than the host has; move or remove some first.",
+                beyond_mib=beyond,
+            )
+        self.overcommits = overcommit
+        if overcommit:
+            self.frames.reserve((self._shadow_mib << 20) // PAGE, self.frames.total // SPARED)
+            return
+        self.frames.reserve(0)
+        for _, ram in sorted(self._memories().items()):
+            ram.swap_in()
+        self._ask_no_more()
+
+    @property
+    def pages_swapped(self) -> int:
+        """How many pages of its guests are on the swap device."""
+        return sum(len(ram.swapped) for ram in self._memories().values())
+
+    def _memories(self) -> dict[int, GuestRam]:
+        """The memories that frames of this host are taken for, by guest."""
+        guests = [self._beginning, *self.guests.values(), *self.staged.values()]
+        return {guest.id: guest.vm.ram for guest in guests if isinstance(guest, VmGuest)}
+
+    def _evict(self, keep: int | None) -> None:
+        """Free a frame, because a guest needs one: of those that are spared or, when there are none, by swapping something
+        out. The step in which this happens is the hart's last before the hypervisor's own (`_page_out`). Raises
+        OutOfFramesError."""
+        if not self.overcommits:
+            raise OutOfFramesError
+        if self.frames.use_spares(BATCH):
+            self.pager.short = True
+            self.interrupt_all()
+            return
+        freed = set(self.pager.evict(self._memories(), keep))
+        for hart in self.harts:
+            if (hart.reservation - RAM_BASE) // PAGE in freed:
+                hart.reservation = NO_RESERVATION
+        self.interrupt_all()
+
     def _scanner(self, share_pages: bool) -> PageScanner | None:
         """Where the technique allows it; on bare metal there is nobody to do it."""
         possible = self.technique is not None and not self.technique.names_frames
@@ -222,6 +296,8 @@ class Host:
         guest = self._concrete(guest_id)
         guest.close()
         del self.guests[guest_id]
+        self.pager.forget(guest_id)
+        self._ask_no_more()
         if isinstance(guest, VmGuest):
             self.scheduler.forget(guest_id)
             self.look_again()
@@ -271,12 +347,14 @@ class Host:
         """Room for a VM that will come. Raises LabError if it does not fit."""
         guest = self._new(guest_id, image, vcpus, memory_mib, arguments, machine_mode)
         assert isinstance(guest, VmGuest)
-        self.staged[guest_id] = guest
+        self.staged[guest_id], self._beginning = guest, None
         return guest
 
     def unstage(self, guest_id: int) -> None:
         """Give back what `stage` or `send_off` kept."""
         self.staged.pop(guest_id).close()
+        self.pager.forget(guest_id)
+        self._ask_no_more()
 
     def send_off(self, guest_id: int) -> None:
         """A paused VM has no right to run here any more; its memory stays."""
@@ -365,7 +443,7 @@ class Host:
     def busy_from(self) -> int:
         """Clock from which there is something to do here: now, the next timer event, or NEVER (only input can
         help)."""
-        if any(self._can_run(hart) for hart in self.harts):
+        if self.pager.pending or any(self._can_run(hart) for hart in self.harts):
             return self.time
         return max(self.time, self._next_event())
 
@@ -391,10 +469,11 @@ class Host:
             end_of_turn = min(self._quantum_end, until) if len(self.harts) > 1 else until
             if hart.clock >= end_of_turn:
                 self._turn += 1
-            elif self._host_process(hart) or self._scan(hart):
+            elif self._page_out(hart) or self._pay(hart) or self._host_process(hart) or self._scan(hart):
                 continue
             elif self._dispatch(hart):
-                self._advance_hart(hart, left, end_of_turn)
+                if not self.pager.pending:
+                    self._advance_hart(hart, left, end_of_turn)
             elif self.busy_from >= until:
                 break
             else:
@@ -439,7 +518,7 @@ class Host:
         hart.position_base = self.position_offset + self.position - hart.steps
         self._limit_records(hart)
         vcpu = self.loaded[hart.number]
-        if vcpu is None or not self._technique(vcpu).inject_pending(vcpu):
+        if vcpu is None or not (self._technique(vcpu).inject_pending(vcpu) or self.pager.pending):
             hart.run(steps, end_of_turn)
         self._charge(hart)
         self.busy_ns += hart.clock - began
@@ -670,6 +749,61 @@ class Host:
         scanner.due, scanner.position = hart.clock + SCAN_PERIOD_NS, self.position
         return True
 
+    # -- swapping ------------------------------------------------------------------------------------
+    def _page_out(self, hart: Hart) -> bool:
+        """What the hypervisor has to do for want of frames. Asking takes no time; writing the pages of one guest that were
+        swapped out is one step, on the hart whose turn it is. False: nothing."""
+        if self.pager.short:
+            self.pager.short = False
+            self._ask()
+            return True
+        written = self.pager.written
+        if not written:
+            return False
+        guest_id = min(written)
+        pages = written.pop(guest_id)
+        hart.position_base = self.position_offset + self.position - hart.steps
+        hart.steps += 1
+        hart.unretired += 1
+        guest = self.guests.get(guest_id)
+        if isinstance(guest, VmGuest):
+            guest.swapped(pages)
+        hart.extra += pages * WRITE_NS - 1
+        self.busy_ns += pages * WRITE_NS
+        return True
+
+    def _ask(self) -> None:
+        """Ask guests for what is lacking, and those again that have not given all that they were asked for."""
+        balloons = [
+            (guest.vm.ram.pages, guest.board.balloon)
+            for guest in self.guests.values()
+            if isinstance(guest, VmGuest) and not guest.ended and guest.board.balloon is not None
+        ]
+        willing = [(pages, balloon) for pages, balloon in balloons if balloon.live and balloon.actual >= balloon.target]
+        for _, balloon in balloons:
+            if balloon.actual < balloon.target:
+                balloon.remind()
+        for pages, balloon in willing:
+            more = -(-max(0, self.frames.lacking) // len(willing))
+            balloon.ask(balloon.wished, min(balloon.target + more, pages - pages // LEFT))
+
+    def _ask_no_more(self) -> None:
+        """Somebody has gone: guests may have back what they were asked for."""
+        for guest in self.guests.values():
+            if isinstance(guest, VmGuest) and guest.board.balloon is not None:
+                guest.board.balloon.ask(guest.board.balloon.wished, 0)
+
+    def set_balloon(self, guest_id: int, mib: int) -> None:
+        """From now on a guest's balloon should hold so much, if it has one."""
+        balloon = self._concrete(guest_id).board.balloon
+        if balloon is not None:
+            balloon.ask((mib << 20) // PAGE, balloon.asked)
+
+    def _pay(self, hart: Hart) -> bool:
+        """What came for the guest on this hart from elsewhere outside any exit of it is waited for. False: nothing."""
+        vcpu = self.loaded[hart.number]
+        return vcpu is not None and self._vm_of(vcpu).wait(hart)
+
     def _fail_for_memory(self, vcpu: VCpu) -> None:
         self._vm_of(vcpu).fail(
             "out-of-memory", "The host has no memory left for the guest.", pc=f"{vcpu.pc:#x}"
@@ -860,6 +994,7 @@ class Host:
             "busy_ns": self.busy_ns,
             "active": self.active.number,
             **({} if self.scanner is None else {"scanner": self.scanner.save()}),
+            "pager": self.pager.save(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -869,6 +1004,8 @@ class Host:
             hart.monitor = None
         self.active = self.harts[state["active"]]
         self.frames.load(state["frames"])
+        if "pager" in state:  # a lab may have been saved before there was one
+            self.pager.load(state["pager"])
         self.memory.load(state["memory"])
         self.loaded = [None] * len(self.harts)
         for guest_id, saved in state["guests"].items():
@@ -905,8 +1042,14 @@ def _clock_at(time: int) -> int:
     return min(NEVER, max(0, time))
 
 
-def _too_little_memory(need: int, free: int) -> Problem:
+def _too_little_memory(need: int, free: int, swap: int = 0) -> Problem:
     free = max(0, free)
+    if swap:
+        return Problem(
+            "host-memory-and-swap",
+            f"It needs {need} MiB, and of the host's RAM and its {swap} MiB of swap {free} MiB are free.",
+            {"need_mib": need, "free_mib": free, "swap_mib": swap},
+        )
     return Problem(
         "host-memory",
         f"It needs {need} MiB and the host has {free} MiB free.",

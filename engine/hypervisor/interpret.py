@@ -105,6 +105,9 @@ def carry_reservation(guest: VmGuest, vcpu: VCpu, target: int) -> None:
     """A store-conditional to a guest physical address is emulated, but its load-reserved ran on the host hart."""
     hart = vcpu.hart
     assert hart is not None
+    if hart.reservation == NO_RESERVATION:
+        vcpu.virtual.reservation = NO_RESERVATION
+        return
     there = guest.host_address(guest.vm.ram.frame(target >> 12)) | target & 0xFFF
     vcpu.virtual.reservation = target if hart.reservation == there else NO_RESERVATION
     hart.reservation = NO_RESERVATION

@@ -206,7 +206,7 @@ class Migration:
         progress, here, there = self.progress, self._here, self._there
         post_copy = progress.plan.mode == "post-copy"
         if post_copy:
-            there.vm.ram.leave_at(here.vm.ram, set(here.vm.ram.map), self._fetch_ns)
+            there.vm.ram.leave_at(here.vm.ram, here.vm.ram.present, self._fetch_ns)
         else:
             late = here.vm.ram.take_dirty(running=False)
             here.vm.ram.copy_to(there.vm.ram, late)

@@ -580,6 +580,10 @@ class Paravirtual:
     def remapped(self, page: int) -> None:
         self.tables.refresh(page)
 
+    def unmap(self, page: int) -> bool:
+        """Its tables name frames, and what the guest said of them is looked at once."""
+        raise NotImplementedError
+
     def close(self) -> None:
         self.tables.drop()
 

@@ -58,11 +58,11 @@ class SecondStage(StageState):
 
     def map(self, page: int, frame: int, writable: bool) -> None:
         """Let the hart reach a guest page. Raises OutOfFramesError."""
-        table = self.root
+        table, words = self.root, self.memory.views[3]
         assert table is not None
         for level in (2, 1):
             offset = table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF))
-            entry = self.memory.read(offset, 8)
+            entry = words[offset >> 3]
             if entry & mmu.V:
                 table = (entry >> 10) - (RAM_BASE >> 12)
             else:
@@ -77,6 +77,15 @@ class SecondStage(StageState):
         table = self._leaf_table(page)
         if table is not None and self.memory.read(table * PAGE + 8 * (page & 0x1FF), 8) & mmu.V:
             self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+
+    def unmap(self, page: int) -> bool:
+        """The hart cannot reach a guest page any more. Could it?"""
+        table = self._leaf_table(page)
+        offset = 0 if table is None else table * PAGE + 8 * (page & 0x1FF)
+        if table is None or not self.memory.read(offset, 8) & mmu.V:
+            return False
+        self.memory.write(offset, 8, 0)
+        return True
 
     def _leaf_table(self, page: int) -> int | None:
         """The table that has the leaf of a guest page, if there is one."""

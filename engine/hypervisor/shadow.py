@@ -277,6 +277,15 @@ class ShadowTables(ShadowState):
             elif not self.writable(guest_page):
                 self.memory.write(offset, 8, entry & ~mmu.W)
 
+    def unmap(self, guest_page: int) -> bool:
+        """No leaf may lead to a guest page. Did any?"""
+        led = False
+        for offset in self._leaf_offsets(guest_page):
+            if self.memory.read(offset, 8) & mmu.V:
+                self.memory.write(offset, 8, 0)
+                led = True
+        return led
+
     def protect(self, guest_pages: Sequence[int]) -> None:
         """No page of these may be stored to: as `remapped` of each, in whole tables."""
         self.memory.flush()

@@ -50,7 +50,7 @@ _CLASSES: Mapping[Action, Exit] = {
     Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER, Action.HYPERCALL: Exit.HYPERCALL,
     Action.MULTICALL: Exit.HYPERCALL, Action.HYPERCALL_RETURN: Exit.HYPERCALL, Action.BLOCK: Exit.HYPERCALL,
     Action.UPCALL: Exit.TIMER, Action.DIRECT_FILL: Exit.FILL, Action.LOG_DIRTY: Exit.FILL,
-    Action.REMOTE_FETCH: Exit.FILL,
+    Action.REMOTE_FETCH: Exit.FILL, Action.SWAP_IN: Exit.FILL,
 }  # fmt: skip
 
 

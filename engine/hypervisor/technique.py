@@ -41,12 +41,16 @@ def refuse_paravirtual() -> Problem:
 def claim(ram: GuestRam, page: int, stores: bool) -> tuple[int, Action | None]:
     """The frame behind a guest page that the guest faulted on, its own if it is about to store there; and what that
     took, if it was more than a look. Raises OutOfFramesError."""
-    absent, logged, before = page in ram.absent, page in ram.clean, ram.map.frame(page)
+    before = ram.map.owned(page) if stores else ram.map.frame(page)
+    if before is not None:
+        return before, None
+    brought = Action.REMOTE_FETCH if page in ram.absent else Action.SWAP_IN if page in ram.swapped else None
+    logged, before = page in ram.clean, ram.map.frame(page)
     if not stores:
-        return ram.frame(page), Action.REMOTE_FETCH if absent else None
+        return ram.frame(page), brought
     frame = ram.own(page)
-    if absent or logged:
-        return frame, Action.REMOTE_FETCH if absent else Action.LOG_DIRTY
+    if brought is not None or logged:
+        return frame, brought or Action.LOG_DIRTY
     return frame, None if before in (None, frame) else Action.COPY_ON_WRITE
 
 
@@ -107,6 +111,11 @@ class Technique(Protocol):
 
     def remapped(self, page: int) -> None:
         """A guest page has another frame now, or `GuestRam.writable` says something else of it."""
+        ...
+
+    def unmap(self, page: int) -> bool:
+        """Nothing may lead to a guest page any more until somebody needs it again. Did anything? Never asked of a
+        technique that `names_frames`."""
         ...
 
     def close(self) -> None:

@@ -340,6 +340,9 @@ class TrapAndEmulate:
     def remapped(self, page: int) -> None:
         self.shadow.remapped(page)
 
+    def unmap(self, page: int) -> bool:
+        return self.shadow.unmap(page)
+
     def close(self) -> None:
         self.shadow.close()
 

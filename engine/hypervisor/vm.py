@@ -20,9 +20,10 @@ import numpy.typing as npt
 from engine.bits import MASK64, signed
 from engine.devices import AccessFault
 from engine.hypervisor.frames import Frames
+from engine.hypervisor.swapping import READ_NS
 from engine.isa.csrs import Status
 from engine.machine import mmu
-from engine.machine.board import Board, Fitting, Owner
+from engine.machine.board import Board, Fitting, Giver, Owner
 from engine.machine.bus import Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
@@ -40,6 +41,7 @@ FIRST_PAGE = RAM_BASE >> 12
 _FRAME = PAGE_SHARED - 1
 #: Pages; bounds what a copy takes besides.
 COPIED_AT_ONCE = 1024
+_ZERO = bytes(PAGE)
 
 
 class PageMap(MutableMapping[int, int]):
@@ -49,11 +51,18 @@ class PageMap(MutableMapping[int, int]):
         buffer = mmap.mmap(-1, 8 * pages)
         self.at = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
         self._words = memoryview(buffer).cast("Q")
+        self._pages = pages
 
     def frame(self, page: int) -> int | None:
         index = page - FIRST_PAGE
-        word = self._words[index] & _FRAME if 0 <= index < len(self._words) else 0
+        word = self._words[index] & _FRAME if 0 <= index < self._pages else 0
         return word - 1 if word else None
+
+    def owned(self, page: int) -> int | None:
+        """The frame of a page that may be stored to as it is; None: there is none, or it has to be owned first."""
+        index = page - FIRST_PAGE
+        word = self._words[index] if 0 <= index < self._pages else 0
+        return word - 1 if 0 < word < PAGE_SHARED else None
 
     def __getitem__(self, page: int) -> int:
         frame = self.frame(page)
@@ -125,12 +134,14 @@ class GuestRam(RamState):
     A page that is there and not `clean` may have been stored to since the last `take_dirty`.
 
     After a post-copy switch (engine.hypervisor.migration) `absent` pages are still at the `origin`: whoever needs one
-    gets it from there, and who only reads looks there.
+    gets it from there, and who only reads looks there. The same holds for `swapped` pages, whose content is on the
+    host's swap device (engine.hypervisor.swapping). Such a page has no frame and is as promised as one that was never used.
 
     `stored(address, length)` is told of every write made here, which is every write that the guest does not
     make itself. `remapped(page)` is told that a guest page has another frame now, or became or is no longer
     `writable`: what a technique has mapped there is to be corrected. `protected(pages)`: as that, of many pages in
-    ascending order that became unwritable.
+    ascending order that became unwritable. `unmap(page)`: nothing may lead to this page any more until somebody needs it
+    again; returns whether anything did.
     """
 
     def __init__(self, frames: Frames, size: int) -> None:
@@ -145,10 +156,12 @@ class GuestRam(RamState):
         self.origin: GuestRam | None = None
         self.fetched = 0  # absent pages that came because somebody needed them
         self.fetch_ns = 0  # what one of them takes
-        self.owed_ns = 0  # what of that no hart has waited for yet
+        self.owed_ns = 0  # what no hart has waited for yet, of that and of the swap device
+        self.swapped: dict[int, bytes] = {}
         self.stored: Callable[[int, int], None] = _nobody
         self.remapped: Callable[[int], None] = _no_page
         self.protected: Callable[[Sequence[int]], None] = self._each_remapped
+        self.unmap: Callable[[int], bool] = _unmapped
         self._watcher: Callable[[], None] = _nothing
         frames.promised += size // PAGE
 
@@ -164,6 +177,12 @@ class GuestRam(RamState):
                 self.fetched += 1
                 self.owed_ns += self.fetch_ns
                 self._bring(page, found)
+            elif page in self.swapped:
+                self.owed_ns += READ_NS
+                self.memory.write_bytes(found * PAGE, self.swapped.pop(page))
+                self._count_away()
+                if page in self.clean:
+                    self.map.set_shared(page, True)
             if self.watched == page:
                 self.memory.watch(found, self._watcher)
         return found
@@ -179,6 +198,9 @@ class GuestRam(RamState):
 
     def own(self, page: int) -> int:
         """The frame behind a page that is about to be stored to: from now on this guest's alone."""
+        owned = self.map.owned(page)
+        if owned is not None:
+            return owned
         frame = self.frame(page)
         if self.map.is_shared(page):
             self.clean.discard(page)
@@ -199,26 +221,32 @@ class GuestRam(RamState):
         """Begin the log, with every page dirty, or end it."""
         clean, self.clean, self.logging = self.clean, set(), logging
         for page in sorted(clean):
-            if not self.frames.is_shared(self.map[page]):
+            frame = self.map.frame(page)
+            if frame is not None and not self.frames.is_shared(frame):
                 self.own(page)
 
     @property
     def dirty(self) -> int:
         """How many pages `take_dirty` would give."""
-        return len(self.map) - len(self.clean)
+        return len(self.map) + len(self.swapped) - len(self.clean)
 
     def take_dirty(self, running: bool = True) -> list[int]:
         """The pages that may have been stored to since the last time; from now on they are clean. running=False: no vCPU
         runs until the log ends, so that only who stores here has to be noticed."""
-        pages = [page for page in self.map if page not in self.clean]
+        there = [page for page in self.map if page not in self.clean]
+        pages = sorted([*there, *(self.swapped.keys() - self.clean)])
         self.clean.update(pages)
-        self.map.share(pages)
+        self.map.share(there)
         if running:
-            self.protected(pages)
+            self.protected(there)
         return pages
 
     def copy_to(self, other: GuestRam, pages: Sequence[int]) -> None:
-        """Put the content of `pages`, which are there, into another VM's RAM. Raises OutOfFramesError."""
+        """Put the content of `pages`, which are there or swapped, into another VM's RAM. Raises OutOfFramesError."""
+        if self.swapped or other.frames.overcommitted:
+            for page in pages:  # what it takes to have one there may swap out another
+                other.memory.write_bytes(other.frame(page) * PAGE, self.read(page << 12, PAGE))
+            return
         for first in range(0, len(pages), COPIED_AT_ONCE):
             part = pages[first : first + COPIED_AT_ONCE]
             frames = np.fromiter(map(other.frame, part), np.int64, len(part))
@@ -228,21 +256,72 @@ class GuestRam(RamState):
     def leave_at(self, origin: GuestRam | None, absent: Iterable[int] = (), fetch_ns: int = 0) -> None:
         """The content of `absent` pages is here as soon as somebody needs it, which takes `fetch_ns`."""
         self.origin, self.absent, self.fetch_ns = origin, set(absent), fetch_ns
-        self.away = len(self.absent)
+        self._count_away()
+
+    def _count_away(self) -> None:
+        self.away = len(self.absent) + len(self.swapped)
+
+    def is_away(self, page: int) -> bool:
+        """Is its content anywhere but in a frame?"""
+        return page in self.absent or page in self.swapped
+
+    @property
+    def present(self) -> list[int]:
+        """The pages with content of their own, wherever it is, ascending."""
+        return sorted(self.map.keys() | self.absent | self.swapped.keys())
+
+    def swap_out(self, page: int) -> int:
+        """Give a page's frame up and leave the content on the swap device. Returns the frame: nobody may remember it."""
+        frame = self.map[page]
+        self.unmap(page)
+        content = self.memory.read_bytes(frame * PAGE, PAGE)
+        self.swapped[page] = _ZERO if content == _ZERO else content
+        del self.map[page]
+        self._count_away()
+        self.frames.exchange(frame)
+        return frame
+
+    def give_up(self, pages: Iterable[int]) -> int:
+        """Forget what is in these pages: whoever needs one again finds zeros. Returns how many had anything. A watched
+        page stays, and what is no page of this RAM is none."""
+        given = 0
+        for page in pages:
+            if page == self.watched or not self.holds(page << 12, PAGE):
+                continue
+            frame = self.map.frame(page)
+            if frame is not None:
+                self.unmap(page)
+                del self.map[page]
+                self.frames.exchange(frame)
+            elif self.swapped.pop(page, None) is None and page not in self.absent:
+                continue
+            self.absent.discard(page)
+            self.clean.discard(page)
+            self._count_away()
+            self.stored(page << 12, PAGE)
+            given += 1
+        return given
+
+    def swap_in(self) -> None:
+        """Have every page in a frame again. Raises OutOfFramesError."""
+        owed = self.owed_ns
+        for page in sorted(self.swapped):
+            self.frame(page)
+        self.owed_ns = owed
 
     def fetch(self, pages: Sequence[int]) -> None:
         """Bring absent pages over before somebody needs them."""
         if pages:
             assert self.origin is not None
             self.absent.difference_update(pages)
-            self.away = len(self.absent)
+            self._count_away()
             self.origin.copy_to(self, pages)
 
     def _bring(self, page: int, frame: int) -> None:
         origin = self.origin
         assert origin is not None
         self.absent.discard(page)
-        self.away = len(self.absent)
+        self._count_away()
         self.map[page] = frame
         self.memory.write_bytes(frame * PAGE, origin.read(page << 12, PAGE))
 
@@ -250,6 +329,8 @@ class GuestRam(RamState):
         """Give a new VM of the same size every frame that this one has. Nobody watches a shared frame: nobody
         stores to it."""
         self.fetch(sorted(self.absent))
+        clone.swapped = dict(self.swapped)
+        clone._count_away()
         for page, frame in self.map.items():
             self.frames.share(frame)
             clone.map[page] = frame
@@ -305,6 +386,8 @@ class GuestRam(RamState):
             frame = self.map.frame(at >> 12)
             if frame is not None:
                 parts.append(self.memory.read_bytes(frame * PAGE + (at & 0xFFF), chunk))
+            elif at >> 12 in self.swapped:
+                parts.append(self.swapped[at >> 12][at & 0xFFF : (at & 0xFFF) + chunk])
             elif at >> 12 in self.absent and self.origin is not None:
                 parts.append(self.origin.read(at, chunk))
             else:
@@ -329,14 +412,16 @@ class GuestRam(RamState):
             self.frames.give_back(frame)
         self.frames.promised -= self.size // PAGE - len(self.map)
         self.map.clear()
-        self.clean, self.logging = set(), False
+        self.clean, self.logging, self.swapped = set(), False, {}
         self.leave_at(None)
 
     def save(self) -> dict[str, Any]:
-        """What is behind which page; the content is in host memory, that of absent pages at the origin."""
+        """What is behind which page; the content is in host memory, that of absent pages at the origin, that of swapped
+        ones here."""
         return {
             "map": [[page, frame] for page, frame in self.map.items()],
             "shared": sorted(self.shared),
+            "swapped": dict(self.swapped),
             "log": {
                 "logging": self.logging, "clean": sorted(self.clean), "absent": sorted(self.absent),
                 "fetched": self.fetched, "owed_ns": self.owed_ns,
@@ -349,6 +434,9 @@ class GuestRam(RamState):
         self.map.update(dict(state["map"]))
         for page in state["shared"]:
             self.map.set_shared(page, True)
+        self.swapped = dict(state.get("swapped", {}))
+        if not all(self.holds(page << 12, len(content)) and len(content) == PAGE for page, content in self.swapped.items()):
+            raise ValueError("a page on the swap device that is none")
         log = state.get("log", {})
         self.logging, self.clean = log.get("logging", False), set(log.get("clean", ()))
         self.fetched, self.owed_ns = log.get("fetched", 0), log.get("owed_ns", 0)
@@ -431,6 +519,10 @@ class VirtualHart(Hart):
     @property
     def retired(self) -> int:
         return self.instructions()
+
+    @property
+    def interpreter(self) -> Interpreter | None:
+        return self.lent
 
     def translate(self, address: int, access: Access) -> int:
         known = self.known
@@ -658,10 +750,11 @@ class Vm:
         owner: Owner,
         fitting: Fitting,
         kernel_level: Level,
+        giver: Giver | None,
     ) -> None:
         self.kernel_level = kernel_level  # where the guest's kernel runs
         self.ram = GuestRam(frames, memory_bytes)
-        self.board = Board(vcpus, self.ram, now, owner, fitting)
+        self.board = Board(vcpus, self.ram, now, owner, fitting, giver)
         bus = GuestBus(self.ram, self.board.devices)
         harts = [VirtualHart(number, bus, self.board) for number in range(vcpus)]
         self.board.attach(harts)
@@ -685,6 +778,11 @@ def _nobody(_address: int, _length: int) -> None:
 
 def _no_page(_page: int) -> None:
     """Nothing is mapped."""
+
+
+def _unmapped(_page: int) -> bool:
+    """Nothing is mapped."""
+    return False
 
 
 def _nothing() -> None:

@@ -36,7 +36,7 @@ from engine.trace.record import (
 if TYPE_CHECKING:
     from engine.hypervisor.host import Host
 
-from engine.hypervisor.guest import FAILED, Guest, TableReader, kind_of
+from engine.hypervisor.guest import FAILED, Guest, Pages, TableReader, kind_of
 
 #: The techniques there are.
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
@@ -58,15 +58,17 @@ class VmGuest(Guest):
 
     def _make(self) -> None:
         self.paused: int | None = None  # the board's time at which the hypervisor stopped it
+        self._moved: tuple[Action, int, int] | None = None  # what the balloon did in the exit that is being handled
         size = self.memory_mib << 20
         technique = self.host.technique
         assert technique is not None
         self.vm = Vm(
-            self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level
-        )
+            self.host.frames, self.vcpu_count, size, self.now, self, self.fitting, technique.kernel_level,
+            None if technique.names_frames else self,
+        )  # fmt: skip
         self.board, ram = self.vm.board, self.vm.ram
         self.technique: Technique = technique.of(self)
-        ram.stored, ram.remapped = self.technique.stored, self.technique.remapped
+        ram.stored, ram.remapped, ram.unmap = self.technique.stored, self.technique.remapped, self.technique.unmap
         for vcpu in self.vm.vcpus:
             vcpu.virtual.on_timer = lambda number=vcpu.number: self.wake(number)  # type: ignore[misc]
 
@@ -87,8 +89,11 @@ class VmGuest(Guest):
             self.vm.ram.watch(self.board.tohost, self.board.look_at_tohost)
 
     def restart(self) -> None:
+        before = self.board.balloon
         self.close()
         self._make()
+        if before is not None and self.board.balloon is not None:
+            self.board.balloon.ask(before.wished, before.asked)
         self.start()
 
     def close(self) -> None:
@@ -96,6 +101,26 @@ class VmGuest(Guest):
         self.host.unload_guest(self)
         self.technique.close()
         self.vm.ram.release()
+
+    # -- the balloon ---------------------------------------------------------------------------------
+    def inflated(self, pages: list[int]) -> None:
+        """The guest's driver put pages into its balloon."""
+        given = self.vm.ram.give_up(pages)
+        self._note(Action.BALLOON_INFLATE, len(pages), given)
+
+    def deflated(self, pages: list[int]) -> None:
+        """And took them out. They come when they are needed."""
+        self._note(Action.BALLOON_DEFLATE, len(pages), 0)
+
+    def _note(self, action: Action, pages: int, given: int) -> None:
+        known, listed, had = self._moved or (action, 0, 0)
+        self._moved = (action, listed + pages, had + given) if known == action else (action, pages, given)
+
+    @property
+    def pages(self) -> Pages:
+        ram, balloon = self.vm.ram, self.board.balloon
+        actual = 0 if balloon is None else min(balloon.actual, ram.pages)
+        return Pages(len(ram.map), len(ram.swapped), actual)
 
     # -- pausing -------------------------------------------------------------------------------------
     @property
@@ -185,37 +210,53 @@ class VmGuest(Guest):
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
         else:
             what = self._device_exit(action, a) if device else exit_class(action)
+            if device and self._moved is not None:
+                (action, a, b), self._moved = self._moved, None
             way = host.routes.way(what, origin, vcpu.level)
         path, cost, to, by_hardware, between_worlds = way
         if not switched:
             cost = 0
         elif between_worlds:
             hart.flush()
-        extra, ram, virtual = hart.extra, self.vm.ram, vcpu.virtual
-        time = hart.steps + extra
-        hart.extra = extra + cost + ram.owed_ns
-        ram.owed_ns = 0
+        steps, virtual = hart.steps, vcpu.virtual
+        time = steps + hart.extra
+        hart.extra += cost
+        self.wait(hart)
         if by_hardware:
             disposition = Disposition.HARDWARE
         else:
             self.exits += 1
-        instructions = vcpu.instructions
+        instructions = virtual.instructions_base + steps - hart.unretired & MASK64
         executed, virtual.reported = instructions - virtual.reported, instructions
         host.record(
             self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, time, pc, value, instruction,
             executed, cost, a, b,
         )  # fmt: skip
 
+    def wait(self, hart: Hart) -> bool:
+        """A hart waits for what has come for this guest from elsewhere. Was there anything?"""
+        owed, self.vm.ram.owed_ns = self.vm.ram.owed_ns, 0
+        hart.extra += owed
+        return owed > 0
+
     def shared(self, merged: int, freed: int) -> None:
-        """Write the record of what a scan for equal pages came to: see Action.SHARE. No vCPU of this guest need have
-        been on a hart, and the scan's time is not the price of a switch."""
+        """Write the record of what a scan for equal pages came to: see Action.SHARE."""
+        self._befell(Action.SHARE, merged, freed)
+
+    def swapped(self, pages: int) -> None:
+        """Write the record of what was swapped out: see Action.SWAP_OUT."""
+        self._befell(Action.SWAP_OUT, pages, len(self.vm.ram.swapped))
+
+    def _befell(self, action: Action, a: int, b: int) -> None:
+        """Write the record of what the hypervisor did to the guest of its own accord. No vCPU of it need have been on a
+        hart, and the time that it took is not the price of a switch."""
         vcpu = self.vcpus[0]
         self.technique.catch_up(vcpu)
         level = vcpu.level
         path = self.host.routes.way(Exit.TIMER, level, level).path
         self.host.record(
             self.id, vcpu.number, Kind.INTERRUPT, INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER, path, Disposition.EMULATED,
-            Action.SHARE, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, merged, freed,
+            action, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, a, b,
         )  # fmt: skip
 
     def _device_exit(self, action: Action, address: int) -> Exit:
@@ -326,8 +367,7 @@ class VmGuest(Guest):
     def export(self) -> dict[str, Any]:
         """The VM without its host: for another host, or to come back to this one."""
         ram = self.vm.ram
-        pages = sorted(ram.map.keys() | ram.absent)
-        return self.portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in pages}}
+        return self.portable() | {"pages": {page: ram.read(page << 12, PAGE) for page in ram.present}}
 
     def portable(self) -> dict[str, Any]:
         """All but the memory."""

@@ -1,7 +1,7 @@
 """The board: QEMU's `virt` memory map around some harts, and an image put into its RAM.
 
     0x00100000 finisher   0x02000000 CLINT   0x0c000000 PLIC   0x10000000 UART   0x80000000 RAM
-    0x10001000.. virtio-mmio: block, net, rng, console, four empty slots
+    0x10001000.. virtio-mmio: block, net, rng, console, a balloon if somebody gives the memory, empty slots
 
 The same board is a bare-metal host's own (its harts are the host's) and a VM's (its harts are the vCPUs'
 architectural state and its RAM is what the hypervisor gave it). An image linked at the start of RAM starts on
@@ -22,6 +22,7 @@ from engine.devices.clint import Clint
 from engine.devices.finisher import Finisher
 from engine.devices.plic import Plic
 from engine.devices.uart import Uart16550
+from engine.devices.virtio.balloon import Balloon
 from engine.devices.virtio.block import Block, Disk
 from engine.devices.virtio.console import Console
 from engine.devices.virtio.mmio import SLOTS, EmptySlot
@@ -85,6 +86,19 @@ class Owner(Protocol):
         ...
 
 
+class Giver(Protocol):
+    """Whoever gives a board's RAM page by page, and can have pages back. Pages are physical address >> 12; any number may
+    come."""
+
+    def inflated(self, pages: list[int]) -> None:
+        """The guest does not need the content of these pages."""
+        ...
+
+    def deflated(self, pages: list[int]) -> None:
+        """It may use them again."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Fitting:
     """What differs from board to board: the address of its network card, which is also the key of its random
@@ -121,8 +135,9 @@ class Board:
     """Devices around `harts`. `now()` is the board's own time in ns since it was switched on."""
 
     def __init__(
-        self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner, fitting: Fitting = Fitting()
-    ) -> None:
+        self, hart_count: int, ram: Ram, now: Callable[[], int], owner: Owner, fitting: Fitting = Fitting(),
+        giver: Giver | None = None,
+    ) -> None:  # fmt: skip
         self.ram = ram
         self.owner = owner
         self.now = now
@@ -133,14 +148,14 @@ class Board:
         self.plic = Plic(hart_count, self._plic_changed)
         self.uart = Uart16550(lambda level: self.plic.set_level(self.uart.irq, level), self.print_serial)
         self.finisher = Finisher(owner.finish, owner.reboot)
-        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher, *self._slots(fitting)]
+        devices: list[Device] = [self.clint, self.plic, self.uart, self.finisher, *self._slots(fitting, giver)]
         self.devices = Devices(devices)
         self.firmware: Firmware | None = None
         self.domain: Domain | None = None  # of a paravirtual guest
         self.tohost: int | None = None
         self._virtio_spoke = False
 
-    def _slots(self, fitting: Fitting) -> list[Device]:
+    def _slots(self, fitting: Fitting, giver: Giver | None) -> list[Device]:
         """The virtio slots, by their index: each is always the same device's, or empty."""
         dma = self.dma
         slots: list[Device] = [EmptySlot(index) for index in range(SLOTS)]
@@ -149,6 +164,9 @@ class Board:
         slots[1] = self.net = Net(1, dma, self._line(2), fitting.mac, self.owner.transmit)
         slots[2] = Rng(2, dma, self._line(3), fitting.mac)
         slots[3] = self.console = Console(3, dma, self._line(4), self._print_virtio)
+        self.balloon: Balloon | None = None
+        if giver is not None:
+            slots[4] = self.balloon = Balloon(4, dma, self._line(5), giver.inflated, giver.deflated)
         return slots
 
     def _line(self, source: int) -> Callable[[bool], None]:
@@ -297,7 +315,8 @@ class Board:
 
     def load(self, state: dict[str, Any]) -> None:
         for device in self.devices.all:
-            device.load(state["devices"][device.name])
+            if device.name in state["devices"] or device is not self.balloon:  # a lab may have been saved before there was one
+                device.load(state["devices"][device.name])
         self.firmware = None
         if state["firmware"] is not None:
             self.firmware = Firmware(self)

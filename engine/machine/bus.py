@@ -15,13 +15,18 @@ class Devices:
     def __init__(self, devices: Sequence[Device]) -> None:
         self.all = sorted(devices, key=lambda device: device.base)
         self._bases = [device.base for device in self.all]
+        self._latest: Device | None = None
 
     def at(self, address: int) -> Device:
         """Raises AccessFault where there is none."""
+        latest = self._latest
+        if latest is not None and 0 <= address - latest.base < latest.size:
+            return latest
         index = bisect_right(self._bases, address) - 1
         if index >= 0:
             device = self.all[index]
             if address < device.base + device.size:
+                self._latest = device
                 return device
         raise AccessFault("bus", address, 0)
 

@@ -32,6 +32,7 @@ from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
 from engine.machine.native.entry import STRETCH_STEPS
 from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW, TRAP
+from engine.machine.native.procedures import TRAPPED
 from engine.machine.native.runtime import Contexts, Interpreter, Native, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
@@ -182,11 +183,12 @@ class Hart(HartState):
         """Physical address, or Trap. Native code that leaves an access to Python has walked for it, and counted that."""
         if self._native is None:
             return privileged.translate(self, address, access)
-        walked = self.walks, self.walk_references
-        try:
-            return privileged.translate(self, address, access)
-        finally:
-            self.walks, self.walk_references = walked
+        walks, references = self.walks, self.walk_references
+        ended = self._native.interpreter.translate(self.address, address, access)
+        self.walks, self.walk_references = walks, references
+        if ended == TRAPPED:
+            raise Trap(self.trap_cause, self.trap_value)
+        return self.physical
 
     def has_entry(self, address: int) -> bool:
         return self.bus.is_ram(address)
@@ -401,7 +403,11 @@ class Hart(HartState):
 
     def enter_trap(self, target: int, cause: int, value: int, interrupt: bool) -> None:
         """Trap entry of the architecture."""
-        privileged.enter_trap(self, target, cause, value, interrupt)
+        interpreter = self.interpreter
+        if interpreter is None:
+            privileged.enter_trap(self, target, cause, value, interrupt)
+        else:
+            interpreter.enter_trap(self.address, target, cause, value, interrupt)
         self.refresh()
 
     # -- supervisor timers (Sstc) --------------------------------------------------------------------

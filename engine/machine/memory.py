@@ -81,6 +81,8 @@ class Memory(MemoryState):
             self.flush()
         self.dirty[page] = 1
         self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
+        if not flags:
+            return
         if flags & CODE:
             self._forget_native(page)
         if page in self.code:

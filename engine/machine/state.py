@@ -39,8 +39,9 @@ class HartState(ctypes.Structure):
     STORAGE, by its name.
     memory_at: the MemoryState. contexts_at, context, previous_context, next_context, stale: the hart's contexts, the
     numbers of the present one, of the one before it and of the one to give up next, and a bit for each that has to be
-    emptied. tlb_at, ops, page_pc: the present context, code page and its virtual address (see
-    engine.machine.native.layout).
+    emptied. choices: how often something decided anew which context is whose. chosen_status, chosen_satp, chosen_vsatp,
+    chosen_hgatp: the registers by which (see engine.machine.native.access.refresh). tlb_at, ops, page_pc: the present
+    context, code page and its virtual address (see engine.machine.native.layout).
     hot, hot_count: operations that were reached often, as pairs of code page and byte offset, until the JIT takes them.
     record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
@@ -55,7 +56,8 @@ class HartState(ctypes.Structure):
     guest_ram_at: of a virtual hart, and of a hart that carries a guest under hardware assist, the guest's RamState; else
     0. stage_at: of the latter, the StageState.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
-    trap_cause, trap_value: of a trap that a native procedure raises.
+    trap_cause, trap_value: of a trap that a native procedure raises. physical: where an address led that Python asked
+    native code to translate.
     walks, walk_references: how often translation asked the page tables, and the entries that it read there. They depend
     on what the TLB holds, so on the tier and on when the hart was last put into a state: no part of one, and in no trace.
     """
@@ -89,6 +91,11 @@ class HartState(ctypes.Structure):
         ("previous_context", _WORD),
         ("next_context", _WORD),
         ("stale", _WORD),
+        ("choices", _WORD),
+        ("chosen_status", _WORD),
+        ("chosen_satp", _WORD),
+        ("chosen_vsatp", _WORD),
+        ("chosen_hgatp", _WORD),
         ("tlb_at", _WORD),
         ("ops", _WORD),
         ("record_at", _WORD),
@@ -115,6 +122,7 @@ class HartState(ctypes.Structure):
         ("time_offset", _WORD),
         ("trap_cause", _WORD),
         ("trap_value", _WORD),
+        ("physical", _WORD),
         ("page_pc", _WORD),
         ("walks", _WORD),
         ("walk_references", _WORD),
@@ -150,6 +158,11 @@ class HartState(ctypes.Structure):
     previous_context: int
     next_context: int
     stale: int
+    choices: int
+    chosen_status: int
+    chosen_satp: int
+    chosen_vsatp: int
+    chosen_hgatp: int
     tlb_at: int
     ops: int
     page_pc: int
@@ -181,6 +194,7 @@ class HartState(ctypes.Structure):
     time_offset: int
     trap_cause: int
     trap_value: int
+    physical: int
     monitored: int
     waiting: int
     stopped: int

@@ -133,6 +133,10 @@ class Action(enum.IntEnum):
     LOG_DIRTY = 33  # first write since a migration copied the page: a: guest physical address, b: host physical
     REMOTE_FETCH = 34  # a page that a post-copy migration had left behind: a: guest physical address, b: host physical
     SHARE = 35  # pages equal to others were found. a: pages of this guest that have others' frames now, b: frames freed
+    SWAP_OUT = 36  # the host wrote pages of this guest to its swap device. a: how many, b: all that are there now
+    SWAP_IN = 37  # and read one that the guest faulted on. a: guest physical address, b: host physical address
+    BALLOON_INFLATE = 38  # the guest's driver gave pages away. a: how many, b: those that had content, which is gone
+    BALLOON_DEFLATE = 39  # and took some back. a: how many
 
 
 Path = tuple[Level, ...]

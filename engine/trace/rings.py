@@ -3,8 +3,8 @@
 `record` is called once for every trap of every guest, so it only packs and counts; everything else is done in
 blocks of BLOCK_RECORDS. A full block is sealed: it becomes immutable bytes (checkpoints share them instead of
 copying) and joins the guest's hash, a chain in which each link is the digest (XXH3, 128 bits: it names a run, it
-guards nothing) of the link before it and the block. The hash covers every record since the guest began, however few
-the ring still holds, and does not depend on when anybody looked, saved or drained.
+guards nothing) of the link before it and the block's own digest. The hash covers every record since the guest began,
+however few the ring still holds, and does not depend on when anybody looked, saved or drained.
 
 Counters are exact since boot. What `drain_counts` and `drain_sample` have not yet reported belongs to the
 next tick; it is not part of a snapshot, because after a load every client starts from totals again.
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from xxhash import xxh3_128
+from xxhash import xxh3_128, xxh3_128_digest
 
 from engine.trace.record import RECORD
 
@@ -78,9 +78,7 @@ _COUNTS = np.dtype(
 
 def _linked(chain: bytes, data: bytes | memoryview) -> bytes:
     """The next link of a chain."""
-    link = xxh3_128(chain)
-    link.update(data)
-    return link.digest()
+    return xxh3_128_digest(chain + xxh3_128_digest(data))
 
 
 class _Ring:
@@ -105,18 +103,23 @@ class _Ring:
 
     def append(self, data: memoryview) -> None:
         """Put whole records behind those that are there."""
-        at = 0
-        while at < len(data):
-            end = at + BLOCK_BYTES - self.filled
-            if not self.filled and end <= len(data):
-                self.seal(bytes(data[at:end]))
+        begin = min(len(data), -self.filled % BLOCK_BYTES)  # what completes the open block
+        self._fill(data[:begin])
+        end = begin + (len(data) - begin) // BLOCK_BYTES * BLOCK_BYTES
+        kept = end - (self.sealed.maxlen or 0) * BLOCK_BYTES
+        for at in range(begin, end, BLOCK_BYTES):
+            block = data[at : at + BLOCK_BYTES]
+            if at < kept:  # it would leave the ring at once
+                self.chain = _linked(self.chain, block)
             else:
-                chunk = data[at:end]
-                self.block[self.filled : self.filled + len(chunk)] = chunk
-                self.filled += len(chunk)
-                if self.filled == BLOCK_BYTES:
-                    self.seal(bytes(self.block))
-            at = end
+                self.seal(bytes(block))
+        self._fill(data[end:])
+
+    def _fill(self, data: memoryview) -> None:
+        self.block[self.filled : self.filled + len(data)] = data
+        self.filled += len(data)
+        if self.filled == BLOCK_BYTES:
+            self.seal(bytes(self.block))
 
     def digest(self) -> bytes:
         return _linked(self.chain, memoryview(self.block)[: self.filled])

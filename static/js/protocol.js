@@ -15,9 +15,10 @@ export const PROTOCOL = 1;
  * @typedef {{type: string, [field: string]: unknown}} Query
  *
  * @typedef {{id: number, name: string, x: number, y: number, harts: number, memory_mib: number, stack: string,
- *            technique: string | null, switches: string[], host_load: number, scheduler: string | null, share_pages: boolean}} Host
+ *            technique: string | null, switches: string[], host_load: number, scheduler: string | null, share_pages: boolean,
+ *            overcommit: boolean}} Host
  * @typedef {{id: number, name: string, host: number, image: string, vcpus: number, memory_mib: number,
- *            arguments: string, weight: number, cap: number}} Guest
+ *            arguments: string, weight: number, cap: number, balloon_mib: number}} Guest
  * @typedef {{id: string, name: string, builtin: boolean, size: number, default_memory_mib: number, kind: string,
  *            title_key: string | null, source: string | null, arguments: string, title: string | null,
  *            snapshot?: {image: string, technique: string | null, vcpus: number, arguments: string} | null,
@@ -43,6 +44,7 @@ export const PROTOCOL = 1;
  *            counts: Columns, sample: ArrayBuffer, console: [number, ArrayBuffer][], notices: Notice[],
  *            migrations?: import('./migrations.js').Migration[], gdb?: GdbRow | null}} Tick
  * @typedef {{state: number, level: number, pc: number | bigint, instructions: number, exits: number, ran: number, stolen: number,
+ *            present: number, swapped: number, ballooned: number,
  *            exit_status: number | null, failure: {key: string, params: Record<string, string | number>} | null}} GuestStatus
  * @typedef {{schema: Schema, document: LabDocument, position: number, time: number, running: boolean,
  *            history: {begin: number, end: number}, status: Record<string, GuestStatus>, totals: Columns,
@@ -59,8 +61,8 @@ const VIEWS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, u8: BigUint64A
 
 /** Width of every column of a tick; the names are the contract's. */
 const COLUMNS = /** @type {const} */ ({
-  guests: { id: 'u2', state: 'u1', level: 'u1', pc: 'u8', instructions: 'u8', exits: 'u8', ran: 'u8', stolen: 'u8' },
-  hosts: { id: 'u2', time: 'u8', busy_permille: 'u2', memory_used_mib: 'u4', frames_used: 'u4', frames_saved: 'u4' },
+  guests: { id: 'u2', state: 'u1', level: 'u1', pc: 'u8', instructions: 'u8', exits: 'u8', ran: 'u8', stolen: 'u8', present: 'u4', swapped: 'u4', ballooned: 'u4' },
+  hosts: { id: 'u2', time: 'u8', busy_permille: 'u2', memory_used_mib: 'u4', frames_used: 'u4', frames_saved: 'u4', pages_swapped: 'u4' },
   counts: { guest: 'u2', kind: 'u1', cause: 'u1', path: 'u1', disposition: 'u1', count: 'u4' },
 });
 

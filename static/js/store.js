@@ -17,16 +17,17 @@ import { GDB_STATES, viewColumns } from './protocol.js';
  * @typedef {import('./migrations.js').Migration} Migration
  *
  * @typedef {{id: number, state: number, level: number, pc: bigint, instructions: number, exits: number, traps: number, ran: number,
- *            stolen: number, exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
+ *            stolen: number, present: number, swapped: number, ballooned: number, exitStatus: number | null, failure: {key: string, params: Record<string, string | number>} | null,
  *            rates: Rates, history: Window, last: TrapRecord | null, trapped: boolean, trappedAt: number}} GuestLive
  * `exits` are VM exits only, so none on bare metal; `traps` is the exact number of records, on any host. Rates are over about
  * the last second: `instructions` and `traps` per second of wall time, `perVirtualSecond` the same traps over the host's clock.
+ * `present`, `swapped`, `ballooned`: pages in frames of the host, on its swap device, and in the balloon as its driver says.
  * `trappedAt`: instructions retired when the guest last trapped of its own accord, as far as this page has seen.
  * @typedef {{instructions: number, traps: number, perVirtualSecond: number, ran: number, stolen: number}} Rates
  * `ran` and `stolen`: of the host's clock, the part in which the guest's vCPUs had harts, and waited for them (1: one vCPU all
  * the time); they stay as they are while nothing runs. Beside the rates the same since the guest was started, in virtual ns.
  * @typedef {{id: number, time: number, busy: number, memoryUsedMib: number, framesUsed: number,
- *            framesSaved: number}} HostLive  time in virtual ns, busy 0..1
+ *            framesSaved: number, pagesSwapped: number}} HostLive  time in virtual ns, busy 0..1
  * @typedef {{guest: number, kind: number, cause: number, path: number, disposition: number, count: number}} Total
  * A flow is what passes along one path of one guest with one disposition: traps a second of wall time, and how many of
  * these the server's sample showed one by one.
@@ -87,7 +88,7 @@ function gdbOf(row) {
 function newGuest(id) {
   return {
     id, state: 0, level: 0, pc: 0n, instructions: 0, exits: 0, traps: 0, exitStatus: null, failure: null,
-    ran: 0, stolen: 0,
+    ran: 0, stolen: 0, present: 0, swapped: 0, ballooned: 0,
     rates: { instructions: 0, traps: 0, perVirtualSecond: 0, ran: 0, stolen: 0 }, history: new Window(), last: null, trapped: false, trappedAt: 0,
   };
 }
@@ -189,6 +190,9 @@ export class Store extends Emitter {
       live.exits = Number(status.exits);
       live.ran = Number(status.ran);
       live.stolen = Number(status.stolen);
+      live.present = status.present;
+      live.swapped = status.swapped;
+      live.ballooned = status.ballooned;
       live.exitStatus = status.exit_status;
       live.failure = status.failure;
     }
@@ -240,6 +244,9 @@ export class Store extends Emitter {
       live.exits = Number(guests.exits[i]);
       live.ran = Number(guests.ran[i]);
       live.stolen = Number(guests.stolen[i]);
+      live.present = guests.present[i];
+      live.swapped = guests.swapped[i];
+      live.ballooned = guests.ballooned[i];
       const host = this.guest(live.id)?.host;
       const virtual = (host === undefined ? undefined : this.hosts.get(host)?.time) ?? tick.time;
       if (live.trapped || live.instructions < live.trappedAt) live.trappedAt = live.instructions;
@@ -298,12 +305,13 @@ export class Store extends Emitter {
     const hosts = viewColumns('hosts', columns);
     for (let i = 0; i < hosts.length; i += 1) {
       const id = hosts.id[i];
-      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0, framesUsed: 0, framesSaved: 0 };
+      const live = this.hosts.get(id) ?? { id, time: 0, busy: 0, memoryUsedMib: 0, framesUsed: 0, framesSaved: 0, pagesSwapped: 0 };
       live.time = Number(hosts.time[i]);
       live.busy = hosts.busy_permille[i] / 1000;
       live.memoryUsedMib = hosts.memory_used_mib[i];
       live.framesUsed = hosts.frames_used[i];
       live.framesSaved = hosts.frames_saved[i];
+      live.pagesSwapped = hosts.pages_swapped[i];
       this.hosts.set(id, live);
     }
   }

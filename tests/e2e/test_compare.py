@@ -50,13 +50,13 @@ def test_a_student_compares_two_techniques(
     page = open_page()
     ready(page)
 
-    # Choose by keyboard: two workloads, one of them less often, three configurations.
+    # Choose by keyboard: two workloads of the five, one of them less often, three configurations.
     page.locator("#canvas").focus()
     page.keyboard.press("c")
     screen = opened(page)
     expect(screen).to_contain_text("None yet. What you compare is kept here.")
     axe_clean(page)
-    for name in ("Page fault", "Context switch"):
+    for name in ("Page fault", "Context switch", "Disk block"):
         chip = screen.get_by_role("button", name=name, exact=True)
         chip.focus()
         page.keyboard.press("Space")

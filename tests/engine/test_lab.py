@@ -105,7 +105,7 @@ def test_every_command_is_known_to_the_lab(kind: type[AnyCommand]) -> None:
     values = {"host": 3, "guest": 2, "image": "hello", "stack": "bare-metal", "name": "n", "action": "off"}
     values |= {"place": "privilege", "number": 1, "value": 0, "percent": 5, "profile": "dall-x86-2016"}
     values |= {"content": b"\x13\0\0\0", "source": "nop\n", "data": b"x", "speed": "max", "position": 0, "gbit": 1}
-    values |= {"scheduler": "credit", "share_pages": True}
+    values |= {"scheduler": "credit", "share_pages": True, "overcommit": False, "balloon_mib": 1}
     if kind is GuestMigrateCancel:
         lab.apply(GuestMigrate(2, 3))
     required = [field.name for field in msgspec.structs.fields(kind) if field.required]
@@ -417,6 +417,7 @@ def test_a_tick_has_one_entry_for_each_guest_and_host() -> None:
     run_to(lab, 30_000)
     tick, status = lab.drain(), lab.keyframe()["status"]
     widths = {"id": 2, "state": 1, "level": 1, "pc": 8, "instructions": 8, "exits": 8, "ran": 8, "stolen": 8}
+    widths |= {"present": 4, "swapped": 4, "ballooned": 4}
     assert {name: len(column) // widths[name] for name, column in tick["guests"].items()} == dict.fromkeys(
         widths, 3
     )

@@ -6,12 +6,12 @@ export function labDocument() {
     name: 'Lab', speed: '10', unit: 'trap', running: true, undo: null, redo: null, link_gbit: 10,
     costs: { profile: 'adams-agesen-2006', overrides: {} },
     hosts: [
-      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [], host_load: 0, scheduler: null, share_pages: false },
-      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [], host_load: 0, scheduler: null, share_pages: false },
+      { id: 1, name: 'host-1', x: 0, y: 0, harts: 1, memory_mib: 128, stack: 'kvm', technique: 'trap-and-emulate', switches: [], host_load: 0, scheduler: null, share_pages: false, overcommit: false },
+      { id: 2, name: 'host-2', x: 600, y: 0, harts: 1, memory_mib: 64, stack: 'bare-metal', technique: null, switches: [], host_load: 0, scheduler: null, share_pages: false, overcommit: false },
     ],
     guests: [
-      { id: 1, name: 'vm-1', host: 1, image: 'ringos', vcpus: 1, memory_mib: 16, arguments: '', weight: 256, cap: 0 },
-      { id: 2, name: 'vm-2', host: 1, image: 'hello', vcpus: 1, memory_mib: 8, arguments: '', weight: 256, cap: 0 },
+      { id: 1, name: 'vm-1', host: 1, image: 'ringos', vcpus: 1, memory_mib: 16, arguments: '', weight: 256, cap: 0, balloon_mib: 0 },
+      { id: 2, name: 'vm-2', host: 1, image: 'hello', vcpus: 1, memory_mib: 8, arguments: '', weight: 256, cap: 0, balloon_mib: 0 },
     ],
     images: [
       { id: 'hello', name: 'hello', builtin: true, size: 900, default_memory_mib: 8, kind: 'elf', arguments: '', title: null, title_key: null, source: null },
@@ -65,7 +65,7 @@ export function counts(rows) {
 /** @param {number} virtual ns @param {number} busy permille @param {number} used MiB; all of host 1 */
 const hosts = (virtual, busy, used) => ({
   id: Uint16Array.of(1).buffer, time: BigUint64Array.of(BigInt(virtual)).buffer, busy_permille: Uint16Array.of(busy).buffer,
-  memory_used_mib: Uint32Array.of(used).buffer, frames_used: Uint32Array.of(512).buffer, frames_saved: Uint32Array.of(64).buffer,
+  memory_used_mib: Uint32Array.of(used).buffer, frames_used: Uint32Array.of(512).buffer, frames_saved: Uint32Array.of(64).buffer, pages_swapped: Uint32Array.of(32).buffer,
 });
 
 /** @param {Partial<import('../../static/js/protocol.js').Keyframe>} [change] @returns {import('../../static/js/protocol.js').Keyframe} */
@@ -73,8 +73,8 @@ export function keyframe(change = {}) {
   return {
     schema: SCHEMA, document: labDocument(), position: 100, time: 5000, running: true, history: { begin: 0, end: 100 },
     status: {
-      1: { state: 1, level: 2, pc: 0xffffffff80200400n, instructions: 1000, exits: 10, ran: 4000, stolen: 1000, exit_status: null, failure: null },
-      2: { state: 4, level: 2, pc: 0, instructions: 5, exits: 1, ran: 0, stolen: 0, exit_status: null, failure: { key: 'trap-loop', params: {} } },
+      1: { state: 1, level: 2, pc: 0xffffffff80200400n, instructions: 1000, exits: 10, ran: 4000, stolen: 1000, present: 40, swapped: 3, ballooned: 0, exit_status: null, failure: null },
+      2: { state: 4, level: 2, pc: 0, instructions: 5, exits: 1, ran: 0, stolen: 0, present: 0, swapped: 0, ballooned: 0, exit_status: null, failure: { key: 'trap-loop', params: {} } },
     },
     totals: counts([[1, 0, 2, 0, 1, 10]]), hosts: hosts(5000, 0, 24), console: [], records: records([[9, 1, 0, 1], [10, 1, 0, 1]]), symbols: {},
     ...change,
@@ -93,6 +93,7 @@ export function tick({ n = 1, instructions = 1000, exits = 10, virtual = 5000, c
       id: Uint16Array.of(1).buffer, state: Uint8Array.of(state).buffer, level: Uint8Array.of(0).buffer, pc: BigUint64Array.of(2n ** 64n - 4n).buffer,
       instructions: BigUint64Array.of(BigInt(instructions)).buffer, exits: BigUint64Array.of(BigInt(exits)).buffer,
       ran: BigUint64Array.of(BigInt(ran)).buffer, stolen: BigUint64Array.of(BigInt(stolen)).buffer,
+      present: Uint32Array.of(40).buffer, swapped: Uint32Array.of(3).buffer, ballooned: Uint32Array.of(0).buffer,
     },
     hosts: hosts(virtual, 250, 24),
     counts: counts(counted ? [[1, kind, 2, 0, 1, counted]] : []), sample, console: [], notices,

@@ -30,7 +30,7 @@ test('ticks add to the exact totals and replace the status', () => {
   assert.equal(store.guests.get(1)?.traps, 15);
   assert.equal(store.guests.get(1)?.pc, 2n ** 64n - 4n, 'all 64 bits of pc survive');
   assert.equal(store.guests.get(1)?.last?.sequence, 15);
-  assert.deepEqual(store.hosts.get(1), { id: 1, time: 5000, busy: 0.25, memoryUsedMib: 24, framesUsed: 512, framesSaved: 64 });
+  assert.deepEqual(store.hosts.get(1), { id: 1, time: 5000, busy: 0.25, memoryUsedMib: 24, framesUsed: 512, framesSaved: 64, pagesSwapped: 32 });
 });
 
 test('traps are counted and timed where there are no VM exits; wall time and virtual time apart', () => {

@@ -3,9 +3,12 @@ right, a status that is not 0, and never a traceback, a hang or a run whose resu
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from engine import compare, terminal
 from engine.hypervisor.stacks import SWITCHES
+from tests.support.checks import ROOT
 from webapp.cli import main
 
 KVM = ("compare", "--workload", "syscall:1", "--configs")
@@ -137,6 +141,20 @@ def test_a_mistake_is_one_sentence(
     sentences = re.findall(r"^ringside(?!: stopped after).*", errors, re.MULTILINE)
     assert len(sentences) == 1 or "did not finish" in output
     assert {path.name for path in here.iterdir()} <= before | {"data", "cache"}, "nothing is left behind"
+
+
+@pytest.mark.parametrize("words", [("images", "list"), (*KVM, "bare-metal"), ("disasm", "hello")])
+def test_a_reader_that_has_gone_is_no_mistake(words: tuple[str, ...], here: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "webapp.cli", *words]
+    try:
+        done = subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (130, b"")
 
 
 def test_a_file_that_can_be_written_is_left_as_it_is(here: Path) -> None:

@@ -4,7 +4,7 @@
     0x004  version 2          0x034  its largest size    0x090  available ring
     0x008  device id          0x038  its size            0x0a0  used ring
     0x00c  vendor "QEMU"      0x044  ready               0x0ac  shared memory: none
-    0x010  device features    0x050  notify              0x0fc  configuration generation: 0, it never changes
+    0x010  device features    0x050  notify              0x0fc  configuration generation
     0x014  their half         0x060  interrupt status    0x100  configuration of the device type
     0x020  driver features    0x064  acknowledge
     0x024  their half         0x070  device status
@@ -115,6 +115,7 @@ class VirtioDevice(Slot):
         super().__init__(name, index)
         self.features = features | VERSION_1 | INDIRECT_DESC | EVENT_IDX
         self.config = config
+        self.generation = 0  # of `config`, one byte
         self._set_line = set_line
         self.queues = [Virtqueue(memory, size) for size in self.queue_sizes]
         self.status = self._interrupts = self._accepted = 0
@@ -123,6 +124,9 @@ class VirtioDevice(Slot):
     def work(self, index: int, queue: Virtqueue) -> None:
         """Do what can be done with queue `index`. Raises DriverError, AccessFault."""
         raise NotImplementedError
+
+    def written(self, at: int, data: bytes) -> None:
+        """The driver stored to the configuration."""
 
     def restart(self) -> None:
         """The driver reset the device: forget what belongs to its last life."""
@@ -166,7 +170,10 @@ class VirtioDevice(Slot):
 
     def write(self, offset: int, size: int, value: int) -> None:
         check_access(self.name, offset, size, (1, 2, 4, 8), REGISTERS_END)
-        if offset >= CONFIG or size < 4:
+        if offset >= CONFIG:
+            self.written(offset - CONFIG, (value & (1 << 8 * size) - 1).to_bytes(size, "little"))
+            return
+        if size < 4:
             return
         self._write(offset, value & 0xFFFFFFFF)
         if size == 8:
@@ -191,6 +198,8 @@ class VirtioDevice(Slot):
                 return self._interrupts
             case 0x70:
                 return self.status
+            case 0xFC:
+                return self.generation
         return 0
 
     def _write(self, offset: int, value: int) -> None:

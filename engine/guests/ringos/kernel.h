@@ -93,6 +93,7 @@ void fdt_read(const void *tree);
 
 /* memory.c */
 void memory_init(uint64_t start, uint64_t end);
+void *page_take(void);
 void *page_alloc(void);
 void page_free(void *page);
 
@@ -173,6 +174,10 @@ long disk_write(uint64_t block, uint64_t buffer);
 /* native/disk.c, pv/disk.c: how many sectors of 512 bytes there are, 0 without a disk; move one page */
 uint64_t disk_begin(void);
 bool disk_transfer(uint64_t sector, void *page, bool write);
+
+/* native/balloon.c, pv/balloon.c: give pages away when the host asks; take some back if there are */
+void balloon_init(void);
+bool balloon_relieve(void);
 
 /* net.c */
 void net_init(void);

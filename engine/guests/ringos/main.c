@@ -13,6 +13,7 @@ _Noreturn void kernel_main(uint64_t hart, const void *device_tree)
     vm_init(machine.memory_end);
     traps_init(hart);
     net_init();
+    balloon_init();
     print("ringos: %d MiB of RAM, hart %d\n", (machine.memory_end - machine.memory_start) >> 20, hart);
     if (process_spawn("init", machine.arguments, NULL, true) < 0)
         panic("cannot start init");

@@ -15,8 +15,8 @@ void memory_init(uint64_t start, uint64_t end)
     limit = ROUND_DOWN(end, PAGE_SIZE);
 }
 
-/* A page of zeros, or NULL when memory is exhausted. */
-void *page_alloc(void)
+/* A page with anything in it, or NULL when all are taken. */
+void *page_take(void)
 {
     void *page = returned;
     if (returned != NULL) {
@@ -24,9 +24,18 @@ void *page_alloc(void)
     } else if (fresh < limit) {
         page = (void *)fresh;
         fresh += PAGE_SIZE;
-    } else {
-        return NULL;
     }
+    return page;
+}
+
+/* A page of zeros, or NULL when memory is exhausted. */
+void *page_alloc(void)
+{
+    void *page = page_take();
+    if (page == NULL && balloon_relieve())
+        page = page_take();
+    if (page == NULL)
+        return NULL;
     uint64_t *word = page, *end = word + PAGE_SIZE / 8;
     for (; word < end; word += 8)
         word[0] = word[1] = word[2] = word[3] = word[4] = word[5] = word[6] = word[7] = 0;

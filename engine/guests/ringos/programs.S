@@ -22,6 +22,7 @@ programs:
         program crash
         program demo
         program echo
+        program fill
         program kill
         program ping
         program poweroff

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.isa.csrs import EnvironmentBits, Status
 from engine.machine import mmu, privileged
 from engine.machine.memory import TABLE
 from engine.machine.mmu import Access
@@ -20,7 +21,9 @@ from engine.machine.native.procedures import Refused
 ADDEND, READS, WRITES, DATA_BYTES = layout.ADDEND, layout.READS, layout.WRITES, layout.DATA_BYTES
 ENTRY_SHIFT = layout.ENTRY_SHIFT
 LAST_DATA, LAST_FETCH, EMPTY = layout.DATA_ENTRIES - 1, layout.FETCH_ENTRIES - 1, layout.EMPTY
-LAST_CONTEXT, CONTEXT_BYTES, KEY_AT = layout.CONTEXTS - 1, layout.CONTEXT_BYTES, layout.KEY_AT
+LAST_CONTEXT, CONTEXT_BYTES, KEY_AT, NEXT_AT = layout.CONTEXTS - 1, layout.CONTEXT_BYTES, layout.KEY_AT, layout.NEXT_AT
+#: How far vsstatus is moved to be in one word with mstatus.
+_GUEST_SHIFT = 24
 RAM, BASE, SIZE, FLAGS, DIRTY, CODE, TABLES, TABLE_COUNT, HART_COUNT, HARTS = (
     memory_field(name)
     for name in ("ram_at", "base", "size", "flags_at", "dirty_at", "code_at", "tables_at", "table_count", "hart_count",
@@ -67,12 +70,56 @@ def use_context(h: Any, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) ->
             h.poke(at + 32, 8, k4)
             h.poke(at + 40, 8, k5)
             h.stale = h.stale | 1 << found
+            h.choices = h.choices + 1
     if found != h.context:
         h.previous_context = h.context
-        h.context = found
-    h.tlb_at = h.contexts_at + found * CONTEXT_BYTES
-    if h.stale >> found & 1:
+        turn_to(h, found)
+
+
+def turn_to(h: Any, context: int) -> None:
+    h.context = context
+    h.tlb_at = h.contexts_at + context * CONTEXT_BYTES
+    if h.stale >> context & 1:
         clean(h)
+
+
+def choose_anew(h: Any) -> None:
+    """As privileged.choose_context, after anything."""
+    h.choices = h.choices + 1
+    h.chosen_status = EMPTY
+    privileged.choose_context(h)
+
+
+def refresh(h: Any) -> None:
+    """As privileged.choose_context, after an instruction that wrote a register but did not change the mode."""
+    status = (
+        h.mstatus & (Status.SUM | Status.MXR | Status.MPRV)
+        | h.menvcfg & EnvironmentBits.PBMTE
+        | (h.henvcfg & EnvironmentBits.PBMTE) >> 1
+        | (h.vsstatus & (Status.SUM | Status.MXR)) << _GUEST_SHIFT
+    )
+    if (
+        status & Status.MPRV or h.chosen_status != status or h.chosen_satp != h.satp or h.chosen_vsatp != h.vsatp
+        or h.chosen_hgatp != h.hgatp
+    ):  # fmt: skip
+        choose_anew(h)
+        h.chosen_status = status
+        h.chosen_satp = h.satp
+        h.chosen_vsatp = h.vsatp
+        h.chosen_hgatp = h.hgatp
+
+
+def change_mode(h: Any) -> None:
+    """As privileged.choose_context, after a trap or a return: while nothing else changes, the same mode after the same
+    context has the same context."""
+    begin = h.contexts_at + h.context * CONTEXT_BYTES
+    known = begin + NEXT_AT + ((h.privilege | h.virtual << 2) << 3)
+    if h.peek(known, 8) >> 4 == h.choices and not h.mstatus & Status.MPRV:
+        h.previous_context = h.context
+        turn_to(h, h.peek(known, 8) & LAST_CONTEXT)
+    else:
+        privileged.choose_context(h)
+        h.poke(known, 8, h.choices << 4 | h.context)
 
 
 def forget_all(h: Any) -> None:

@@ -1,6 +1,5 @@
-"""What Python asks of native code besides to run: whether a hart may go on at once after an exit that Python has handled.
-
-What Hart.run looks at before each stretch of execution, in one call; whatever is unusual is left to it.
+"""What Python asks of native code besides to run: whether a hart may go on at once after an exit that Python has handled,
+and where an address leads that native code has left to Python.
 """
 
 from __future__ import annotations
@@ -13,8 +12,14 @@ from engine.machine import privileged
 STRETCH_STEPS = 1 << 22
 
 
+def translate(h: Any, address: int, access: int) -> None:
+    """privileged.translate, into `physical`."""
+    h.physical = privileged.translate(h, address, access)
+
+
 def prepare(h: Any) -> bool:
-    """Set `limit` as Hart.run does before it executes. False: it has something else to do first."""
+    """Set `limit` as Hart.run does before it executes. False: it has something else to do first, or something unusual
+    to look at."""
     if h.leave or h.waiting or h.stopped or privileged.pending_interrupt(h):
         return False
     horizon = min(h.next_event, h.until)

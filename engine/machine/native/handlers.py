@@ -45,7 +45,7 @@ _OFTEN = ("mstatus", "mepc", "mcause", "mtval", "mscratch", "mie", "mip")
 CLOCKS = {"clock": traps.clock, "retired": traps.retired, "time_ticks": traps.time_ticks}
 PROCEDURES = Procedures({
     "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
-    "use_context": access.use_context, "refresh": privileged.choose_context, **CLOCKS,
+    "use_context": access.use_context, "refresh": access.refresh, **CLOCKS,
 })  # fmt: skip
 EXITS = Procedures({
     "has_entry": exits.has_entry, "read_entry": exits.read_entry, "write_entry": exits.write_entry,
@@ -280,7 +280,7 @@ class HandlerScope(MachineScope):
         def lower(_args: list[ast.expr]) -> None:
             code = self.code
             store_field(code, "pc", self.procedure(PROCEDURES.need(function)))
-            self.procedure(PROCEDURES.need(privileged.choose_context))
+            self.procedure(PROCEDURES.need(access.change_mode))
             tail(code, "@attend_far", "%op", code.op("sub i64 %budget, 1"))
 
         return lower
@@ -767,7 +767,7 @@ def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
     result = code.op(f"load {RESULT}, ptr {place}")
     switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
     code.label(switched)
-    code.op(f"call {RESULT} {PROCEDURES.need(privileged.choose_context)}(ptr %s)")
+    code.op(f"call {RESULT} {PROCEDURES.need(access.choose_anew)}(ptr %s)")
     code.label(done)
     return code.op(f"extractvalue {RESULT} {result}, 1")
 
@@ -779,7 +779,7 @@ def _resume_for_python() -> str:
     result = code.op(f"call {RESULT} {EXITS.need(exits.resume)}(ptr %s, i64 {host})")
     switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
     code.label(switched)
-    code.op(f"call {RESULT} {PROCEDURES.need(privileged.choose_context)}(ptr %host)")
+    code.op(f"call {RESULT} {PROCEDURES.need(access.choose_anew)}(ptr %host)")
     code.label(done)
     code.end(f"ret i64 {code.op(f'extractvalue {RESULT} {result}, 1')}")
     return code.text("define i64 @resume_exit(ptr nonnull %s, ptr nonnull %host)")
@@ -870,8 +870,10 @@ def module() -> str:
         *filter(None, native.values()), _trap(), _trap_at_pc(), _taken(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
         _attend(), _attend_far(), _csr_tables(),
-        _for_python("refresh", PROCEDURES.need(privileged.choose_context), 1),
+        _for_python("refresh", PROCEDURES.need(access.choose_anew), 1),
         _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
+        _for_python("enter_trap", PROCEDURES.need(privileged.enter_trap), 1, "to", "cause", "value", "interrupt"),
+        _for_python("translate", PROCEDURES.need(entry.translate), 1, "address", "access"),
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
         _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
         _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),

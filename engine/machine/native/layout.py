@@ -13,7 +13,8 @@ for what followed it last there are the halfword there (plus 1 << 16, so that 0 
 
 A *context* is what a hart may use without walking tables while privilege, satp and their like stay as they
 are: a TLB for loads and one for stores (tag, what to add for a host address), so that a copy does not displace what it
-reads by what it writes; a fetch TLB (tag, code page); and the six words that name the situation. A tag is the page's
+reads by what it writes; a fetch TLB (tag, code page); the six words that name the situation; and for each mode (V and
+privilege) which context was next when it became that mode, with the hart's `choices` at that time. A tag is the page's
 virtual address; no address matches EMPTY. All are direct-mapped. A context whose bit in the hart's `stale` is set has
 to be emptied before it is used.
 """
@@ -49,7 +50,8 @@ FETCH_ENTRIES, FETCH_ENTRY_BYTES = 128, 16
 DATA_BYTES = 2 * WRITES
 KEY_AT = DATA_BYTES + FETCH_ENTRIES * FETCH_ENTRY_BYTES
 KEY_WORDS = 6
-CONTEXT_BYTES = KEY_AT + 64
+NEXT_AT = KEY_AT + 8 * KEY_WORDS
+CONTEXT_BYTES = NEXT_AT + 80
 CONTEXTS = 16
 
 #: Why native code came back. LIMIT: `limit` is reached, or somebody has to look at interrupts. SLOW: the

@@ -29,21 +29,28 @@ MAX_PAGES = 2048
 class Interpreter:
     """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH, TRAP).
 
-    refresh: privileged.choose_context. prepare: entry.prepare. walk, resume, put_leaf, table_stored: of engine.machine.
-    native.exits, with a virtual hart; they return how that ended (procedures.DONE and so on). Harts are state addresses."""
+    refresh: access.choose_anew. enter_trap: of `privileged`. prepare, translate: of the module `entry`. walk, resume,
+    put_leaf, table_stored: of `exits`, with a virtual hart. All but `prepare` return how that ended (procedures.DONE and
+    so on). Harts are state addresses."""
 
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
         symbols = [
-            "run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "refresh", "prepare", "walk",
-            "resume_exit", "put_leaf", "table_stored",
+            "run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "refresh", "prepare", "translate",
+            "enter_trap", "walk", "resume_exit", "put_leaf", "table_stored",
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
         self.refresh: Callable[[int], int] = self.code.function("refresh", ctypes.c_int64, ctypes.c_void_p)
         self.prepare: Callable[[int], int] = self.code.function("prepare", ctypes.c_int64, ctypes.c_void_p)
+        self.translate: Callable[[int, int, int], int] = self.code.function(
+            "translate", ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64
+        )
+        self.enter_trap: Callable[[int, int, int, int, int], int] = self.code.function(
+            "enter_trap", ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint64] * 4
+        )
         self.walk: Callable[[int, int, int], int] = self.code.function(
             "walk", ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64
         )

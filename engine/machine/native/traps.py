@@ -12,6 +12,7 @@ from typing import Any
 
 from engine.isa.csrs import Csr
 from engine.machine import csrfile, privileged
+from engine.machine.native import access
 from engine.machine.native.procedures import Refused
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.state import NO_TIME
@@ -140,7 +141,7 @@ def take_trap(h: Any, cause: int, value: int, interrupt: bool) -> None:
     origin = h.privilege
     at = h.pc
     privileged.enter_trap(h, to, cause, value, interrupt)
-    privileged.choose_context(h)
+    access.change_mode(h)
     record = h.record_at + h.record_count * RECORD_BYTES
     h.record_count = h.record_count + 1
     executed = h.retired - h.reported

@@ -12,7 +12,7 @@ import { layersOf, stackText, techniqueText } from '../stacks.js';
 import { linkControl, migrationFigures, modeControl } from './migration.js';
 import { stackControls } from './restack.js';
 import { lockstepPart } from './lockstep.js';
-import { hostMemory } from './memory.js';
+import { guestMemory, hostMemory } from './memory.js';
 import { hartShares, shareControls } from './shares.js';
 import { actionButton, dispositionMark, figure, section, stateBadge } from './parts.js';
 
@@ -52,7 +52,7 @@ export class Inspector {
     const thing = selection && (selection.kind === 'host' ? store.host(selection.id) : store.guest(selection.id));
     const below = thing && 'host' in thing ? store.host(thing.host) : undefined;
     const guests = selection?.kind === 'host' ? store.guestsOf(selection.id).map((guest) => guest.name) : [below?.stack, below?.technique, below?.switches];
-    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, share_pages: null, weight: null, cap: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
+    const key = JSON.stringify([selection, { ...thing, host_load: null, scheduler: null, share_pages: null, overcommit: null, weight: null, cap: null, balloon_mib: null }, guests, store.document?.link_gbit, store.document?.hosts.length, store.document?.guests.length]);
     if (key !== this.built) {
       const focused = document.activeElement instanceof HTMLElement && this.root.contains(document.activeElement)
         ? document.activeElement.dataset.action : undefined;
@@ -163,6 +163,7 @@ export class Inspector {
     const where = this.whereTrapsWent(id);
     const causes = this.causes(id);
     const share = host?.technique ? shareControls(app, guest) : null;
+    const pages = host?.technique ? guestMemory(app, guest, host.technique) : null;
     const price = image?.original ? [section(app, 'guest-price', app.t('inspector.price'),
       h('p.text', null, app.t('inspector.price.text', { original: image.original })), h('div.buttons', null, actionButton(app, 'difference')))] : [];
     const buttons = ['power-on', 'power-off', 'power-reset', 'move', 'clone', 'snapshot', 'gdb', 'gdb-close', 'rename'].map((action) => actionButton(app, action));
@@ -179,6 +180,7 @@ export class Inspector {
       section(app, 'guest-figures', app.t('inspector.figures'), h('dl.figures', null, vcpus.element, memory.element, instructions.element,
         traps.element, exits?.element ?? '', rate.element, virtual.element)),
       share ? section(app, 'guest-share', app.t('inspector.share'), share.element) : '',
+      pages ? section(app, 'guest-memory', app.t('inspector.memory'), pages.element) : '',
       ...migrations,
       host?.switches.includes('silent-sensitive') ? section(app, 'guest-silent', app.t('silent.title'), lockstepPart(app, id)) : '',
       section(app, 'guest-where', app.t('inspector.where'), where.element),
@@ -213,6 +215,7 @@ export class Inspector {
       where.update();
       causes.update();
       share?.update();
+      pages?.update();
       for (const button of buttons) button.refresh();
     };
   }

@@ -13,6 +13,8 @@ import { section } from './parts.js';
 /** @typedef {import('../tools/carry.js').Item} Item */
 
 /** How far a press may wander and still be a click, CSS pixels. */
+/** The RAM of a host that is soon full. */
+const SMALL_HOST_MIB = 32;
 const SLOP = 5;
 /** What the server takes (the engine's bound on an image). */
 const LARGEST_UPLOAD = 8 << 20;
@@ -60,7 +62,8 @@ export class Palette {
     const schema = app.store.reader ? app.store.schema : null;
     this.refusal = h('p.refusal', { role: 'alert', hidden: true });
     this.root.replaceChildren(
-      section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host))),
+      section(app, 'palette-hosts', app.t('palette.hosts'), this.item({ kind: 'host' }, app.t('palette.host'), app.t('palette.host.detail'), 'hardware', icon(ICONS.host)),
+        this.item({ kind: 'host', memory_mib: SMALL_HOST_MIB }, app.t('palette.small-host'), app.t('palette.small-host.detail', { ram: SMALL_HOST_MIB }), 'hardware', icon(ICONS.host))),
       section(app, 'palette-guests', app.t('palette.guests'), ...images.map((image) => this.image(image)), h('div.palette-buttons', null,
         h('button', { type: 'button', onclick: () => app.actions?.run('system') }, icon(ICONS.plus), app.t('do.system')),
         h('button', { type: 'button', onclick: () => this.file.click() }, icon(ICONS.upload), app.t('do.upload')),
@@ -77,7 +80,7 @@ export class Palette {
           schema.generations.map((_, index) => this.fitting('generation', String(index))),
           Object.keys(schema.switches).map((id) => this.fitting('switch', id)))),
         section(app, 'palette-sharing', app.t('palette.sharing'), h('div.chips', null,
-          schema.schedulers.map((id) => this.fitting('scheduler', id)), this.fitting('sharing', 'pages'))),
+          schema.schedulers.map((id) => this.fitting('scheduler', id)), this.fitting('sharing', 'pages'), this.fitting('overcommit', 'memory'))),
         section(app, 'palette-workloads', app.t('palette.workloads'), h('div.chips', null, Object.keys(schema.workloads.counts).map((id) => this.chip(
           { kind: 'workload', id }, app.t(`workload.${id}`), app.t('palette.workload', { what: app.t(`workload.${id}.what`) }))))),
       ] : []),
@@ -121,7 +124,7 @@ export class Palette {
    */
   item(item, title, detail, group, badge) {
     const element = h('button.item', {
-      type: 'button', dataset: { item: item.kind, id: 'id' in item ? String(item.id) : '' },
+      type: 'button', dataset: { item: 'memory_mib' in item ? 'small-host' : item.kind, id: 'id' in item ? String(item.id) : '' },
     }, h('span.badge', { style: { '--badge': `var(--level-${group})` }, 'aria-hidden': true }, badge),
     h('span.words', null, h('strong', null, title), h('small', null, detail)));
     return this.grabbable(element, item);

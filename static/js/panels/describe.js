@@ -126,6 +126,10 @@ export const ACTIONS = {
   log_dirty: (r) => ['action.log_dirty', { gpa: hex(r.a), hpa: hex(r.b) }],
   remote_fetch: (r) => ['action.remote_fetch', { gpa: hex(r.a), hpa: hex(r.b) }],
   share: (r, c) => ['action.share', { pages: c.n(r.a), frames: c.n(r.b) }],
+  swap_out: (r, c) => ['action.swap_out', { pages: c.n(r.a), all: c.n(r.b) }],
+  swap_in: (r) => ['action.swap_in', { gpa: hex(r.a), hpa: hex(r.b) }],
+  balloon_inflate: (r, c) => ['action.balloon_inflate', { pages: c.n(r.a), had: c.n(r.b) }],
+  balloon_deflate: (r, c) => ['action.balloon_deflate', { pages: c.n(r.a) }],
 };
 
 /** @param {TrapRecord} record @param {Context} context @returns {string} what happened, as one sentence */

@@ -156,7 +156,7 @@ function hostBand(brush, box, words) {
 }
 
 /**
- * How busy a host's harts are and how full its RAM is. @param {import('../app.js').App} app @param {number} id
+ * How busy a host's harts are, how full its RAM and, where it overcommits that, its swap device. @param {import('../app.js').App} app @param {number} id
  * @returns {{label: string, fraction: number, value: string, colour: string}[]}
  */
 export function hardwareFigures(app, id) {
@@ -165,26 +165,34 @@ export function hardwareFigures(app, id) {
   if (!host) return [];
   const used = live?.memoryUsedMib ?? 0;
   const busy = live?.busy ?? 0;
-  return [
+  const figures = [
     {
       label: app.t('figure.harts', { harts: host.harts }), fraction: busy, value: `${Math.round(busy * 100)} %`,
       colour: busy > 0.9 ? '--disposition-forwarded' : '--accent',
     },
     {
       label: app.t('figure.ram'), fraction: used / host.memory_mib, value: `${app.n(used)} / ${app.n(host.memory_mib)} MiB`,
-      colour: '--disposition-hardware',
+      colour: used > host.memory_mib ? '--disposition-forwarded' : '--disposition-hardware',
     },
   ];
+  if (!host.overcommit) return figures;
+  const swapped = Math.ceil(((live?.pagesSwapped ?? 0) * 4) / 1024);
+  return [...figures, {
+    label: app.t('figure.swap'), fraction: swapped / host.memory_mib, value: `${app.n(swapped)} / ${app.n(host.memory_mib)} MiB`,
+    colour: '--disposition-forwarded',
+  }];
 }
 
 /** @param {Brush} brush @param {Box} box */
 function hardware(brush, box) {
   const pad = 10 * Math.max(brush.camera.scale, 0.6);
-  const step = Math.max(20 * brush.camera.scale, 15 * brush.size);
-  let baseline = brush.y + pad * 0.8 + 11.5 * brush.size + step;
+  const figures = hardwareFigures(brush.app, box.host);
+  const top = pad * 0.8 + 11.5 * brush.size;
+  const step = Math.min(Math.max(20 * brush.camera.scale, 15 * brush.size), (brush.h - top - 4) / figures.length);
+  let baseline = brush.y + top + step;
   const valueWidth = 96 * brush.size;
   const labelWidth = 62 * brush.size;
-  for (const { label, fraction, value, colour } of hardwareFigures(brush.app, box.host)) {
+  for (const { label, fraction, value, colour } of figures) {
     if (baseline > brush.y + brush.h - 3) return;
     brush.type('text', 11);
     brush.text(label, brush.x + pad, baseline, labelWidth, brush.colour('--band-hardware-ink'));

@@ -12,7 +12,7 @@ import { FITTINGS, unfit } from './fittings.js';
  * An image becomes a guest, a host a host, a guest moves (how: see moveGuest), and a fitting changes a host. A workload runs in a
  * fresh guest of the host that it is dropped on; dropped on Compare, it is measured as the lab's hosts would run it.
  * @typedef {{kind: keyof typeof FITTINGS, id: string}} FittingItem
- * @typedef {FittingItem | {kind: 'image', id: string} | {kind: 'workload', id: string} | {kind: 'host'} | {kind: 'guest', id: number}} Item
+ * @typedef {FittingItem | {kind: 'image', id: string} | {kind: 'workload', id: string} | {kind: 'host', memory_mib?: number} | {kind: 'guest', id: number}} Item
  * A host, or the Compare button.
  * @typedef {number | 'compare'} Target
  * `fits` null: the lab has not answered yet.
@@ -43,7 +43,8 @@ export class Carry extends Emitter {
     if (item.kind === 'image') return store.image(item.id)?.name ?? '';
     if (item.kind === 'guest') return store.guest(item.id)?.name ?? '';
     if (isFitting(item)) return this.app.t(FITTINGS[item.kind].nameKey(item.id));
-    return this.app.t(item.kind === 'host' ? 'palette.host' : `workload.${item.id}`);
+    if (item.kind === 'host') return this.app.t(item.memory_mib ? 'palette.small-host' : 'palette.host');
+    return this.app.t(`workload.${item.id}`);
   }
 
   /** @param {Item} item @param {'pointer' | 'keyboard'} via @param {number} [x] @param {number} [y] */
@@ -197,7 +198,8 @@ export class Carry extends Emitter {
     this.finish(true);
     if (item.kind === 'host') {
       if (!inside || target !== null) return;
-      const result = await app.attempt({ type: 'host.create', x: Math.round(place.x), y: Math.round(place.y) });
+      const ram = item.memory_mib ? { memory_mib: item.memory_mib } : {};
+      const result = await app.attempt({ type: 'host.create', x: Math.round(place.x), y: Math.round(place.y), ...ram });
       if (!result) return;
       this.done({ kind: 'host', id: result.host }, app.t('announce.host-created'));
       if (via === 'keyboard') await app.fitWith(result.host);

@@ -1,6 +1,6 @@
 /**
  * What changes a host when it is dropped there: a stack, a technique, a generation of hardware assist, a switch, a scheduler,
- * page sharing. A row says what the thing is called and what becomes of the host, or why nothing does; carry.js asks it while
+ * page sharing, overcommitted memory. A row says what the thing is called and what becomes of the host, or why nothing does; carry.js asks it while
  * the thing is carried and does what it says at the drop. What goes with what comes from the engine (the schema). Pure.
  */
 
@@ -70,7 +70,7 @@ export function unfit(app, host, wanted) {
   return guest ? app.t('restack.unfit', { guest: guest.name, reason: app.t(changed ? 'error.needs-paravirtual-kernel' : 'error.paravirtual-kernel') }) : null;
 }
 
-/** @type {Record<'stack' | 'technique' | 'generation' | 'switch' | 'scheduler' | 'sharing', Fitting>} */
+/** @type {Record<'stack' | 'technique' | 'generation' | 'switch' | 'scheduler' | 'sharing' | 'overcommit', Fitting>} */
 export const FITTINGS = {
   stack: {
     nameKey: (id) => `stack.${id}`, detailKey: (id) => `stack.${id}.detail`,
@@ -92,5 +92,13 @@ export const FITTINGS = {
     change: (app, host) => (host.technique
       ? { command: { type: 'host.sharing', host: host.id, share_pages: !host.share_pages }, off: host.share_pages }
       : { no: app.t('error.host-without-sharing', { host: host.name }) }),
+  },
+  overcommit: {
+    nameKey: () => 'control.overcommit', detailKey: () => 'control.overcommit.detail',
+    change: (app, host) => {
+      if (!host.technique) return { no: app.t('error.host-without-overcommit', { host: host.name }) };
+      if (host.technique === 'paravirtual') return { no: app.t('error.overcommit-names-frames', { host: host.name }) };
+      return { command: { type: 'host.overcommit', host: host.id, overcommit: !host.overcommit }, off: host.overcommit };
+    },
   },
 };

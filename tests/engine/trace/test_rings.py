@@ -156,8 +156,8 @@ def test_hash_is_the_chain_of_blocks() -> None:
     size = BLOCK_RECORDS * LAYOUT.size
     chain = bytes(16)
     for at in range(0, len(data) - size + 1, size):
-        chain = xxh3_128_digest(chain + data[at : at + size])
-    last = xxh3_128_digest(chain + data[len(data) // size * size :])
+        chain = xxh3_128_digest(chain + xxh3_128_digest(data[at : at + size]))
+    last = xxh3_128_digest(chain + xxh3_128_digest(data[len(data) // size * size :]))
     assert trace.hash() == xxh3_128_digest(b"\1\0" + last).hex()
 
 

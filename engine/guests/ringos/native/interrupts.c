@@ -44,6 +44,8 @@ static void plic_interrupt(void)
         console_interrupt();
     else if (source != 0 && source == net_source)
         net_interrupt();
+    else if (source != 0 && source == balloon_source)
+        balloon_interrupt();
     if (source != 0)
         CLAIM(context) = source;
 }

@@ -137,10 +137,12 @@ static inline void user_memory_close(void)
     MAP(0x0c000000, 0x0c400000, 1) /* PLIC */ \
     MAP(0x10000000, 0x10200000, 1) /* UART */
 
-/* interrupts.c, net.c */
+/* interrupts.c, net.c, balloon.c */
 void interrupts_from(uint32_t source);
 extern uint32_t net_source; /* 0: there is no card */
 void net_interrupt(void);
+extern uint32_t balloon_source; /* 0: there is no balloon */
+void balloon_interrupt(void);
 
 /* Before anything else: nothing to be found out. */
 static inline void machine_begin(void)

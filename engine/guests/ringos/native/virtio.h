@@ -3,9 +3,9 @@
 #pragma once
 #include "../kernel.h"
 
-enum { VIRTIO_NET = 1, VIRTIO_BLOCK = 2 };
+enum { VIRTIO_NET = 1, VIRTIO_BLOCK = 2, VIRTIO_BALLOON = 5 };
 enum { QUEUE_NOTIFY = 0x50 / 4, INTERRUPT_ACK = 0x64 / 4, CONFIG = 0x100 / 4 }; /* registers */
-#define INTERRUPT_USED 1
+enum { INTERRUPT_USED = 1, INTERRUPT_CONFIG = 2 };
 #define QUEUE_SIZE 8
 enum { NEXT = 1, WRITE = 2 }; /* of a descriptor */
 #define NO_INTERRUPT 1        /* the driver's flag */

@@ -8,6 +8,7 @@ static const char help_text[] =
     "crash [KIND]        fault: null store jump illegal breakpoint stack pointers\n"
     "demo                a little of everything, for ever\n"
     "echo TEXT           print TEXT\n"
+    "fill MIB [ROUNDS]   take memory and use all of it, 2 times; 0: for ever\n"
     "kill PID            end a process\n"
     "ping [STATION [N]]  send packets to 10.0.X.Y; without it: who is this?\n"
     "poweroff [STATUS]   end the machine\n"
