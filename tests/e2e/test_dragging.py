@@ -7,7 +7,8 @@ What the student asks for, the gesture that does it (by keyboard: Space, arrows,
     another stack, with guests    its tile onto a host, then asked    here (switched off), test_stacks (brought along)
     what a crossing costs         a table: the Costs panel            test_stacks (both languages)
     a scheduler, shared pages     their chips onto a host             here; test_shares, test_memory by the inspector
-    a guest's weight and cap      numbers: its inspector              test_shares
+    overcommitted memory          its chip onto a host                test_memory
+    a guest's share, its balloon  numbers: its inspector              test_shares, test_memory
     live migration                the VM onto another host            here; test_migration (keyboard, modes, cancelled)
     a workload                    its chip onto a host                here
     a comparison                  a workload onto Compare, and Run    here; test_compare by the screen, from a link
