@@ -16,7 +16,7 @@ for that moment, so that guests can be asked before anything has to be taken awa
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.machine.mappings import FramesState
@@ -42,11 +42,10 @@ class Frames(FramesState):
         self.high = first + self.total
         self._free: list[int] = []
         self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
-        self._own: set[int] = set()  # what the hypervisor took for itself
+        self._guests = 0  # pages that guests have or are promised
         self._kept: list[int] = []  # free, and for the hypervisor alone
         self._spare: list[int] = []  # free, and for guests when no other frame is
         self._spares = 0  # how many these should be
-        self._reserved = 0  # as many frames are the hypervisor's, taken or kept; 0: whatever is not promised
         self.reclaim: list[Callable[[], None]] = []  # caches that can give frames back
         #: Frees frames of guests, but not the one that is named. Raises OutOfFramesError.
         self.evict: Callable[[int | None], None] = _nobody_gives
@@ -63,10 +62,10 @@ class Frames(FramesState):
         """From now on `count` frames are the hypervisor's, and guests may have been promised more than is left, of which
         `spares` are spared. 0: no longer; what was promised has to be there again."""
         self._set_free([*self._free, *self._kept, *self._spare])
-        self._kept, self._spare, self._reserved, self._spares = [], [], count, spares
-        if len(self._own) > count > 0:
+        self._kept, self._spare, self.reserved, self._spares = [], [], count, spares
+        if self._own > count > 0:
             self._empty_caches()
-        while len(self._own) + len(self._kept) < count:
+        while self._own + len(self._kept) < count:
             if self.low < self.high:
                 self._kept.append(self.low)
                 self.low += 1
@@ -91,10 +90,29 @@ class Frames(FramesState):
         """How many of the frames that should be spared are not."""
         return self._spares - len(self._spare)
 
+    def promise(self, count: int) -> None:
+        """A guest may take so many frames."""
+        self._guests += count
+        self.promised += count
+
+    def release(self, count: int, frames: Iterable[int]) -> None:
+        """A guest to whom `count` frames were promised has gone, and had these."""
+        held = 0
+        for frame in frames:
+            self.give_back(frame)
+            held += 1
+        self.promised -= count - held
+        self._guests -= count
+
+    @property
+    def _own(self) -> int:
+        """How many frames the hypervisor took for itself."""
+        return self.used - (self._guests - self.promised)
+
     @property
     def overcommitted(self) -> bool:
         """May more be promised than there is?"""
-        return self._reserved > 0
+        return self.reserved > 0
 
     def take_promised(self, keep: int | None = None) -> int:
         """A zeroed frame for a guest to whom it was promised. keep: a frame that nobody is to give up for it. Raises
@@ -111,7 +129,7 @@ class Frames(FramesState):
         """A zeroed frame for the hypervisor. Caches are emptied when none is left; raises OutOfFramesError if
         that does not help."""
         self._make_room(1)
-        if self._reserved:
+        if self.reserved:
             frame = self._kept.pop()
             self.memory.write_bytes(frame * PAGE, _ZERO)
         else:
@@ -119,35 +137,32 @@ class Frames(FramesState):
             if recycled is None:
                 recycled, self.low = self.low, self.low + 1
             frame = recycled
-        self._own.add(frame)
         return frame
 
     def take_row(self, count: int) -> int:
         """The first of `count` zeroed frames in a row, at a multiple of `count`. Raises OutOfFramesError."""
         self._make_room(count)
-        free = set(self._kept if self._reserved else self._free)
+        free = set(self._kept if self.reserved else self._free)
         for first in sorted(free):
             row = range(first, first + count)
             if first % count == 0 and free.issuperset(row):
-                if self._reserved:
+                if self.reserved:
                     self._kept = [frame for frame in self._kept if frame not in row]
                 else:
                     self._set_free([frame for frame in self._free if frame not in row])
                 self.memory.write_bytes(first * PAGE, _ZERO * count)
-                self._own.update(row)
                 return first
         first = -(-self.low // count) * count
-        if self._reserved or first + count > self.high:
+        if self.reserved or first + count > self.high:
             raise OutOfFramesError
         self._set_free([*self._free, *range(self.low, first)])
         self.low = first + count
-        self._own.update(range(first, self.low))
         return first
 
     @property
     def _room(self) -> int:
         """How many frames the hypervisor can have as it is."""
-        return len(self._kept) if self._reserved else self.total - self.used - self.promised
+        return len(self._kept) if self.reserved else self.total - self.used - self.promised
 
     def _make_room(self, count: int) -> None:
         """See to it that `count` frames are neither taken nor promised."""
@@ -172,17 +187,20 @@ class Frames(FramesState):
         return frame
 
     def give_back(self, frame: int) -> None:
-        """Whoever had the frame has it no more. If others still do, one promise of a copy is void."""
+        """A guest that had the frame has it no more. If others still do, one promise of a copy is void."""
         if self.is_shared(frame):
             self._leave(frame)
             self.promised -= 1
-            return
-        was_own = frame in self._own
-        self._own.discard(frame)
-        if was_own and len(self._own) + len(self._kept) < self._reserved:
-            self._kept.append(frame)
         elif len(self._spare) < self._spares:
             self._spare.append(frame)
+        else:
+            self._free.append(frame)
+            self.recycled += 1
+
+    def give_back_own(self, frame: int) -> None:
+        """The hypervisor has no more use for a frame that it took."""
+        if self._own + len(self._kept) <= self.reserved:
+            self._kept.append(frame)
         else:
             self._free.append(frame)
             self.recycled += 1
@@ -226,10 +244,9 @@ class Frames(FramesState):
             "free": list(self._free),
             "promised": self.promised,
             "sharers": sorted(self._sharers.items()),
-            "own": sorted(self._own),
             "kept": list(self._kept),
             "spare": list(self._spare),
-            "reserved": [self._reserved, self._spares],
+            "reserved": [self.reserved, self._spares],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -237,9 +254,9 @@ class Frames(FramesState):
         self._set_free(list(state["free"]))
         self.promised = state["promised"]
         self._sharers = dict(state["sharers"])
-        self._own = set(state.get("own", ()))  # a lab may have been saved before these were
+        # a lab may have been saved before these were
         self._kept, self._spare = list(state.get("kept", ())), list(state.get("spare", ()))
-        self._reserved, self._spares = state.get("reserved", (0, 0))
+        self.reserved, self._spares = state.get("reserved", (0, 0))
 
 
 def _nobody_gives(_keep: int | None) -> None:

@@ -24,14 +24,16 @@ SPACE_WORDS, ROW_WORDS = 3, 4
 
 class FramesState(ctypes.Structure):
     """Who may have a host's frames (engine.hypervisor.frames): from `low` up to `high` they were never taken,
-    `recycled` were given back, `promised` are promised to guests and not yet taken."""
+    `recycled` were given back, `promised` are promised to guests and not yet taken. reserved: so many frames are the
+    hypervisor's, which takes none of the others then; 0: whatever is not promised."""
 
-    _fields_ = (("low", _WORD), ("high", _WORD), ("recycled", _WORD), ("promised", _WORD))
+    _fields_ = (("low", _WORD), ("high", _WORD), ("recycled", _WORD), ("promised", _WORD), ("reserved", _WORD))
 
     low: int
     high: int
     recycled: int
     promised: int
+    reserved: int
 
 
 class RamState(ctypes.Structure):

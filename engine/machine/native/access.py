@@ -73,7 +73,7 @@ def use_context(h: Any, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) ->
             h.choices = h.choices + 1
     if found != h.context:
         h.previous_context = h.context
-        turn_to(h, found)
+    turn_to(h, found)
 
 
 def turn_to(h: Any, context: int) -> None:

@@ -73,8 +73,8 @@ MAP, PAGES, WATCHED, FRAMES, AWAY, TARGET, WALKED, LEVEL, TRAIL = (
     offset_of(RamState, name)
     for name in ("map_at", "pages", "watched", "frames_at", "away", "target", "leaf", "level", "trail")
 )
-LOW, HIGH, RECYCLED, PROMISED = (
-    offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised")
+LOW, HIGH, RECYCLED, PROMISED, RESERVED = (
+    offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised", "reserved")
 )
 STAGE_COUNT, STAGE_LIMIT, STAGE_TABLES = (
     offset_of(StageState, name) for name in ("count", "limit", "tables_at")
@@ -724,7 +724,7 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
     frames = h.peek(ram + FRAMES, 8)
     if missing:
         room = h.peek(frames + HIGH, 8) - h.peek(frames + LOW, 8)
-        if h.peek(frames + RECYCLED, 8) or room < h.peek(frames + PROMISED, 8) + missing:
+        if h.peek(frames + RECYCLED, 8) or h.peek(frames + RESERVED, 8) or room < h.peek(frames + PROMISED, 8) + missing:
             raise Refused
         if h.peek(h.stage_at + STAGE_COUNT, 8) + missing > h.peek(h.stage_at + STAGE_LIMIT, 8):
             raise Refused
