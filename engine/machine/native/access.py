@@ -51,7 +51,8 @@ def is_of(h: Any, context: int, k0: int, k1: int, k2: int, k3: int, k4: int, k5:
 
 def use_context(h: Any, k0: int, k1: int, k2: int, k3: int, k4: int, k5: int) -> None:
     """Make the context of a situation the present one; where there is none, the one made longest ago is taken. A
-    virtual hart has no contexts. Mostly a trap's return goes back to where the trap came from."""
+    virtual hart has no contexts. Mostly a trap's return goes back to where the trap came from. The present one is emptied,
+    too, if it is stale."""
     if not h.contexts_at:
         return
     found = h.previous_context

@@ -524,6 +524,7 @@ def _page_fault(h: Any, host: int, cause: int, address: int) -> int:
 def put_leaf(h: Any, offset: int, space: int, address: int, index: int, leaf: int) -> None:
     """Write the leaf for an address, at an offset of the host's RAM, that maps a guest page and rests on the latest
     walk. Python calls it too, as ShadowTables._put_leaf."""
+    entry_of(h, offset)
     shadow = h.shadow_at
     ram = h.guest_ram_at
     level = h.peek(ram + LEVEL, 8)
@@ -723,8 +724,12 @@ def fill_second_stage(h: Any, cause: int, value: int) -> None:
             raise Refused
     frames = h.peek(ram + FRAMES, 8)
     if missing:
-        room = h.peek(frames + HIGH, 8) - h.peek(frames + LOW, 8)
-        if h.peek(frames + RECYCLED, 8) or h.peek(frames + RESERVED, 8) or room < h.peek(frames + PROMISED, 8) + missing:
+        low = h.peek(frames + LOW, 8)
+        high = h.peek(frames + HIGH, 8)
+        promised = h.peek(frames + PROMISED, 8)
+        if low >= high or high > h.peek(h.memory_at + HOST_BYTES, 8) >> 12 or promised > high:
+            raise Refused
+        if h.peek(frames + RECYCLED, 8) or h.peek(frames + RESERVED, 8) or high - low < promised + missing:
             raise Refused
         if h.peek(h.stage_at + STAGE_COUNT, 8) + missing > h.peek(h.stage_at + STAGE_LIMIT, 8):
             raise Refused
