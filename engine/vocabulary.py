@@ -44,6 +44,10 @@ class _Nowhere:
 
     def stolen(self, hart: int) -> None: ...
 
+    def inflated(self, pages: list[int]) -> None: ...
+
+    def deflated(self, pages: list[int]) -> None: ...
+
 
 @cache
 def vocabulary() -> dict[str, Any]:
@@ -63,7 +67,7 @@ def vocabulary() -> dict[str, Any]:
     for row in sbi.TABLE:
         extension = calls.setdefault(str(row.extension.value), {"name": row.extension.name, "functions": {}})
         extension["functions"][str(row.function)] = row.name.removeprefix("sbi_")
-    board = Board(1, _Nowhere(), lambda: 0, _Nowhere(), Fitting(disk=Disk(b"")))
+    board = Board(1, _Nowhere(), lambda: 0, _Nowhere(), Fitting(disk=Disk(b"")), giver=_Nowhere())
     return {
         **record.schema(),
         "registers": list(REGISTERS),

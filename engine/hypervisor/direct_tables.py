@@ -112,10 +112,10 @@ class DirectTables:
         """Give every frame back."""
         self.memory.flush()
         for table in self.tables.values():
-            self.frames.give_back(table.kernel)
-            self.frames.give_back(table.user)
+            self.frames.give_back_own(table.kernel)
+            self.frames.give_back_own(table.user)
         for frame in (*self.megapages.values(), *self.start):
-            self.frames.give_back(frame)
+            self.frames.give_back_own(frame)
         self.tables, self.megapages, self.start, self._leaves = {}, {}, [], {}
 
     def drop_start(self) -> None:
@@ -127,7 +127,7 @@ class DirectTables:
         kept = {page: {at for at in offsets if at // PAGE not in gone} for page, offsets in self._leaves.items()}
         self._leaves = {page: offsets for page, offsets in kept.items() if offsets}
         for frame in self.start:
-            self.frames.give_back(frame)
+            self.frames.give_back_own(frame)
         self.start = []
 
     # -- tables ----------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class DirectTables:
         try:
             return Table(level, kernel, self.frames.take(), 1)
         except OutOfFramesError:
-            self.frames.give_back(kernel)
+            self.frames.give_back_own(kernel)
             raise RefusedError(sbi.Error.FAILED) from None
 
     def _release(self, page: int) -> None:
@@ -183,8 +183,8 @@ class DirectTables:
             self._unlink(page, table, index)
         del self.tables[page]
         self.memory.flush()
-        self.frames.give_back(table.kernel)
-        self.frames.give_back(table.user)
+        self.frames.give_back_own(table.kernel)
+        self.frames.give_back_own(table.user)
         self.refresh(page)
 
     # -- entries ---------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ class DirectTables:
         if frame is not None:
             self.memory.flush()
             self._forget(frame, range(old, old + ENTRIES))
-            self.frames.give_back(frame)
+            self.frames.give_back_own(frame)
             return
         if self._entry(user):
             self.memory.write(user, 8, 0)

@@ -16,12 +16,8 @@ for that moment, so that guests can be asked before anything has to be taken awa
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-from collections.abc import Callable, Iterator, MutableSet
+from collections.abc import Callable, Iterable
 from typing import Any
-
-import numpy as np
 
 from engine.machine.mappings import FramesState
 from engine.machine.memory import PAGE, Memory
@@ -46,8 +42,7 @@ class Frames(FramesState):
         self.high = first + self.total
         self._free: list[int] = []
         self._sharers: dict[int, int] = {}  # shared frame -> guests that have it beside the first
-        self._own = _Marked(first + self.total)  # what the hypervisor took for itself
-        self.own_at = self._own.at
+        self._guests = 0  # pages that guests have or are promised
         self._kept: list[int] = []  # free, and for the hypervisor alone
         self._spare: list[int] = []  # free, and for guests when no other frame is
         self._spares = 0  # how many these should be
@@ -68,9 +63,9 @@ class Frames(FramesState):
         `spares` are spared. 0: no longer; what was promised has to be there again."""
         self._set_free([*self._free, *self._kept, *self._spare])
         self._kept, self._spare, self.reserved, self._spares = [], [], count, spares
-        if len(self._own) > count > 0:
+        if self._own > count > 0:
             self._empty_caches()
-        while len(self._own) + len(self._kept) < count:
+        while self._own + len(self._kept) < count:
             if self.low < self.high:
                 self._kept.append(self.low)
                 self.low += 1
@@ -94,6 +89,25 @@ class Frames(FramesState):
     def lacking(self) -> int:
         """How many of the frames that should be spared are not."""
         return self._spares - len(self._spare)
+
+    def promise(self, count: int) -> None:
+        """A guest may take so many frames."""
+        self._guests += count
+        self.promised += count
+
+    def release(self, count: int, frames: Iterable[int]) -> None:
+        """A guest to whom `count` frames were promised has gone, and had these."""
+        held = 0
+        for frame in frames:
+            self.give_back(frame)
+            held += 1
+        self.promised -= count - held
+        self._guests -= count
+
+    @property
+    def _own(self) -> int:
+        """How many frames the hypervisor took for itself."""
+        return self.used - (self._guests - self.promised)
 
     @property
     def overcommitted(self) -> bool:
@@ -123,7 +137,6 @@ class Frames(FramesState):
             if recycled is None:
                 recycled, self.low = self.low, self.low + 1
             frame = recycled
-        self._own.add(frame)
         return frame
 
     def take_row(self, count: int) -> int:
@@ -138,14 +151,12 @@ class Frames(FramesState):
                 else:
                     self._set_free([frame for frame in self._free if frame not in row])
                 self.memory.write_bytes(first * PAGE, _ZERO * count)
-                self._own |= set(row)
                 return first
         first = -(-self.low // count) * count
         if self.reserved or first + count > self.high:
             raise OutOfFramesError
         self._set_free([*self._free, *range(self.low, first)])
         self.low = first + count
-        self._own |= set(range(first, self.low))
         return first
 
     @property
@@ -176,17 +187,20 @@ class Frames(FramesState):
         return frame
 
     def give_back(self, frame: int) -> None:
-        """Whoever had the frame has it no more. If others still do, one promise of a copy is void."""
+        """A guest that had the frame has it no more. If others still do, one promise of a copy is void."""
         if self.is_shared(frame):
             self._leave(frame)
             self.promised -= 1
-            return
-        was_own = frame in self._own
-        self._own.discard(frame)
-        if was_own and len(self._own) + len(self._kept) < self.reserved:
-            self._kept.append(frame)
         elif len(self._spare) < self._spares:
             self._spare.append(frame)
+        else:
+            self._free.append(frame)
+            self.recycled += 1
+
+    def give_back_own(self, frame: int) -> None:
+        """The hypervisor has no more use for a frame that it took."""
+        if self._own + len(self._kept) <= self.reserved:
+            self._kept.append(frame)
         else:
             self._free.append(frame)
             self.recycled += 1
@@ -230,7 +244,6 @@ class Frames(FramesState):
             "free": list(self._free),
             "promised": self.promised,
             "sharers": sorted(self._sharers.items()),
-            "own": sorted(self._own),
             "kept": list(self._kept),
             "spare": list(self._spare),
             "reserved": [self.reserved, self._spares],
@@ -241,36 +254,9 @@ class Frames(FramesState):
         self._set_free(list(state["free"]))
         self.promised = state["promised"]
         self._sharers = dict(state["sharers"])
-        self._own.clear()
-        self._own |= set(state.get("own", ()))  # a lab may have been saved before these were
+        # a lab may have been saved before these were
         self._kept, self._spare = list(state.get("kept", ())), list(state.get("spare", ()))
         self.reserved, self._spares = state.get("reserved", (0, 0))
-
-
-class _Marked(MutableSet[int]):
-    """A set of frames that native code adds to: a byte for each of `count`, at `at`."""
-
-    def __init__(self, count: int) -> None:
-        self._marks = mmap.mmap(-1, count)
-        self.at = ctypes.addressof(ctypes.c_char.from_buffer(self._marks))
-
-    def __contains__(self, frame: object) -> bool:
-        return isinstance(frame, int) and self._marks[frame] == 1
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(np.flatnonzero(np.frombuffer(self._marks, np.uint8)).tolist())
-
-    def __len__(self) -> int:
-        return int(np.count_nonzero(np.frombuffer(self._marks, np.uint8)))
-
-    def add(self, value: int) -> None:
-        self._marks[value] = 1
-
-    def discard(self, value: int) -> None:
-        self._marks[value] = 0
-
-    def clear(self) -> None:
-        np.frombuffer(self._marks, np.uint8)[:] = 0
 
 
 def _nobody_gives(_keep: int | None) -> None:

@@ -111,7 +111,7 @@ class SecondStage(StageState):
         self.memory.flush()
         if self.root is not None:
             for frame in (*range(self.root, self.root + ROOT_FRAMES), *self.tables):
-                self.frames.give_back(frame)
+                self.frames.give_back_own(frame)
         self.root, self.count = None, 0
 
     def save(self) -> dict[str, Any]:

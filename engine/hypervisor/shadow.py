@@ -131,7 +131,7 @@ class ShadowTables(ShadowState):
         """Forget one space and give its frames back."""
         self.memory.flush()
         for frame in (self.roots.pop(key), *self.tables.pop(key)):
-            self.frames.give_back(frame)
+            self.frames.give_back_own(frame)
         self._linked.pop(key, None)
         self.changed(key, 0, mmu.LEVELS)
         number = self._numbers.pop(key)
@@ -160,7 +160,7 @@ class ShadowTables(ShadowState):
             elif make:
                 frame = self.frames.take()
                 if key not in self.roots:  # taking it emptied this very cache
-                    self.frames.give_back(frame)
+                    self.frames.give_back_own(frame)
                     self.satp(key)
                     return self._entry_offset(key, address, make, of_level)
                 self.tables[key].append(frame)

@@ -163,7 +163,7 @@ class GuestRam(RamState):
         self.protected: Callable[[Sequence[int]], None] = self._each_remapped
         self.unmap: Callable[[int], bool] = _unmapped
         self._watcher: Callable[[], None] = _nothing
-        frames.promised += size // PAGE
+        frames.promise(size // PAGE)
 
     def holds(self, address: int, length: int) -> bool:
         return address >= RAM_BASE and address + length <= RAM_BASE + self.size
@@ -408,9 +408,7 @@ class GuestRam(RamState):
         """Give every frame back, in the order of guest pages: that of first use is not part of a snapshot."""
         if self.watched in self.map and self.writable(self.watched):
             self.memory.watch(self.map[self.watched], None)
-        for frame in self.map.values():
-            self.frames.give_back(frame)
-        self.frames.promised -= self.size // PAGE - len(self.map)
+        self.frames.release(self.size // PAGE, self.map.values())
         self.map.clear()
         self.clean, self.logging, self.swapped = set(), False, {}
         self.leave_at(None)

@@ -24,25 +24,16 @@ SPACE_WORDS, ROW_WORDS = 3, 4
 
 class FramesState(ctypes.Structure):
     """Who may have a host's frames (engine.hypervisor.frames): from `low` up to `high` they were never taken,
-    `recycled` were given back, `promised` are promised to guests and not yet taken. reserved: as many frames are the
-    hypervisor's, taken or kept for it; 0: whatever is not promised. own_at: a byte for each frame, 1 for those that the
-    hypervisor took for itself."""
+    `recycled` were given back, `promised` are promised to guests and not yet taken. reserved: so many frames are the
+    hypervisor's, which takes none of the others then; 0: whatever is not promised."""
 
-    _fields_ = (
-        ("low", _WORD),
-        ("high", _WORD),
-        ("recycled", _WORD),
-        ("promised", _WORD),
-        ("reserved", _WORD),
-        ("own_at", _WORD),
-    )
+    _fields_ = (("low", _WORD), ("high", _WORD), ("recycled", _WORD), ("promised", _WORD), ("reserved", _WORD))
 
     low: int
     high: int
     recycled: int
     promised: int
     reserved: int
-    own_at: int
 
 
 class RamState(ctypes.Structure):

@@ -1,4 +1,4 @@
-"""Debian's own drivers against our devices: two Linux machines with disks, on two hosts, on one network.
+"""Debian's own drivers against our devices: two Linux machines with disks, on two hosts, on one network, and a ringos.
 
 They boot side by side in one world; each is told what to do when its prompt comes. Everything that they read from
 their disks is compared with what is on them.
@@ -14,6 +14,8 @@ import re
 import pytest
 
 from engine.document import GuestRow, HostRow
+from engine.guests import load_image
+from engine.machine.loader import inspect
 from engine.world import World
 from tests.support import debian
 
@@ -21,6 +23,7 @@ SLICE_STEPS = 2_000_000
 STEPS = 8_000_000_000
 #: Guests 10 and 11 have the addresses 10.0.0.10 and 10.0.0.11, by their cards' (engine.linux.initrd).
 FIRST, SECOND = 10, 11
+RINGOS = 12
 DISK = random.Random(11).randbytes(4 << 20)
 OVERWRITTEN = 100 * 4096
 
@@ -32,6 +35,7 @@ COMMANDS = {
         "cat /sys/block/vda/serial; cat /sys/block/vda/queue/discard_max_bytes",
         "dd if=/dev/hwrng bs=16 count=2 2>/dev/null | md5sum",
         "ping -c 3 -W 2 10.0.0.11; ping -c 1 -W 2 -s 1400 10.0.0.11",
+        "ping -c 3 -W 2 10.0.0.12; ping -c 1 -W 2 -s 1401 10.0.0.12",
         "echo from first | nc -w 5 10.0.0.11 99",
         "poweroff",
     ],
@@ -45,14 +49,21 @@ def shown() -> dict[int, str]:
     image, arguments = debian.image()
     image = dataclasses.replace(image, disk=DISK)
     printed = {FIRST: bytearray(), SECOND: bytearray()}
+    ringos = bytearray()
     world = World.build(
-        [HostRow(number, f"host-{number}", 0.0, 0.0, 1, debian.MEMORY_MIB, "bare-metal") for number in (1, 2)],
         [
-            GuestRow(guest, f"vm-{guest}", host, "debian", 1, debian.MEMORY_MIB, arguments)
-            for host, guest in ((1, FIRST), (2, SECOND))
+            *(HostRow(number, f"host-{number}", 0.0, 0.0, 1, debian.MEMORY_MIB, "bare-metal") for number in (1, 2)),
+            HostRow(3, "host-3", 0.0, 0.0, 1, 64, "kvm", "paravirtual"),
         ],
-        lambda _name: image,
-        lambda guest, data: printed[guest].extend(data),
+        [
+            *(
+                GuestRow(guest, f"vm-{guest}", host, "debian", 1, debian.MEMORY_MIB, arguments)
+                for host, guest in ((1, FIRST), (2, SECOND))
+            ),
+            GuestRow(RINGOS, "vm-12", 3, "ringos-pv", 1, 16, ""),
+        ],
+        lambda name: image if name == "debian" else inspect(load_image(name), name),
+        lambda guest, data: printed.get(guest, ringos).extend(data),
     )
     waiting = {guest: list(commands) for guest, commands in COMMANDS.items()}
     seen = dict.fromkeys(printed, 0)
@@ -65,14 +76,17 @@ def shown() -> dict[int, str]:
             other_first = guest == FIRST and len(waiting[SECOND]) == len(COMMANDS[SECOND])
             if at >= 0 and waiting[guest] and not other_first:
                 seen[guest] = at + len(prompt)
-                world.receive(guest, waiting[guest].pop(0).encode() + b"\r")
+                command = waiting[guest].pop(0)
+                world.receive(guest, command.encode() + b"\r")
+                if "10.0.0.12" in command:
+                    world.receive(RINGOS, b"ping 10.0.0.10 3\r")
                 break
         else:
             assert ran.steps, {guest: bytes(text[-500:]) for guest, text in printed.items()}
     assert all(world.guest(guest).exit_status == 0 for guest in printed)
     return {
         guest: text[text.find(prompt) :].decode(errors="replace").replace("\r\n", "\n")
-        for guest, text in printed.items()
+        for guest, text in {**printed, RINGOS: b"~ # " + ringos}.items()
     }
 
 
@@ -95,7 +109,9 @@ def test_random_numbers_arrive_and_are_the_machine_s_own(shown: dict[int, str]) 
 
 
 def test_they_reach_each_other(shown: dict[int, str]) -> None:
-    assert "3 packets transmitted, 3 packets received" in shown[FIRST]
     assert "1408 bytes from 10.0.0.11" in shown[FIRST]
     assert "\nfrom first\n" in shown[SECOND]
+    assert shown[FIRST].count("3 packets transmitted, 3 packets received") == 2
+    assert "1409 bytes from 10.0.0.12" in shown[FIRST]
+    assert "10.0.0.10: 3 of 3 packets came back" in shown[RINGOS]
     assert "10.0.0.10 dev eth0 lladdr 02:52:53:00:00:0a" in shown[SECOND]

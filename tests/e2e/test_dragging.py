@@ -7,7 +7,8 @@ What the student asks for, the gesture that does it (by keyboard: Space, arrows,
     another stack, with guests    its tile onto a host, then asked    here (switched off), test_stacks (brought along)
     what a crossing costs         a table: the Costs panel            test_stacks (both languages)
     a scheduler, shared pages     their chips onto a host             here; test_shares, test_memory by the inspector
-    a guest's weight and cap      numbers: its inspector              test_shares
+    overcommitted memory          its chip onto a host                here; test_memory by the inspector
+    a guest's share, its balloon  numbers: its inspector              test_shares, test_memory
     live migration                the VM onto another host            here; test_migration (keyboard, modes, cancelled)
     a workload                    its chip onto a host                here
     a comparison                  a workload onto Compare, and Run    here; test_compare by the screen, from a link
@@ -128,7 +129,7 @@ def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: 
     page.mouse.up()
     expect(box).not_to_be_checked()
 
-    # Another stack, whose guest is switched off; another scheduler, and shared pages.
+    # Another stack, whose guest is switched off; another scheduler, shared pages and overcommitted memory.
     drop(page, item(page, "stack", "vmware"), RIGHT)
     dialog.locator("[data-guests=stop]").click()
     expect(second).to_contain_text(words["vmware"])
@@ -137,6 +138,8 @@ def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: 
     drop(page, item(page, "sharing", "pages"), RIGHT)
     expect(page.locator("#announcer")).to_have_text(words["sharing"])
     expect(page.locator("#inspector [data-action=host-sharing]")).to_be_checked()
+    drop(page, item(page, "overcommit", "memory"), RIGHT)
+    expect(page.locator("#inspector [data-action=host-overcommit]")).to_be_checked()
 
     # A workload in a guest of its own.
     drop(page, item(page, "workload", "syscall"), LEFT)

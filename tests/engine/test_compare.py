@@ -76,7 +76,7 @@ def test_every_workload_prints_the_same_under_every_technique_and_on_every_stack
 @pytest.mark.parametrize("where", [TRAP_AND_EMULATE, HARDWARE_ASSIST], ids=str)
 def test_figures_repeat_and_are_those_of_the_definition(where: Configuration) -> None:
     runs = [run(where, "pagefault", 30, tier) for tier in (Tier.JIT, Tier.JIT, Tier.REFERENCE)]
-    assert all(one.walk_references > one.tlb_misses > 30 for one in runs)
+    assert all(one.walk_references > one.tlb_misses > 0 for one in runs)
     first, *others = (msgspec.structs.replace(one, tlb_misses=0, walk_references=0) for one in runs)
     assert all(one == first for one in others)
 
@@ -255,8 +255,10 @@ def test_binary_translation_costs_less_than_trap_and_emulate_on_kernel_work(name
 
 @pytest.mark.parametrize("name", TRAPPING)
 def test_paravirtualization_costs_less_than_trap_and_emulate_and_binary_translation(name: str) -> None:
-    for other in ("trap-and-emulate", "binary-translation"):
-        assert cycles("kvm/paravirtual", name) < cycles(f"kvm/{other}", name)
+    """But for a system call, which takes two exits either way."""
+    ours = cycles("kvm/paravirtual", name)
+    assert ours < cycles("kvm/trap-and-emulate", name) / 3
+    assert ours < cycles("kvm/binary-translation", name) * (1.01 if name == "syscall" else 0.7)
 
 
 def test_batches_beat_every_technique_on_page_tables_but_a_second_stage() -> None:

@@ -237,7 +237,7 @@ test('a host that has a stack refuses it; with another it restarts, and whoever 
 });
 
 test('what a host is given by a drop: hardware, a scheduler, sharing; what it has is taken away or refused', async () => {
-  const { carry, app, store, sent, said } = lab(fits);
+  const { carry, app, store, sent, said, toasts } = lab(fits);
   /** @type {any[]} */
   const asked = [];
   app.parts = /** @type {any} */ ({ restack: async (/** @type {any[]} */ ...what) => { asked.push(what[1]); return true; } });
@@ -283,8 +283,19 @@ test('what a host is given by a drop: hardware, a scheduler, sharing; what it ha
   assert.equal((await drop({ kind: 'scheduler', id: 'fair-share' }, 1))?.fits, false, 'its own already');
   await drop({ kind: 'sharing', id: 'pages' }, 1);
   assert.equal((await drop({ kind: 'sharing', id: 'pages' }, 2))?.fits, false, 'nobody is below a bare machine');
-  assert.deepEqual(sent, [{ type: 'host.scheduler', host: 1, scheduler: 'credit' }, { type: 'host.sharing', host: 1, share_pages: true }]);
-  assert.deepEqual(said, ['host-1: Credit.', 'host-1: Share equal pages.']);
+  await drop({ kind: 'overcommit', id: 'memory' }, 1);
+  assert.equal((await drop({ kind: 'overcommit', id: 'memory' }, 2))?.fits, false, 'nobody is below a bare machine');
+  assert.deepEqual(sent, [
+    { type: 'host.scheduler', host: 1, scheduler: 'credit' }, { type: 'host.sharing', host: 1, share_pages: true },
+    { type: 'host.overcommit', host: 1, overcommit: true },
+  ]);
+  assert.deepEqual(said, ['host-1: Credit.', 'host-1: Share equal pages.', 'host-1: Overcommit memory.']);
+  carry.begin({ kind: 'scheduler', id: 'credit' }, 'pointer');
+  carry.over(1, true);
+  await settled();
+  host.scheduler = 'credit'; // somebody else was quicker
+  await carry.drop({ x: 0, y: 0 });
+  assert.equal(toasts.at(-1), 'host-1 has it already.');
 });
 
 test('a workload runs in a fresh guest of a host, or is compared as the hosts of the lab would run it', async () => {

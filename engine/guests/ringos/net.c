@@ -10,7 +10,6 @@
 
 #define CARD 6 /* bytes of a card's address */
 #define STATIONS 8
-#define EVERYBODY (10u << 24 | 0xffff)
 
 enum { TO = 0, FROM = 6, TYPE = 12, ARP = 14, IP = 14 };
 enum { TYPE_IP = 0x0800, TYPE_ARP = 0x0806 };
@@ -23,7 +22,7 @@ enum { ARP_REQUEST = 1, ARP_REPLY = 2 };
 
 enum { IP_BYTES = IP + 2, IP_FRAGMENT = IP + 6, IP_LIFE = IP + 8, IP_PROTOCOL = IP + 9, IP_SUM = IP + 10,
        IP_SENDER = IP + 12, IP_TARGET = IP + 16, ECHO = IP + 20 };
-enum { IP_VERSION = 0x45, IP_LAST_FRAGMENT = 0x4000, IP_LIVES = 64, ICMP = 1 }; /* a header without options */
+enum { IP_VERSION = 0x45, IP_DONT_FRAGMENT = 0x4000, IP_LIVES = 64, ICMP = 1 }; /* a header without options */
 
 enum { ECHO_SUM = ECHO + 2, ECHO_NUMBER = ECHO + 4, ECHO_DATA = ECHO + 8, ECHO_END = ECHO_DATA + 56 };
 enum { ECHO_REPLY = 0, ECHO_REQUEST = 8 };
@@ -84,7 +83,7 @@ static void sign(uint8_t *sum, const uint8_t *start, uint64_t bytes)
 void net_init(void)
 {
     up = net_begin(card);
-    own = 10u << 24 | get(&card[CARD - 2], 2);
+    own = NETWORK | get(&card[CARD - 2], 2);
 }
 
 static void send(uint8_t *frame, const uint8_t *to, uint32_t type, uint64_t bytes)
@@ -162,7 +161,7 @@ static void arp_arrived(uint8_t *frame, uint64_t bytes)
 static void ip_arrived(uint8_t *frame, uint64_t bytes)
 {
     if (bytes < ECHO_DATA || frame[IP] != IP_VERSION || frame[IP_PROTOCOL] != ICMP
-        || get(&frame[IP_FRAGMENT], 2) & ~(uint32_t)IP_LAST_FRAGMENT || checksum(&frame[IP], ECHO - IP) != 0)
+        || get(&frame[IP_FRAGMENT], 2) & ~(uint32_t)IP_DONT_FRAGMENT || checksum(&frame[IP], ECHO - IP) != 0)
         return;
     uint32_t sender = get(&frame[IP_SENDER], 4), target = get(&frame[IP_TARGET], 4);
     uint64_t end = IP + get(&frame[IP_BYTES], 2);

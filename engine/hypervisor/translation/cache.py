@@ -210,7 +210,7 @@ class TranslationCache:
         self._evicted(lambda _offset: True)
         self._unmapped()
         for frame in (*self._pages.values(), self.table):
-            self.frames.give_back(frame)
+            self.frames.give_back_own(frame)
         self._pages.clear()
         self.table = None
         self.memory.flush()

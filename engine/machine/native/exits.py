@@ -73,8 +73,8 @@ MAP, PAGES, WATCHED, FRAMES, AWAY, TARGET, WALKED, LEVEL, TRAIL = (
     offset_of(RamState, name)
     for name in ("map_at", "pages", "watched", "frames_at", "away", "target", "leaf", "level", "trail")
 )
-LOW, HIGH, RECYCLED, PROMISED, RESERVED, OWN = (
-    offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised", "reserved", "own_at")
+LOW, HIGH, RECYCLED, PROMISED, RESERVED = (
+    offset_of(FramesState, name) for name in ("low", "high", "recycled", "promised", "reserved")
 )
 STAGE_COUNT, STAGE_LIMIT, STAGE_TABLES = (
     offset_of(StageState, name) for name in ("count", "limit", "tables_at")
@@ -764,7 +764,6 @@ def add_table(h: Any, frames: int, offset: int) -> int:
     the host's RAM."""
     frame = h.peek(frames + LOW, 8)
     h.poke(frames + LOW, 8, frame + 1)
-    h.poke(h.peek(frames + OWN, 8) + frame, 1, 1)
     stage = h.stage_at
     count = h.peek(stage + STAGE_COUNT, 8)
     h.poke(h.peek(stage + STAGE_TABLES, 8) + 8 * count, 8, frame)

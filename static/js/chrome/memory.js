@@ -6,7 +6,7 @@
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { size } from '../migrations.js';
-import { figure } from './parts.js';
+import { barLegend, figure } from './parts.js';
 
 const PAGE = 4096;
 /** Whose tables name frames: see engine/hypervisor/technique.py. */
@@ -45,9 +45,8 @@ export function hostMemory(app, host) {
   const usedFigure = figure(app.t('figure.frames-used'));
   const savedFigure = figure(app.t('figure.frames-saved'));
   const swappedFigure = figure(app.t('figure.swapped'));
-  const legend = h('p.share-legend', null, h('i', { style: { background: 'var(--disposition-hardware)' } }), app.t('memory.used'),
-    h('i.waited', { style: { 'background-color': 'var(--disposition-forwarded)' } }), app.t('memory.saved'),
-    h('i', { style: { background: 'var(--disposition-injected)' } }), app.t('memory.swapped'));
+  const legend = barLegend({ colour: 'hardware', words: app.t('memory.used') }, { colour: 'forwarded', words: app.t('memory.saved'), hatched: true },
+    { colour: 'injected', words: app.t('memory.swapped') });
   return {
     element: h('div.hart-shares', null, ...settings.map((each) => each.element),
       direct ? h('p.text', null, app.t('control.overcommit.paravirtual')) : null,

@@ -13,9 +13,9 @@ import { section } from './parts.js';
 /** @typedef {import('../tools/carry.js').Item} Item */
 
 /** How far a press may wander and still be a click, CSS pixels. */
+const SLOP = 5;
 /** The RAM of a host that is soon full. */
 const SMALL_HOST_MIB = 32;
-const SLOP = 5;
 /** What the server takes (the engine's bound on an image). */
 const LARGEST_UPLOAD = 8 << 20;
 

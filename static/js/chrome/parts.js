@@ -85,6 +85,15 @@ export function section(app, id, title, ...children) {
   return h('section.section', null, h('h2', null, toggle), body);
 }
 
+/**
+ * What the parts of a bar mean; an entry does not break across lines.
+ * @param {...{colour: string, words: string, hatched?: boolean}} entries colour: a disposition's
+ */
+export function barLegend(...entries) {
+  return h('p.share-legend', null, entries.map(({ colour, words, hatched }) => h('span', null,
+    h(hatched ? 'i.waited' : 'i', { style: { 'background-color': `var(--disposition-${colour})` } }), words)));
+}
+
 /** A term and its figure. @param {string} term */
 export function figure(term) {
   const value = h('dd');

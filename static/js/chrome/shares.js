@@ -3,7 +3,7 @@
  * one guest's part. The bars are measured over about the last second that ran: had a hart, waited for one.
  */
 import { h, setAttribute, setText } from '../dom.js';
-import { figure } from './parts.js';
+import { barLegend, figure } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
 
@@ -58,8 +58,7 @@ export function hartShares(app, host) {
       },
     };
   });
-  const legend = h('p.share-legend', null, h('i', { style: { background: 'var(--disposition-hardware)' } }), app.t('shares.ran'),
-    h('i.waited', { style: { 'background-color': 'var(--disposition-forwarded)' } }), app.t('shares.stolen'));
+  const legend = barLegend({ colour: 'hardware', words: app.t('shares.ran') }, { colour: 'forwarded', words: app.t('shares.stolen'), hatched: true });
   return {
     element: h('div.hart-shares', null, h('label.control', null, h('span', null, app.t('control.scheduler')), picker), explained,
       rows.length ? h('ul.causes', null, ...rows.map((row) => row.element)) : '', rows.length ? legend : ''),

@@ -229,12 +229,19 @@ export class Carry extends Emitter {
     }
   }
 
-  /** @param {FittingItem} item @param {number} host */
+  /** Asked again at the drop: somebody else may have changed the host meanwhile. @param {FittingItem} item @param {number} host */
   async dropFitting(item, host) {
     const { app } = this;
     const target = app.store.host(host);
-    const change = target && FITTINGS[item.kind].change(app, target, item.id);
-    if (!change || 'no' in change) return;
+    if (!target) {
+      app.complain({ key: 'no-such-host' });
+      return;
+    }
+    const change = FITTINGS[item.kind].change(app, target, item.id);
+    if ('no' in change) {
+      app.toast({ text: change.no, level: 'error' });
+      return;
+    }
     if ('restack' in change) {
       if (await app.page.restack(host, change.restack)) app.select({ kind: 'host', id: host });
       return;

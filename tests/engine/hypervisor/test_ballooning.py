@@ -173,7 +173,11 @@ def test_whatever_a_guest_lists_is_its_own_loss(technique: str) -> None:
         (machine.guest().inflated if chosen.randrange(3) else machine.guest().deflated)(listed)
         machine.guest()._moved = None
         machine.check()
-    machine.type(2, "fill 10; work syscall 10", 3_000)
+    machine.host.guests[2].receive(b"fill 2; work syscall 10\r")
+    machine.host.run(600_000)
+    machine.check()
+    machine.host.power(1, "off")
+    machine.run(500)
     assert machine.printed[2].count(b"MiB held") == 1
     assert machine.printed[2].count(b"checksum") == 1
     machine.host.power(1, "reset")

@@ -53,6 +53,9 @@
 #define SPAWN_FOREGROUND 1 /* spawn: hand the console to the child until it exits */
 #define WAIT_POLL 1        /* wait: return 0 at once when no child has exited yet */
 
+#define NETWORK 0x0a000000u           /* stations are 10.0.x.y */
+#define EVERYBODY (NETWORK | 0xffffu) /* ping: all of them; the first one's answer counts */
+
 #define STATUS_FAULT 128  /* exit status of a process that the kernel ended: 128 + cause */
 #define STATUS_KILLED 159 /* exit status of a process ended by ^C or kill */
 

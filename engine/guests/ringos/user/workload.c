@@ -5,7 +5,6 @@
 #define BATCH 16 /* pages that the pagefault workload holds at a time */
 #define COLUMNS 64
 #define TICK_US 100
-#define EVERYBODY (10u << 24 | 0xffff) /* 10.0.255.255 */
 #define DISK_BLOCKS 16 /* that the disk workload uses, in turn */
 
 static _Noreturn void give_up(const char *what, long error)
