@@ -30,7 +30,7 @@ class Browser:
     def request(
         self, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
     ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
         cookies = "; ".join(f"{name}={value}" for name, value in self._cookies.items())
         given = {"Accept": "text/html", **({"Cookie": cookies} if cookies else {}), **(headers or {})}
         connection.request(method, path, body, given)
