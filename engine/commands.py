@@ -374,9 +374,11 @@ class WalkQuery(Query, tag="walk", frozen=True):
     """How a guest virtual address becomes a host physical one, each memory reference counted.
 
     Result: {"gva", "guest": [step], "gpa": int|None, "shadow": [step], "second": [[step]], "hpa": int|None,
-    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None, "walks": {"count": n, "references": n}}.
+    "references": {"guest": n, "shadow": n, "second": n}, "fault": str|None, "walks": {"count": n, "references": n},
+    "tlb": {"load": bool, "store": bool, "fetch": bool} | None}.
     walks: how often the vCPU's TLB had no answer since the guest began or was last put back in time, and what that cost
-    in memory references: of this very run, not part of the trace. shadow: the hart's own walk where the
+    in memory references: of this very run, not part of the trace. tlb: would such an access to the address hit it now; None:
+    the vCPU is on no hart. shadow: the hart's own walk where the
     VMM shadows the guest's tables. second: under hardware assist, the second stage's steps for each of the guest's
     and, last, for where they lead. step: {"level", "table" (physical address), "index", "address", "pte",
              "flags": "rwxuad...", "leaf": bool}.

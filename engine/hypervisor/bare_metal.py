@@ -179,6 +179,9 @@ class BareMetalGuest(Guest):
         hart = self.harts[vcpu]
         return hart.walks, hart.walk_references
 
+    def held(self, vcpu: int, address: int) -> tuple[bool, bool, bool] | None:
+        return self.harts[vcpu].holds(address)
+
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:  # noqa: ARG002
         return RecordedWalk(TableReader(self.board)), None
 

@@ -276,6 +276,7 @@ class Guest:
         if hpa is None and gpa is not None and not host.trail:
             hpa = self.host_physical(gpa)
         count, references = self.walked(vcpu)
+        held = self.held(vcpu, address)
         stages = [*(step.second for step in second), host.last]
         return {
             "gva": address,
@@ -289,10 +290,15 @@ class Guest:
             },
             "fault": fault,
             "walks": {"count": count, "references": references},
+            "tlb": None if held is None else dict(zip(("load", "store", "fetch"), held, strict=True)),
         }
 
     def walked(self, vcpu: int) -> tuple[int, int]:
         """As VCpu.walked."""
+        raise NotImplementedError
+
+    def held(self, vcpu: int, address: int) -> tuple[bool, bool, bool] | None:
+        """As Hart.holds; None: the vCPU is on no hart."""
         raise NotImplementedError
 
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:

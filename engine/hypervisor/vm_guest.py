@@ -332,6 +332,10 @@ class VmGuest(Guest):
     def walked(self, vcpu: int) -> tuple[int, int]:
         return self.vm.vcpus[vcpu].walked
 
+    def held(self, vcpu: int, address: int) -> tuple[bool, bool, bool] | None:
+        hart = self.vm.vcpus[vcpu].hart
+        return None if hart is None else hart.holds(address)
+
     def host_walk(self, vcpu: int, address: int) -> tuple[RecordedWalk, int | None]:
         chosen = self.vm.vcpus[vcpu]
         self.technique.catch_up(chosen)

@@ -122,6 +122,13 @@ class Hart(HartState):
         return self.steps - self.unretired
 
     # -- translation caches --------------------------------------------------------------------------
+    def holds(self, address: int) -> tuple[bool, bool, bool]:
+        """Would a load, a store and a fetch at an address find its translation in the TLB now? No part of the state."""
+        if self._native is not None and self._native_contexts is not None:
+            return self._native_contexts.holds(self, address)
+        page = address >> 12
+        return page in self.read_tlb, page in self.write_tlb, page in self.fetch_tlb
+
     def flush(self) -> None:
         for caches in self._contexts.values():
             for cache in caches:
@@ -132,7 +139,8 @@ class Hart(HartState):
     def flush_writable(self) -> None:
         for caches in self._contexts.values():
             caches[1].clear()
-        self.stale = EMPTY
+        if self._native_contexts is not None:
+            self._native_contexts.empty_writable()
 
     def flush_fetch(self) -> None:
         self.stale = EMPTY

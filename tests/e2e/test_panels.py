@@ -203,6 +203,7 @@ def test_a_walk_in_two_stages_shows_every_reference(page: Page) -> None:
     walk = memory.locator(".memory-walk")
     expect(walk).to_contain_text("Second stage (by the hart)")
     expect(walk).to_contain_text("to the page itself")
+    expect(walk.locator(".walk-tlb")).to_contain_text("fetch: hit")
     numbers = [int(text) for text in walk.locator(".walk-number").all_inner_texts()]
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
     assert len(numbers) == 15

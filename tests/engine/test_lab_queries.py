@@ -202,6 +202,7 @@ def test_walk_finds_what_memory_reads(booted: Lab) -> None:
     unmapped = lab.query(WalkQuery(2, 0))
     assert unmapped["gpa"] is None
     assert unmapped["fault"]
+    assert unmapped["tlb"] == {"load": False, "store": False, "fetch": False}
 
 
 def test_registers_name_what_the_instruction_reads_and_writes(booted: Lab) -> None:

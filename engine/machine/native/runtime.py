@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 from collections.abc import Callable, Mapping
 from functools import cache
 from weakref import WeakSet
@@ -149,15 +150,35 @@ def native(compiles: bool) -> Native:
     return Native(compiles)
 
 
+_TAG = struct.Struct("<Q")
+
+
 class Contexts:
     """The memory of a hart's contexts. Native code chooses among them, fills and empties them."""
 
     def __init__(self, hart: HartState) -> None:
         self._map = mmap.mmap(-1, layout.CONTEXTS * layout.CONTEXT_BYTES)
         hart.contexts_at = hart.tlb_at = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
-        words = np.frombuffer(self._map, np.uint64).reshape(layout.CONTEXTS, -1)
-        words[:, layout.KEY_AT // 8 :] = layout.EMPTY
+        self._words = np.frombuffer(self._map, np.uint64).reshape(layout.CONTEXTS, -1)
+        self._words[:, layout.KEY_AT // 8 :] = layout.EMPTY
         hart.stale = layout.EMPTY
+
+    def empty_writable(self) -> None:
+        """No store finds its translation any more."""
+        self._words[:, layout.WRITES // 8 : layout.DATA_BYTES // 8] = layout.EMPTY
+
+    def holds(self, hart: HartState, address: int) -> tuple[bool, bool, bool]:
+        """Does the hart's present context have the page of an address for a load, a store and a fetch?"""
+        if hart.stale >> hart.context & 1:
+            return False, False, False
+        page, begin = address >> 12, hart.context * layout.CONTEXT_BYTES
+        data = (page % layout.DATA_ENTRIES) << layout.ENTRY_SHIFT
+        code = layout.DATA_BYTES + page % layout.FETCH_ENTRIES * layout.FETCH_ENTRY_BYTES
+        loads, stores, fetches = (
+            _TAG.unpack_from(self._map, begin + at)[0] == page << 12
+            for at in (layout.READS + data, layout.WRITES + data, code)
+        )
+        return loads, stores, fetches
 
 
 def word_at(code_page: int, offset: int) -> int:

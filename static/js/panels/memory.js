@@ -6,7 +6,7 @@
  * @typedef {import('./format.js').Word} Word
  * @typedef {import('./walk.js').Step} Step
  * @typedef {{gva: Word, guest: Step[], gpa: Word | null, shadow: Step[], second: Step[][], hpa: Word | null, references: {guest: number, shadow: number, second: number},
- *   walks: {count: number, references: number}}} Walk
+ *   walks: {count: number, references: number}, tlb: {load: boolean, store: boolean, fetch: boolean} | null}} Walk
  */
 import { h, setAttribute, setText } from '../dom.js';
 import { hex, hexWord, parseAddress, word } from './format.js';
@@ -166,6 +166,8 @@ export function mountMemory(root, app) {
       h('span', { title: app.t('memory.walk.costs.calculated') }, app.t('memory.walk.costs')),
       h('ul', { title: app.t('memory.walk.costs.calculated') }, ...(/** @type {const} */ (['native', 'shadow', 'second'])).map((way) => h('li', { class: way === here ? 'here' : null },
         h('b', {}, String(each[way])), ` ${app.t(`memory.walk.costs.${way}`)}`, way === here && h('em', {}, app.t('memory.walk.costs.here'))))),
+      h('span.walk-tlb', { title: app.t('memory.walk.tlb.detail') }, ...now.tlb ? [app.t('memory.walk.tlb'), ...Object.entries(now.tlb).map(([access, hit]) =>
+        h('span', { class: hit ? 'hit' : 'miss' }, app.t(hit ? 'memory.walk.tlb.hit' : 'memory.walk.tlb.miss', { access: app.t(`memory.walk.tlb.${access}`) })))] : [app.t('memory.walk.tlb.none')]),
       h('span.walk-misses', { title: app.t('memory.walk.misses.detail') }, app.t('memory.walk.misses', now.walks)));
   };
 
