@@ -591,13 +591,6 @@ def _far() -> str:
     return code.text(f"define i64 @far({ARGUMENTS}) #1")
 
 
-def _reach() -> str:
-    """A region goes on at `operation`, outside of it: that may be worth a region, too."""
-    code = Code()
-    _go_on(code, "%op", "%budget", "true")
-    return code.text(f"define i64 @reach({ARGUMENTS}) #1")
-
-
 def _straddle() -> str:
     """An instruction whose second half is in the next page, whatever page that is now."""
     code = Code()
@@ -877,7 +870,7 @@ def module() -> str:
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
         _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
         _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _reach(), _next_page(), _straddle(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
         "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",

@@ -49,7 +49,7 @@ from engine.machine.native.procedures import DONE, RESULT, Procedures
 MAX_INSTRUCTIONS = 200
 MAX_BLOCKS = 64
 #: Symbols of the interpreter that a region refers to, and its own.
-IMPORTED = ("over", "far", "plain", "reach")
+IMPORTED = ("over", "far", "plain")
 SYMBOL = "region"
 
 
@@ -463,10 +463,10 @@ class _Writer:
             code.label(enough)
         code.do(f"store i64 {code.op(f'sub i64 {left}, {block.steps}')}, ptr %left")
         for instruction in block.instructions:
-            self.scope.begin(instruction)
             if instruction.flow == Flow.LEAVE:
                 self._go(instruction.slot)
                 return
+            self.scope.begin(instruction)
             self.scope.lower(instruction.row)
             self._done += 1
         if code.open:
@@ -510,8 +510,7 @@ class _Writer:
         self._spill(self.scope.written)
         near, far = code.branch(code.op(f"icmp ult i64 {distance}, {PAGE}"))
         code.label(near)
-        operation = code.op(f"getelementptr i8, ptr %page, i64 {code.op(f'shl i64 {distance}, 3')}")
-        tail(code, "@reach", operation, code.op("load i64, ptr %left"))
+        self._chain(code.op(f"getelementptr i8, ptr %page, i64 {code.op(f'shl i64 {distance}, 3')}"))
         code.label(far)
         store_field(code, "pc", target)
         tail(code, "@far", "%op", code.op("load i64, ptr %left"))
@@ -523,10 +522,8 @@ class _Writer:
             code.end(f"br label %b{slot}")
             return
         self._spill(self.scope.written)
-        if slot == self.scope.instruction.slot:  # it is for the interpreter
+        if 0 <= slot < layout.SLOTS:
             self._chain(self._operation(slot))
-        elif 0 <= slot < layout.SLOTS:
-            tail(code, "@reach", self._operation(slot), code.op("load i64, ptr %left"))
         else:
             store_field(code, "pc", code.op(f"add i64 %page_pc, {2 * slot}"))
             tail(code, "@far", "%op", code.op("load i64, ptr %left"))

@@ -38,7 +38,7 @@ class Interpreter:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
         symbols = [
-            "run", "decode", "next_page", "slow", "over", "far", "reach", "plain", "refresh", "prepare", "translate",
+            "run", "decode", "next_page", "slow", "over", "far", "plain", "refresh", "prepare", "translate",
             "enter_trap", "walk", "resume_exit", "put_leaf", "table_stored",
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
