@@ -92,7 +92,9 @@ def choose_anew(h: Any) -> None:
 
 
 def refresh(h: Any) -> None:
-    """As privileged.choose_context, after an instruction that wrote a register but did not change the mode."""
+    """As privileged.choose_context, after an instruction that wrote a register but did not change the mode: nothing, if all
+    that decides is as it was. While MPRV is set it never is, because MPP and MPV decide then and traps change them. What
+    changes anything otherwise (Python, a VM exit) chooses anew, and then nothing is known."""
     status = (
         h.mstatus & (Status.SUM | Status.MXR | Status.MPRV)
         | h.menvcfg & EnvironmentBits.PBMTE
