@@ -238,8 +238,7 @@ class Host:
     def set_overcommit(self, overcommit: bool) -> None:
         """From now on guests may be promised more than there is, or no longer: then all that was swapped out comes back.
         Where the technique allows it. Raises LabError while there is no room for what was promised."""
-        possible = self.technique is not None and not self.technique.names_frames
-        overcommit = overcommit and possible
+        overcommit = overcommit and self._moves_pages
         if overcommit == self.overcommits:
             return
         beyond = self.memory_used_mib - self.memory_mib
@@ -257,6 +256,11 @@ class Host:
         for _, ram in sorted(self._memories().items()):
             ram.swap_in()
         self._ask_no_more()
+
+    @property
+    def _moves_pages(self) -> bool:
+        """May a page of a guest get another frame or none, and the guest not know? On bare metal there is nobody to do it."""
+        return self.technique is not None and not self.technique.names_frames
 
     @property
     def pages_swapped(self) -> int:
@@ -285,9 +289,7 @@ class Host:
         self.interrupt_all()
 
     def _scanner(self, share_pages: bool) -> PageScanner | None:
-        """Where the technique allows it; on bare metal there is nobody to do it."""
-        possible = self.technique is not None and not self.technique.names_frames
-        return PageScanner(self.active.clock) if share_pages and possible else None
+        return PageScanner(self.active.clock) if share_pages and self._moves_pages else None
 
     def guest(self, guest_id: int) -> Guest:
         return self.guests[guest_id]

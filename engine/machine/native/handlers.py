@@ -757,10 +757,15 @@ def _exit(code: Code, virtual: str, cause: str, value: str) -> str:
         code.label(on)
     for name in ("steps", "extra", "unretired"):
         code.do(f"store i64 0, ptr {code.op(f'getelementptr i8, ptr {virtual}, i64 {field(name)}')}")
-    result = code.op(f"load {RESULT}, ptr {place}")
+    return _switched(code, code.op(f"load {RESULT}, ptr {place}"), "%s")
+
+
+def _switched(code: Code, result: str, host: str) -> str:
+    """An exit is over: if the host hart goes on in another address space or mode, it chooses its context. Returns how the
+    exit ended."""
     switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
     code.label(switched)
-    code.op(f"call {RESULT} {PROCEDURES.need(access.choose_anew)}(ptr %s)")
+    code.op(f"call {RESULT} {PROCEDURES.need(access.choose_anew)}(ptr {host})")
     code.label(done)
     return code.op(f"extractvalue {RESULT} {result}, 1")
 
@@ -770,11 +775,7 @@ def _resume_for_python() -> str:
     code = Code()
     host = code.op("ptrtoint ptr %host to i64")
     result = code.op(f"call {RESULT} {EXITS.need(exits.resume)}(ptr %s, i64 {host})")
-    switched, done = code.branch(code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 1"))
-    code.label(switched)
-    code.op(f"call {RESULT} {PROCEDURES.need(access.choose_anew)}(ptr %host)")
-    code.label(done)
-    code.end(f"ret i64 {code.op(f'extractvalue {RESULT} {result}, 1')}")
+    code.end(f"ret i64 {_switched(code, result, '%host')}")
     return code.text("define i64 @resume_exit(ptr nonnull %s, ptr nonnull %host)")
 
 

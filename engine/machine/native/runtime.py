@@ -12,6 +12,7 @@ import mmap
 import struct
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 from weakref import WeakSet
 
 import numpy as np
@@ -43,28 +44,19 @@ class Interpreter:
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
-        self.run: Callable[[int], int] = self.code.function("run", ctypes.c_int64, ctypes.c_void_p)
-        self.refresh: Callable[[int], int] = self.code.function("refresh", ctypes.c_int64, ctypes.c_void_p)
-        self.prepare: Callable[[int], int] = self.code.function("prepare", ctypes.c_int64, ctypes.c_void_p)
-        self.translate: Callable[[int, int, int], int] = self.code.function(
-            "translate", ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64
-        )
-        self.enter_trap: Callable[[int, int, int, int, int], int] = self.code.function(
-            "enter_trap", ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint64] * 4
-        )
-        self.walk: Callable[[int, int, int], int] = self.code.function(
-            "walk", ctypes.c_int64, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint64
-        )
-        words = [ctypes.c_uint64] * 5
-        self.put_leaf: Callable[[int, int, int, int, int, int], int] = self.code.function(
-            "put_leaf", ctypes.c_int64, ctypes.c_void_p, *words
-        )
-        self.table_stored: Callable[[int, int, int], int] = self.code.function(
-            "table_stored", ctypes.c_int64, ctypes.c_void_p, *words[:2]
-        )
-        self.resume: Callable[[int, int], int] = self.code.function(
-            "resume_exit", ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p
-        )
+        self.run: Callable[[int], int] = self._called("run")
+        self.refresh: Callable[[int], int] = self._called("refresh")
+        self.prepare: Callable[[int], int] = self._called("prepare")
+        self.translate: Callable[[int, int, int], int] = self._called("translate", 2)
+        self.enter_trap: Callable[[int, int, int, int, int], int] = self._called("enter_trap", 4)
+        self.walk: Callable[[int, int, int], int] = self._called("walk", 2)
+        self.put_leaf: Callable[[int, int, int, int, int, int], int] = self._called("put_leaf", 5)
+        self.table_stored: Callable[[int, int, int], int] = self._called("table_stored", 2)
+        self.resume: Callable[[int, int], int] = self._called("resume_exit", 1)
+
+    def _called(self, symbol: str, words: int = 0) -> Any:
+        """A function of a hart and so many words that returns one."""
+        return self.code.function(symbol, ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint64] * words)
 
 
 class CodePages:
