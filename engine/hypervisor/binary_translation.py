@@ -36,6 +36,8 @@ from enum import IntEnum
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from engine.bits import MASK64
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
@@ -331,7 +333,7 @@ class BinaryTranslation(TrapAndEmulate):
         self._call_outs[place] = 0
         self.cache.drop([block])
         self.cache.counts.retranslated += 1
-        return outcome._replace(action=Action.RETRANSLATE)
+        return replace(outcome, action=Action.RETRANSLATE)
 
     @staticmethod
     def _is_store(block: Block, pc: int) -> bool:
@@ -349,7 +351,7 @@ class BinaryTranslation(TrapAndEmulate):
         if self._noticed_store is not None:
             target, action = self._noticed_store
             self._call_outs[place] = 0
-            return outcome._replace(kind=Kind.PAGE_FAULT, action=action, a=target), instruction
+            return replace(outcome, kind=Kind.PAGE_FAULT, action=action, a=target), instruction
         ordinary = self._call_outs.get(place, 0) + 1
         self._call_outs[place] = ordinary
         block = self.cache.block_of(*place)

@@ -170,13 +170,28 @@ class Way(NamedTuple):
     between_worlds: bool
 
 
+class _Ways(dict[tuple[Exit, Level, Level | None], Way]):
+    """As `Routes.way`, found once for each."""
+
+    def __init__(self, routes: Routes) -> None:
+        self._routes = routes
+
+    def __missing__(self, key: tuple[Exit, Level, Level | None]) -> Way:
+        kind, origin, to = key
+        route = self._routes.configuration.route(kind)
+        path = (origin, *outward(route)) if to is None else (origin, *route, to)
+        cycles = sum(leg.cycles for leg in self._routes.legs(path))
+        way = self[key] = Way(PATH_IDS[path], cycles, path[-1], path[1] == Level.HARDWARE, switches_worlds(path))
+        return way
+
+
 class Routes:
     """Paths of exits on one host, and what they cost there."""
 
     def __init__(self, configuration: Configuration, costs: Costs) -> None:
         self.configuration = configuration
         self.costs = costs
-        self._known: dict[tuple[Exit, Level, Level | None], Way] = {}
+        self.ways = _Ways(self)
 
     def legs(self, path: Path) -> list[Leg]:
         """The modelled crossings of a path, in order."""
@@ -189,14 +204,7 @@ class Routes:
 
     def way(self, kind: Exit, origin: Level, to: Level | None) -> Way:
         """The way of an exit. to: where execution resumes, None where it does not."""
-        known = self._known.get((kind, origin, to))
-        if known is None:
-            route = self.configuration.route(kind)
-            path = (origin, *outward(route)) if to is None else (origin, *route, to)
-            cycles = sum(leg.cycles for leg in self.legs(path))
-            known = Way(PATH_IDS[path], cycles, path[-1], path[1] == Level.HARDWARE, switches_worlds(path))
-            self._known[kind, origin, to] = known
-        return known
+        return self.ways[kind, origin, to]
 
     def packed(self, kind: Exit, kernel: Level) -> int:
         """For native code, of guests whose kernel runs at the level `kernel`: cycles in the lowest 32 bits, above

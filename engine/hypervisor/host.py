@@ -972,9 +972,13 @@ class Host:
             self.id, guest, vcpu, kind, cause, path, disposition, action, origin, to, time,
             active.position_base + active.steps - 1, pc, value, instruction, executed, cost, a, b,
         )  # fmt: skip
+        self.recorded(active)
+
+    def recorded(self, hart: Hart) -> None:
+        """A record was written for the step that a hart is executing."""
         self._traps_left = left = self._traps_left - 1
         if left < NATIVE_RECORDS:
-            self._limit_records(active)
+            self._limit_records(hart)
             if left <= 0:
                 self.interrupt_all()
 

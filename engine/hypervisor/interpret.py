@@ -68,8 +68,8 @@ def stored_register(word: int) -> tuple[int | None, bool]:
 
 
 def execute(vcpu: VCpu, word: int) -> Trap | None:
-    """One instruction at the virtual hart's pc. The trap that it takes there, if any, is returned and not yet
-    taken."""
+    """One instruction at the virtual hart's pc, which the VMM retires for the guest. The trap that it takes there, if any,
+    is returned and not yet taken."""
     virtual = vcpu.virtual
     try:
         virtual.pc = operation(word)(virtual, virtual.pc) & MASK64
@@ -77,7 +77,7 @@ def execute(vcpu: VCpu, word: int) -> Trap | None:
         return trap
     except IllegalInstruction:
         return Trap(Cause.ILLEGAL_INSTRUCTION, word)
-    vcpu.emulated()
+    virtual.instructions_base += 1
     return None
 
 

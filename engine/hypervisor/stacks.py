@@ -44,7 +44,7 @@ class Exit(enum.IntEnum):
     KERNEL_DEVICE = 5  # of a device that a host kernel can serve: interrupt controllers, timers, virtio
 
 
-_CLASSES: Mapping[Action, Exit] = {
+_OTHERS: Mapping[Action, Exit] = {
     Action.SHADOW_FILL: Exit.FILL, Action.SECOND_STAGE_FILL: Exit.FILL, Action.DIRTY: Exit.FILL,
     Action.COPY_ON_WRITE: Exit.FILL, Action.SBI_CALL: Exit.HYPERCALL, Action.TIMER: Exit.TIMER,
     Action.PREEMPT: Exit.TIMER, Action.INJECT_INTERRUPT: Exit.TIMER, Action.HYPERCALL: Exit.HYPERCALL,
@@ -54,9 +54,8 @@ _CLASSES: Mapping[Action, Exit] = {
 }  # fmt: skip
 
 
-def exit_class(action: Action) -> Exit:
-    """Of an exit that no device took part in, from what was done."""
-    return _CLASSES.get(action, Exit.PRIVILEGED)
+#: The class of an exit that no device took part in, from what was done.
+EXIT_CLASSES: Mapping[Action, Exit] = {action: _OTHERS.get(action, Exit.PRIVILEGED) for action in Action}
 
 
 @cache

@@ -6,7 +6,9 @@ A technique runs the vCPUs of one VM on host harts. While a vCPU is loaded, the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from msgspec import Struct
 
 from engine.commands import Problem
 from engine.hypervisor.vm import GuestRam, VCpu
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """What an exit came to."""
 
     kind: Kind

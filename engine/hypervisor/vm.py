@@ -32,13 +32,14 @@ from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, RecordedWalk
 from engine.machine.native.procedures import DONE, TRAPPED
 from engine.machine.native.runtime import Interpreter
-from engine.machine.privileged import MACHINE, USER, walk_options
+from engine.machine.privileged import MACHINE, walk_options
 from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK
 from engine.machine.traps import Trap
 from engine.trace.record import Interrupt, Level
 
 FIRST_PAGE = RAM_BASE >> 12
 _FRAME = PAGE_SHARED - 1
+_USER = Level.USER
 #: Pages; bounds what a copy takes besides.
 COPIED_AT_ONCE = 1024
 _ZERO = bytes(PAGE)
@@ -617,16 +618,13 @@ class VCpu:
     def __init__(self, vm: Vm, virtual: VirtualHart) -> None:
         self.vm = vm
         self.virtual = virtual
+        self.number = virtual.number
         self.hart: Hart | None = None
         self._walked = (0, 0)
         self.asleep, self.since, self.ran, self.stolen = True, 0, 0, 0
         self.woken: int | None = None
         virtual.streak_at = NO_STREAK
         virtual.instructions = lambda: self.instructions
-
-    @property
-    def number(self) -> int:
-        return self.virtual.number
 
     @property
     def instructions(self) -> int:
@@ -668,8 +666,9 @@ class VCpu:
 
     @property
     def level(self) -> Level:
-        privilege = self.hart.privilege if self.virtual.carrier is not None and self.hart else self.virtual.privilege
-        return Level.USER if privilege == USER else self.vm.kernel_level
+        virtual = self.virtual
+        carrier = virtual.carrier
+        return self.vm.kernel_level if (virtual if carrier is None else carrier).privilege else _USER
 
     @property
     def runnable(self) -> bool:
@@ -677,10 +676,6 @@ class VCpu:
         if virtual.waiting:
             virtual.wake_if_pending()
         return not (virtual.waiting or virtual.stopped)
-
-    def emulated(self) -> None:
-        """The VMM retired an instruction for the guest."""
-        self.virtual.instructions_base += 1
 
     def load(self, hart: Hart) -> None:
         self.hart = hart
@@ -721,7 +716,7 @@ class VCpu:
     def restore(self, state: dict[str, Any]) -> None:
         """State as saved; not loaded on a hart."""
         self.hart, self._walked = None, (0, 0)
-        self.virtual.lent = None
+        self.virtual.lent = self.virtual.carrier = None
         self.virtual.own_registers()
         self.virtual.load(state["virtual"])
         self.virtual.arrived = state.get("arrived", 0)

@@ -11,7 +11,7 @@ from engine.commands import TechniqueId
 from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.hardware_assist import HardwareAssist
 from engine.hypervisor.paravirtual import Paravirtual
-from engine.hypervisor.stacks import Exit, exit_class, in_kernel
+from engine.hypervisor.stacks import EXIT_CLASSES, Exit, in_kernel
 from engine.hypervisor.technique import Outcome, Technique
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu, Vm
@@ -193,8 +193,8 @@ class VmGuest(Guest):
     ) -> None:
         """Charge the switch, and what was waited for pages of another host, and write the record. switched=False: the
         VMM already had the hart, nothing crossed."""
-        kind, disposition, action, a, b, device = outcome
-        hart, host = vcpu.hart, self.host
+        kind, disposition, action, a, b = outcome.kind, outcome.disposition, outcome.action, outcome.a, outcome.b
+        hart, virtual, host = vcpu.hart, vcpu.virtual, self.host
         assert hart is not None
         if self.ended:
             way = host.routes.way(Exit.PRIVILEGED, origin, None)
@@ -208,30 +208,32 @@ class VmGuest(Guest):
                 )
             else:
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
-        else:
-            what = self._device_exit(action, a) if device else exit_class(action)
-            if device and self._moved is not None:
+        elif outcome.device:
+            way = host.routes.way(self._device_exit(action, a), origin, vcpu.level)
+            if self._moved is not None:
                 (action, a, b), self._moved = self._moved, None
-            way = host.routes.way(what, origin, vcpu.level)
+        else:
+            way = host.routes.ways[EXIT_CLASSES[action], origin, vcpu.level]
         path, cost, to, by_hardware, between_worlds = way
         if not switched:
             cost = 0
         elif between_worlds:
             hart.flush()
-        steps, virtual = hart.steps, vcpu.virtual
-        time = steps + hart.extra
-        hart.extra += cost
-        self.wait(hart)
+        steps, extra = hart.steps, hart.extra
+        hart.extra = extra + cost
+        if self.vm.ram.owed_ns:
+            self.wait(hart)
         if by_hardware:
             disposition = Disposition.HARDWARE
         else:
             self.exits += 1
         instructions = virtual.instructions_base + steps - hart.unretired & MASK64
         executed, virtual.reported = instructions - virtual.reported, instructions
-        host.record(
-            self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, time, pc, value, instruction,
-            executed, cost, a, b,
+        host.trace.record(
+            host.id, self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, steps + extra,
+            hart.position_base + steps - 1, pc, value, instruction, executed, cost, a, b,
         )  # fmt: skip
+        host.recorded(hart)
 
     def wait(self, hart: Hart) -> bool:
         """A hart waits for what has come for this guest from elsewhere. Was there anything?"""

@@ -15,6 +15,7 @@ Number bits 11:10 = 3 mean read-only, bits 9:8 the lowest privilege: 2 is HS mod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from engine.bits import MASK64
 
@@ -105,16 +106,16 @@ class Csr:
     guest_bits: int = 0
     twin: int = 0
 
-    @property
+    @cached_property
     def read_only(self) -> bool:
         return self.number >> 10 == 3
 
-    @property
+    @cached_property
     def privilege(self) -> int:
         """The lowest privilege that may access it: 0 user, 1 supervisor, 2 HS, 3 machine."""
         return self.number >> 8 & 3
 
-    @property
+    @cached_property
     def of_hypervisor(self) -> bool:
         """Is it one of the H extension?"""
         return self.privilege == 2 or self.name in ("mtinst", "mtval2")

@@ -30,8 +30,8 @@ from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
-from engine.machine.native.entry import STRETCH_STEPS
-from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW, TRAP
+from engine.machine.native.entry import EXIT, STRETCH_STEPS
+from engine.machine.native.layout import EMPTY, FETCH, LIMIT, TRAP
 from engine.machine.native.procedures import TRAPPED
 from engine.machine.native.runtime import Contexts, Interpreter, Native, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
@@ -534,38 +534,46 @@ class Hart(HartState):
 
     def _execute_native(self, native: Native) -> None:
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
-        state = self.address
+        if self.probe is not None:
+            if self.steps < self.limit:
+                self._complete(self.pc, self.fetch)
+            return
+        state, proceed, jit = self.address, native.proceed, native.jit
         self.limit = min(self.limit, self.steps + STRETCH_STEPS)
-        while self.steps < self.limit:
-            reason = SLOW if self.probe is not None else native.run(state)
+        reason = proceed(state, False)
+        while True:
             if self.record_count:
                 self.on_records()
-            if native.jit is not None and (self.hot_count or native.jit.finished):
-                native.jit.attend(self)
-            if reason == LIMIT or self.steps >= self.limit:
+            if jit is not None and (self.hot_count or jit.finished):
+                jit.attend(self)
+            if reason == EXIT:
+                self.monitor.trap(self, self.trap_cause, self.trap_value, False)  # type: ignore[union-attr]
+                reason = proceed(state, True)
+            elif reason == LIMIT:
                 return
-            pc = self.pc
-            if reason == TRAP:
-                self._trapped(pc, self.trap_cause, self.trap_value)
-                if native.prepare(state):
-                    continue
+            elif reason == TRAP:
+                self.trap(self.trap_cause, self.trap_value)
+                reason = proceed(state, True)
+            elif self._fetch_native(self.pc, native) if reason == FETCH else self._complete(self.pc, self._native_word):
+                reason = proceed(state, False)
+            else:
                 return
+
+    def _complete(self, pc: int, fetch: Callable[[int], int]) -> bool:
+        """Execute an instruction that native code left undone. False: it trapped."""
+        try:
+            word = fetch(pc)
             try:
-                if reason == FETCH:
-                    self._fetch_native(pc, native)
-                    continue
-                word = self._native_word(pc) if self.probe is None else self.fetch(pc)
                 self.pc = operation(word)(self, pc) & MASK64
-                self.steps += 1
-            except Trap as trap:
-                self._trapped(pc, trap.cause, trap.value)
-                return
             except IllegalInstruction:
-                self._trapped(pc, Cause.ILLEGAL_INSTRUCTION, encoding_of(word))
-                return
+                raise Trap(Cause.ILLEGAL_INSTRUCTION, encoding_of(word)) from None
             except VirtualInstruction:
-                self._trapped(pc, Cause.VIRTUAL_INSTRUCTION, encoding_of(word))
-                return
+                raise Trap(Cause.VIRTUAL_INSTRUCTION, encoding_of(word)) from None
+        except Trap as trap:
+            self._trapped(pc, trap.cause, trap.value)
+            return False
+        self.steps += 1
+        return True
 
     def executing(self) -> int | None:
         """The encoding of the instruction at pc, of which native code made a load or a store that trapped; None: it has
@@ -580,14 +588,20 @@ class Hart(HartState):
         offset = pc & 0xFFF
         return self.fetch(pc) if offset > _LAST_WORD else word_at(self.ops, offset)
 
-    def _fetch_native(self, pc: int, native: Native) -> None:
-        """Let native code execute pc's page."""
-        offset = self.bus.offset(self.translate(pc, Access.FETCH))
+    def _fetch_native(self, pc: int, native: Native) -> bool:
+        """Let native code execute pc's page. False: it cannot be fetched."""
+        try:
+            offset = self.bus.offset(self.translate(pc, Access.FETCH))
+        except Trap as trap:
+            self._trapped(pc, trap.cause, trap.value)
+            return False
         if offset is None:
-            raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, pc)
+            self._trapped(pc, Cause.INSTRUCTION_ACCESS_FAULT, pc)
+            return False
         memory, page = self.bus.memory, offset >> 12
         if not memory.native_code[page]:
             memory.use_as_native_code(page, native.pages.of(memory.read_bytes(page << 12, PAGE)))
+        return True
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc

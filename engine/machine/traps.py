@@ -14,9 +14,11 @@ class Trap(Exception):  # noqa: N818 (the architecture's name)
     """A synchronous trap: the architecture's cause and tval."""
 
     def __init__(self, cause: int, value: int) -> None:
-        super().__init__(f"trap {cause} ({value:#x})")
         self.cause = cause
         self.value = value
+
+    def __str__(self) -> str:
+        return f"trap {self.cause} ({self.value:#x})"
 
 
 class IllegalInstruction(Exception):  # noqa: N818 (the architecture's name)

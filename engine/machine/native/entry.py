@@ -1,5 +1,5 @@
-"""What Python asks of native code besides to run: whether a hart may go on at once after an exit that Python has handled,
-and where an address leads that native code has left to Python.
+"""What Python asks of native code: to run a hart until Python has something to do, and where an address leads that native
+code has left to Python.
 """
 
 from __future__ import annotations
@@ -7,9 +7,14 @@ from __future__ import annotations
 from typing import Any
 
 from engine.machine import privileged
+from engine.machine.native.layout import LIMIT, TRAP
+from engine.machine.privileged import MACHINE
+from engine.trace.record import Cause
 
 #: After so many steps at the latest the JIT may put new regions in their places.
 STRETCH_STEPS = 1 << 22
+#: Why `proceed` came back, besides the reasons of `layout`: as TRAP, and the trap is the hart's monitor's.
+EXIT = 4
 
 
 def translate(h: Any, address: int, access: int) -> None:
@@ -28,3 +33,23 @@ def prepare(h: Any) -> bool:
     h.horizon = horizon
     h.limit = min(h.last_step, h.steps + STRETCH_STEPS, horizon - h.extra)
     return True
+
+
+def proceed(h: Any, anew: bool) -> int:
+    """Run a hart. anew: `limit` has yet to be set. Returns one of the reasons of `layout`, or EXIT; a trap is counted as a
+    step already."""
+    if anew and not prepare(h):
+        return LIMIT
+    if h.steps >= h.limit:
+        return LIMIT
+    reason: int = h.run()
+    if h.steps >= h.limit:
+        return LIMIT
+    if reason == TRAP:
+        h.steps = h.steps + 1
+        h.unretired = h.unretired + 1
+        if h.trap_cause == Cause.BREAKPOINT:
+            h.trap_value = h.pc
+        if h.monitored and privileged.trap_target(h, h.trap_cause, False) == MACHINE:
+            return EXIT
+    return reason

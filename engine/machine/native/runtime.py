@@ -12,13 +12,12 @@ import mmap
 import struct
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
 from engine.machine.memory import PAGE, Memory
-from engine.machine.native import handlers, layout, objects
+from engine.machine.native import calls, handlers, layout, objects
 from engine.machine.native.jit import THRESHOLD, WARM_THRESHOLD, Jit, compiled_before, digest
 from engine.machine.state import HartState
 
@@ -29,10 +28,10 @@ MAX_PAGES = 2048
 
 
 class Interpreter:
-    """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH, TRAP).
+    """Entry points of the interpreter tier.
 
-    refresh: access.choose_anew. enter_trap: of `privileged`. prepare, translate: of the module `entry`. walk, resume,
-    put_leaf, table_stored: of `exits`, with a virtual hart. All but `prepare` return how that ended (procedures.DONE and
+    proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. walk, resume,
+    put_leaf, table_stored: of `exits`, with a virtual hart. All but `proceed` return how that ended (procedures.DONE and
     so on). Harts are state addresses."""
 
     def __init__(self) -> None:
@@ -44,19 +43,15 @@ class Interpreter:
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
-        self.run: Callable[[int], int] = self._called("run")
-        self.refresh: Callable[[int], int] = self._called("refresh")
-        self.prepare: Callable[[int], int] = self._called("prepare")
-        self.translate: Callable[[int, int, int], int] = self._called("translate", 2)
-        self.enter_trap: Callable[[int, int, int, int, int], int] = self._called("enter_trap", 4)
-        self.walk: Callable[[int, int, int], int] = self._called("walk", 2)
-        self.put_leaf: Callable[[int, int, int, int, int, int], int] = self._called("put_leaf", 5)
-        self.table_stored: Callable[[int, int, int], int] = self._called("table_stored", 2)
-        self.resume: Callable[[int, int], int] = self._called("resume_exit", 1)
-
-    def _called(self, symbol: str, words: int = 0) -> Any:
-        """A function of a hart and so many words that returns one."""
-        return self.code.function(symbol, ctypes.c_int64, ctypes.c_void_p, *[ctypes.c_uint64] * words)
+        builtin = calls.Builtins(self.addresses).function
+        self.proceed: Callable[[int, bool], int] = builtin("proceed")
+        self.refresh: Callable[[int], int] = builtin("refresh")
+        self.translate: Callable[[int, int, int], int] = builtin("translate")
+        self.enter_trap: Callable[[int, int, int, int, int], int] = builtin("enter_trap")
+        self.walk: Callable[[int, int, int], int] = builtin("walk")
+        self.put_leaf: Callable[[int, int, int, int, int, int], int] = builtin("put_leaf")
+        self.table_stored: Callable[[int, int, int], int] = builtin("table_stored")
+        self.resume: Callable[[int, int], int] = builtin("resume_exit")
 
 
 class CodePages:
@@ -122,9 +117,7 @@ class Native:
 
     def __init__(self, compiles: bool = True, threshold: int = THRESHOLD, background: bool = True) -> None:
         self.interpreter = _interpreter()
-        self.run, self.prepare, self.refresh = (
-            self.interpreter.run, self.interpreter.prepare, self.interpreter.refresh
-        )  # fmt: skip
+        self.proceed, self.refresh = self.interpreter.proceed, self.interpreter.refresh
         worth = compiled_before() if compiles else {}
         self.pages = CodePages(self.interpreter, threshold, worth)
         self.jit = Jit(self.pages, self.interpreter.addresses, worth, background) if compiles else None

@@ -1,0 +1,156 @@
+"""How Python calls native code: as builtin functions of the interpreter that runs it.
+
+Exits come by the hundred thousand a second, and Python handles one with several native calls. A foreign call by ctypes
+converts its arguments through objects of its own (130 ns and 40 for each argument); a builtin takes them from Python's
+stack as they are (20 ns and 3). So each entry has a stub here, compiled like everything else, with the signature of
+METH_FASTCALL: it turns integers into words, calls, and turns the result back.
+
+    Python's stack ──> stub ──> a function of the interpreter tier, or a procedure that only Python asks for
+
+What may take long releases Python's lock. Integers are taken modulo 2**64; the first argument is the address of a hart's
+state, and nobody checks it. Too few or too many arguments, or something that is no integer, is a TypeError.
+
+Python/C API reference manual: "Common Object Structures" (PyMethodDef, METH_FASTCALL: stable since 3.10), "Integer
+Objects", "Thread State and the Global Interpreter Lock".
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from engine.machine.native import entry, objects
+from engine.machine.native.handlers import CLOCKS
+from engine.machine.native.lowering import METADATA
+from engine.machine.native.procedures import DONE, RESULT, Procedures
+
+_OPTIMIZATION = 2
+_FASTCALL = 0x0080
+_API = (
+    "PyErr_BadArgument", "PyErr_Occurred", "PyEval_RestoreThread", "PyEval_SaveThread", "PyLong_AsUnsignedLongLongMask",
+    "PyLong_FromLongLong",
+)  # fmt: skip
+_DECLARED = """
+declare i32 @PyErr_BadArgument()
+declare ptr @PyErr_Occurred()
+declare void @PyEval_RestoreThread(ptr)
+declare ptr @PyEval_SaveThread()
+declare i64 @PyLong_AsUnsignedLongLongMask(ptr)
+declare ptr @PyLong_FromLongLong(i64)
+"""
+#: As a method of a hart: `run` of the interpreter tier.
+_RUN = f"""
+define internal {RESULT} @run_natively(ptr %s) {{
+  %reason = call i64 @run(ptr %s)
+  %result = insertvalue {RESULT} {{ i64 undef, i64 {DONE} }}, i64 %reason, 0
+  ret {RESULT} %result
+}}
+"""
+
+
+class Call(NamedTuple):
+    """A builtin: so many words after the hart. procedure: what is called; None: the interpreter tier's function of that
+    name. long: Python's lock is released meanwhile."""
+
+    name: str
+    words: int = 0
+    procedure: Callable[..., Any] | None = None
+    long: bool = False
+
+
+CALLS = (
+    Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("walk", 2), Call("put_leaf", 5),
+    Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
+)  # fmt: skip
+
+
+def _stub(call: Call, procedures: Procedures) -> str:
+    words = [f"%word{index}" for index in range(call.words + 1)]
+    lines = [
+        f"define ptr @call_{call.name}(ptr %self, ptr %arguments, i64 %count) {{",
+        f"  %all = icmp eq i64 %count, {len(words)}",
+        "  br i1 %all, label %convert, label %wrong",
+        "wrong:",
+        "  call i32 @PyErr_BadArgument()",
+        "  ret ptr null",
+        "convert:",
+    ]
+    for index, word in enumerate(words):
+        lines += [
+            f"  %at{index} = getelementptr ptr, ptr %arguments, i64 {index}",
+            f"  %object{index} = load ptr, ptr %at{index}",
+            f"  {word} = call i64 @PyLong_AsUnsignedLongLongMask(ptr %object{index})",
+        ]
+    lines += [
+        "  %raised = call ptr @PyErr_Occurred()",
+        "  %integers = icmp eq ptr %raised, null",
+        "  br i1 %integers, label %call, label %none",
+        "none:",
+        "  ret ptr null",
+        "call:",
+        "  %s = inttoptr i64 %word0 to ptr",
+    ]
+    if call.long:
+        lines.append("  %thread = call ptr @PyEval_SaveThread()")
+    listed = "".join(f", i64 {word}" for word in words[1:])
+    if call.procedure is None:
+        lines.append(f"  %result = call i64 @{call.name}(ptr %s{listed})")
+    else:
+        symbol = procedures.need(call.procedure)
+        lines += [f"  %ended = call {RESULT} {symbol}(ptr %s{listed})", f"  %result = extractvalue {RESULT} %ended, 0"]
+    if call.long:
+        lines.append("  call void @PyEval_RestoreThread(ptr %thread)")
+    lines += ["  %integer = call ptr @PyLong_FromLongLong(i64 %result)", "  ret ptr %integer", "}"]
+    return "\n".join(lines)
+
+
+def _module() -> str:
+    """The stubs as LLVM IR."""
+    procedures = Procedures(dict(CLOCKS), {"run": "@run_natively"}, "call:")
+    stubs = [_stub(call, procedures) for call in CALLS]
+    declared = [
+        f"declare i64 @{call.name}(ptr{', i64' * call.words})" for call in CALLS if call.procedure is None
+    ]
+    return "\n".join([
+        _DECLARED, "declare i64 @run(ptr)", *declared, _RUN, *stubs, *procedures.texts.values(),
+        "attributes #0 = { nounwind }", METADATA,
+    ])  # fmt: skip
+
+
+class _MethodDefinition(ctypes.Structure):
+    """PyMethodDef."""
+
+    _fields_ = (("name", ctypes.c_char_p), ("function", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+
+
+class Builtins:
+    """The functions of CALLS. interpreter: addresses of the interpreter tier's. Each function keeps this object, and so
+    its code, as long as it lives itself."""
+
+    def __init__(self, interpreter: Mapping[str, int]) -> None:
+        image = objects.image_of("calls", _OPTIMIZATION, _module)
+        assert image is not None
+        imported = {name: _address(name) for name in _API}
+        imported |= {call.name: interpreter[call.name] for call in CALLS if call.procedure is None}
+        self._code = objects.Linked(
+            "calls", image, [f"call_{call.name}" for call in CALLS], imported | {"run": interpreter["run"]}
+        )
+        self._definitions: list[_MethodDefinition] = []
+
+    def function(self, name: str) -> Any:
+        """One of them."""
+        address = self._code.addresses[f"call_{name}"]
+        definition = _MethodDefinition(name.encode(), address, _FASTCALL, None)
+        self._definitions.append(definition)
+        make = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)(
+            _address("PyCFunction_NewEx")
+        )
+        return make(ctypes.addressof(definition), self, None)
+
+
+def _address(name: str) -> int:
+    """Of a function of Python's."""
+    found = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    assert found is not None
+    return found
