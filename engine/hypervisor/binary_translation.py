@@ -61,6 +61,12 @@ from engine.trace.record import Action, Cause, Disposition, Kind
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
+#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+_VM_EXIT, _EXCEPTION = Kind.VM_EXIT, Kind.EXCEPTION
+_EMULATED = Disposition.EMULATED
+_CHAIN = Action.CHAIN
+_ECALL_U, _INSTRUCTION_PAGE_FAULT = Cause.ECALL_U, Cause.INSTRUCTION_PAGE_FAULT
+_EMULATE, _STORE, _MISS = Call.EMULATE, Call.STORE, Call.MISS
 #: As many as make a page of the guest's an ordinary one again: what clears old page tables is not retranslated for it.
 RETRANSLATE_AFTER = RELEASE_AFTER
 #: Call-outs for stores, and faults of stores, that are remembered at once.
@@ -268,20 +274,20 @@ class BinaryTranslation(TrapAndEmulate):
         """A trap of translated code; the guest is at the point of this address."""
         virtual, counts = vcpu.virtual, self.cache.counts
         mode, pc = self._mode(vcpu), virtual.pc
-        if cause == Cause.INSTRUCTION_PAGE_FAULT:  # a page of the table of jumps that has not been needed yet
+        if cause == _INSTRUCTION_PAGE_FAULT:  # a page of the table of jumps that has not been needed yet
             return self._go_to(vcpu, indirect=True), 0
-        if cause == Cause.ECALL_U:
+        if cause == _ECALL_U:
             counts.call_outs += 1
             point = self.cache.point(address)
-            if point.call == Call.EMULATE:
+            if point.call == _EMULATE:
                 return self._emulate(vcpu, point.instruction), point.instruction
-            if point.call == Call.STORE:
+            if point.call == _STORE:
                 return self._called_store(vcpu, (mode, pc), point.instruction)
-            return self._go_to(vcpu, point.call == Call.MISS), 0
+            return self._go_to(vcpu, point.call == _MISS), 0
         counts.faults += 1
         access = PAGE_FAULTS.get(cause)
         if access is None:
-            return self._inject(vcpu, cause, value, Kind.EXCEPTION), 0
+            return self._inject(vcpu, cause, value, _EXCEPTION), 0
         if value >> _SPAN == BASE >> _SPAN:
             return self._interpret(vcpu, Action.EMULATE, value)
         outcome, instruction = self._page_fault(vcpu, access, value)
@@ -293,7 +299,7 @@ class BinaryTranslation(TrapAndEmulate):
         if instruction == words.ECALL:
             return self._ecall(vcpu)
         if instruction in _BREAKPOINTS:
-            return self._inject(vcpu, Cause.BREAKPOINT, vcpu.virtual.pc, Kind.EXCEPTION)
+            return self._inject(vcpu, Cause.BREAKPOINT, vcpu.virtual.pc, _EXCEPTION)
         return self._privileged(vcpu, instruction)
 
     def _go_to(self, vcpu: VCpu, indirect: bool) -> Outcome:
@@ -306,14 +312,14 @@ class BinaryTranslation(TrapAndEmulate):
             if indirect:
                 self.cache.learn(mode, pc)
         except Trap as trap:
-            kind = Kind.PAGE_FAULT if trap.cause in PAGE_FAULTS else Kind.EXCEPTION
+            kind = Kind.PAGE_FAULT if trap.cause in PAGE_FAULTS else _EXCEPTION
             return self._inject(vcpu, trap.cause, trap.value, kind)
         except OutOfFramesError:  # `_resume` sees to it
-            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.CHAIN, pc)
+            return Outcome(_VM_EXIT, _EMULATED, _CHAIN, pc)
         block = self.cache.block_of(mode, pc)
         if known or block is None:
-            return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.CHAIN, pc, address)
-        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.TRANSLATE, pc, len(block.draft.entries))
+            return Outcome(_VM_EXIT, _EMULATED, _CHAIN, pc, address)
+        return Outcome(_VM_EXIT, _EMULATED, Action.TRANSLATE, pc, len(block.draft.entries))
 
     # -- stores that the VMM has to know of ----------------------------------------------------------
     def _adapt(self, outcome: Outcome, place: tuple[Mode, int]) -> Outcome:

@@ -73,6 +73,16 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
+#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+_VM_EXIT, _PAGE_FAULT = Kind.VM_EXIT, Kind.PAGE_FAULT
+_EMULATED, _INJECTED = Disposition.EMULATED, Disposition.INJECTED
+_CSR_READ, _CSR_WRITE, _ADDRESS_SPACE, _WFI = Action.CSR_READ, Action.CSR_WRITE, Action.ADDRESS_SPACE, Action.WFI
+_SFENCE, _EMULATE, _SECOND_STAGE_FILL = Action.SFENCE, Action.EMULATE, Action.SECOND_STAGE_FILL
+_SHADOW_FILL, _DIRTY, _PAGE_TABLE_WRITE = Action.SHADOW_FILL, Action.DIRTY, Action.PAGE_TABLE_WRITE
+_INJECT_EXCEPTION = Action.INJECT_EXCEPTION
+_ECALL_S, _ECALL_VS, _VIRTUAL_INSTRUCTION = Cause.ECALL_S, Cause.ECALL_VS, Cause.VIRTUAL_INSTRUCTION
+_STORE, _FETCH = Access.STORE, Access.FETCH
+_USER_LEVEL, _KERNEL = Level.USER, Level.KERNEL
 _SOFTWARE, _TIMER = 1 << Interrupt.SUPERVISOR_SOFTWARE, 1 << Interrupt.SUPERVISOR_TIMER
 _STATUS = Status.SUPERVISOR_VIEW & ~Status.XLEN_64
 _PAGE_FAULT_BITS = sum(1 << cause for cause in PAGE_FAULTS)
@@ -90,7 +100,7 @@ class HardwareAssist:
     direct: bool
     tagged: bool
 
-    kernel_level = Level.KERNEL
+    kernel_level = _KERNEL
     hypervisor_extension = True
     names_frames = False
 
@@ -249,7 +259,7 @@ class HardwareAssist:
         """The hart delivered a trap to the guest's kernel by itself."""
         guest = self.guest
         vcpu = guest.loaded(hart)
-        level = Level.USER if origin == USER else Level.KERNEL
+        level = _USER_LEVEL if origin == USER else _KERNEL
         guest.delivered(vcpu, hart, cause, value, interrupt, level, handler)
         if not interrupt:
             streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
@@ -269,10 +279,10 @@ class HardwareAssist:
             outcome, instruction = self._page_fault(vcpu, hart, access, value)
         else:
             self.catch_up(vcpu)
-            if cause == Cause.VIRTUAL_INSTRUCTION:
+            if cause == _VIRTUAL_INSTRUCTION:
                 outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
             else:
-                outcome = self._trap_below(vcpu, hart, Cause.ECALL_S if cause == Cause.ECALL_VS else cause, value)
+                outcome = self._trap_below(vcpu, hart, _ECALL_S if cause == _ECALL_VS else cause, value)
         if vcpu.virtual.instructions_base != base:
             hart.streak_at = NO_STREAK
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
@@ -291,7 +301,7 @@ class HardwareAssist:
             return
         self.catch_up(vcpu)
         if preempted_by is not None:
-            outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
+            outcome = Outcome(Kind.INTERRUPT, _EMULATED, Action.PREEMPT, preempted_by)
         else:
             self.guest.board.update_timer(vcpu.number)
             outcome = self._hand_over_interrupt(vcpu, Interrupt.SUPERVISOR_TIMER)
@@ -306,9 +316,9 @@ class HardwareAssist:
         vcpu.virtual.arrived = 0
         hart.look_at_interrupts()
         if code == Interrupt.SUPERVISOR_TIMER and not vcpu.virtual.mie & _TIMER:
-            return Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.TIMER, 1)
+            return Outcome(Kind.INTERRUPT, _EMULATED, Action.TIMER, 1)
         handler = (hart.vstvec & ~3) + (4 * code if hart.vstvec & 1 else 0)
-        return Outcome(Kind.INTERRUPT, Disposition.INJECTED, Action.INJECT_INTERRUPT, code, handler)
+        return Outcome(Kind.INTERRUPT, _INJECTED, Action.INJECT_INTERRUPT, code, handler)
 
     def _interrupted(self, vcpu: VCpu, hart: Hart, code: Interrupt, outcome: Outcome) -> None:
         """An exit between two instructions."""
@@ -350,7 +360,7 @@ class HardwareAssist:
             found = self.memory.fault(vcpu, hart, access, address)
         except OutOfFramesError:
             self.guest.fail("out-of-memory", "The host has no memory left for the guest.", pc=f"{hart.pc:#x}")
-            return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
+            return Outcome(_PAGE_FAULT, Disposition.KILLED, Action.KILL), 0
         if isinstance(found, Outcome):
             if self.memory.faults:  # the guest may need another space
                 self._hand_over_after_access(vcpu, hart)
@@ -387,9 +397,9 @@ class HardwareAssist:
         if isinstance(done, Outcome):
             return done, word
         if table:
-            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, Action.PAGE_TABLE_WRITE, target, done), word
+            return Outcome(_PAGE_FAULT, _EMULATED, _PAGE_TABLE_WRITE, target, done), word
         # The guest's tables changed under the instruction: it went to memory after all.
-        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, Action.EMULATE), word
+        return Outcome(_VM_EXIT, _EMULATED, _EMULATE), word
 
     def _trap_below(self, vcpu: VCpu, hart: Hart, cause: int, value: int) -> Outcome:
         """A call to the firmware, or what else the guest's M level keeps from its kernel."""
@@ -400,8 +410,8 @@ class HardwareAssist:
         virtual.trap(cause, value)
         self._hand_over(vcpu)
         action, a, b = firmware.last
-        injected = action == Action.INJECT_EXCEPTION
-        disposition = Disposition.INJECTED if injected else Disposition.EMULATED
+        injected = action == _INJECT_EXCEPTION
+        disposition = _INJECTED if injected else _EMULATED
         return Outcome(kind_of(cause, False), disposition, action, a, b)
 
     def _virtual_instruction(self, vcpu: VCpu, hart: Hart, word: int) -> Outcome:
@@ -412,18 +422,18 @@ class HardwareAssist:
         if trap is not None:
             return self._own(vcpu, hart, trap)
         a, b = 0, 0
-        if action == Action.WFI:
+        if action == _WFI:
             a = self.guest.wakes_at(vcpu)
-        elif action == Action.SFENCE:
+        elif action == _SFENCE:
             a = source
-        elif action == Action.ADDRESS_SPACE:
+        elif action == _ADDRESS_SPACE:
             a, b = virtual.satp, int(self.memory.has_space(virtual))
         elif action in _OF_CSR:
-            a, b = number, virtual.x[rd] if action == Action.CSR_READ else source
+            a, b = number, virtual.x[rd] if action == _CSR_READ else source
         else:
-            action = Action.EMULATE
+            action = _EMULATE
         self._hand_over(vcpu)
-        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
+        return Outcome(_VM_EXIT, _EMULATED, action, a, b)
 
     def _inject(self, vcpu: VCpu, hart: Hart, trap: Trap) -> Outcome:
         """The trap is the guest's own: the hart enters its handler as for any that it delivers."""
@@ -434,8 +444,8 @@ class HardwareAssist:
             streak, trap.cause, pc, hart.retired
         )
         self.catch_up(vcpu)
-        kind = Kind.PAGE_FAULT if trap.cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
-        return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, trap.cause, hart.pc)
+        kind = _PAGE_FAULT if trap.cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
+        return Outcome(kind, _INJECTED, _INJECT_EXCEPTION, trap.cause, hart.pc)
 
     # -- the rest of Technique -----------------------------------------------------------------------
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
@@ -495,13 +505,13 @@ class TwoStages:
         target = hart.fault_gpa << 2 | address & 3
         ram = self.guest.vm.ram
         if ram.holds(target, 1):
-            page, stores = target >> 12, access == Access.STORE or hart.fault_instruction == mmu.TABLE_WRITE
+            page, stores = target >> 12, access == _STORE or hart.fault_instruction == mmu.TABLE_WRITE
             frame, action = claim(ram, page, stores)
             self.stage.map(page, frame, ram.writable(page))
             host = self.guest.host_address(frame) | target & 0xFFF
-            action = Action.SECOND_STAGE_FILL if action is None else action
-            return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
-        if hart.fault_instruction or access == Access.FETCH:
+            action = _SECOND_STAGE_FILL if action is None else action
+            return Outcome(_PAGE_FAULT, _EMULATED, action, target, host)
+        if hart.fault_instruction or access == _FETCH:
             # A page table, or code, where the guest has no memory.
             return Trap(mmu.access_fault(access), address)
         return target
@@ -586,15 +596,15 @@ class Shadowed:
             user = leaf & mmu.U != 0
         page = target >> 12
         if not ram.holds(target, 1):
-            return Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) if access == Access.FETCH else target
-        if access == Access.STORE and page in self.shadow.table_pages:
+            return Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) if access == _FETCH else target
+        if access == _STORE and page in self.shadow.table_pages:
             return target
-        _, action = claim(ram, page, access == Access.STORE)
+        _, action = claim(ram, page, access == _STORE)
         frame, was_mapped = self.shadow.fill(key, address, page, allowed, virtual, user)
         if action is None:
-            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
+            action = _DIRTY if was_mapped and access == _STORE else _SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
-        return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
+        return Outcome(_PAGE_FAULT, _EMULATED, action, target, host)
 
     def host_walk(self, vcpu: VCpu, tables: mmu.Tables, address: int) -> tuple[RecordedWalk, int | None]:
         root = self.shadow.roots.get(self.shadow.key(vcpu.virtual))

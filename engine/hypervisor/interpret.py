@@ -22,6 +22,10 @@ from engine.trace.record import Action, Cause, Disposition, Kind
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
+#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+_MMIO = Kind.MMIO
+_FORWARDED = Disposition.FORWARDED
+_MMIO_READ, _MMIO_WRITE = Action.MMIO_READ, Action.MMIO_WRITE
 SATP = CSR_NUMBERS["satp"]
 
 
@@ -97,8 +101,8 @@ def access_for(vcpu: VCpu, word: int, known: tuple[int, Access, int] | None = No
     if virtual.bus.touched is None:
         return stored
     write, address, value = virtual.bus.touched
-    action = Action.MMIO_WRITE if write else Action.MMIO_READ
-    return Outcome(Kind.MMIO, Disposition.FORWARDED, action, address, value, True)
+    action = _MMIO_WRITE if write else _MMIO_READ
+    return Outcome(_MMIO, _FORWARDED, action, address, value, True)
 
 
 def carry_reservation(guest: VmGuest, vcpu: VCpu, target: int) -> None:

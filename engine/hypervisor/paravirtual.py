@@ -48,12 +48,20 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
+#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+_HYPERCALL, _SYSCALL, _EXCEPTION, _PAGE_FAULT = Kind.HYPERCALL, Kind.SYSCALL, Kind.EXCEPTION, Kind.PAGE_FAULT
+_EMULATED, _FORWARDED, _INJECTED = Disposition.EMULATED, Disposition.FORWARDED, Disposition.INJECTED
+_HYPERCALL_RETURN, _MULTICALL, _INJECT_EXCEPTION = Action.HYPERCALL_RETURN, Action.MULTICALL, Action.INJECT_EXCEPTION
+_DIRECT_FILL = Action.DIRECT_FILL
+_ECALL_U, _ILLEGAL_INSTRUCTION = Cause.ECALL_U, Cause.ILLEGAL_INSTRUCTION
+_STORE = Access.STORE
+_SUCCESS = sbi.Error.SUCCESS
 SP, A0, A1, A6, A7 = 2, 10, 11, 16, 17
 _TIME_COUNTER = 1 << 1  # of mcounteren and scounteren
 _RIGHTS = {Access.FETCH: mmu.X, Access.LOAD: mmu.R, Access.STORE: mmu.W}
 _ACCESS_FAULTS = {
     Access.FETCH: Cause.INSTRUCTION_ACCESS_FAULT, Access.LOAD: Cause.LOAD_ACCESS_FAULT,
-    Access.STORE: Cause.STORE_ACCESS_FAULT,
+    _STORE: Cause.STORE_ACCESS_FAULT,
 }  # fmt: skip
 #: The words from `stack` to `upcalls_off`, which a trap reads and, but for the first, writes; those that a return reads.
 _FRAME = struct.Struct(f"<{WORD['upcalls_off'] + 1}Q")
@@ -212,16 +220,16 @@ class Paravirtual:
         vcpu = self.guest.loaded(hart)
         origin, pc = vcpu.level, hart.pc
         self.catch_up(vcpu)
-        if cause == Cause.ECALL_U:
+        if cause == _ECALL_U:
             if vcpu.virtual.privilege == SUPERVISOR:
                 outcome = self._hypercall(vcpu)
             else:
-                outcome = self._inject(vcpu, cause, 0, Kind.SYSCALL)
+                outcome = self._inject(vcpu, cause, 0, _SYSCALL)
         elif (access := PAGE_FAULTS.get(cause)) is not None:
             outcome = self._page_fault(vcpu, access, value)
         else:
-            outcome = self._inject(vcpu, cause, value, Kind.EXCEPTION)
-        instruction = value if cause == Cause.ILLEGAL_INSTRUCTION else 0
+            outcome = self._inject(vcpu, cause, value, _EXCEPTION)
+        instruction = value if cause == _ILLEGAL_INSTRUCTION else 0
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
         self._resume(vcpu, hart)
 
@@ -239,7 +247,7 @@ class Paravirtual:
         outcome = self._upcall(vcpu)
         if outcome is None:
             action, a = (Action.TIMER, 1) if preempted_by is None else (Action.PREEMPT, preempted_by)
-            outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, action, a)
+            outcome = Outcome(Kind.INTERRUPT, _EMULATED, action, a)
         self.guest.exit(vcpu, outcome, _TIMER_INTERRUPT, pc, 0, 0, origin)
         self._resume(vcpu, hart)
         self.guest.host.retime(hart)
@@ -271,13 +279,13 @@ class Paravirtual:
             return None
         vcpu.virtual.waiting = False
         self._enter_kernel(vcpu, UPCALL, 0, interrupt=True)
-        return Outcome(Kind.INTERRUPT, Disposition.INJECTED, Action.UPCALL, events, vcpu.virtual.pc)
+        return Outcome(Kind.INTERRUPT, _INJECTED, Action.UPCALL, events, vcpu.virtual.pc)
 
     def _inject(self, vcpu: VCpu, cause: int, value: int, kind: Kind) -> Outcome:
         """The trap is the guest's own: its kernel goes on."""
         self._enter_kernel(vcpu, cause, value, interrupt=False)
         self.guest.watch_for_trap_loops(vcpu, cause, vcpu.instructions)
-        return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, cause, vcpu.virtual.pc)
+        return Outcome(kind, _INJECTED, _INJECT_EXCEPTION, cause, vcpu.virtual.pc)
 
     def _enter_kernel(self, vcpu: VCpu, cause: int, value: int, interrupt: bool) -> None:
         """Trap entry at the virtual hart's pc."""
@@ -305,11 +313,11 @@ class Paravirtual:
         try:
             return self._fill(vcpu, access, address)
         except Trap as trap:
-            kind = Kind.PAGE_FAULT if trap.cause in PAGE_FAULTS else Kind.EXCEPTION
+            kind = _PAGE_FAULT if trap.cause in PAGE_FAULTS else _EXCEPTION
             return self._inject(vcpu, trap.cause, trap.value, kind)
         except OutOfFramesError:
             self._fail_for_memory(vcpu)
-            return Outcome(Kind.PAGE_FAULT, Disposition.KILLED, Action.KILL)
+            return Outcome(_PAGE_FAULT, Disposition.KILLED, Action.KILL)
 
     def _fill(self, vcpu: VCpu, access: Access, address: int) -> Outcome:
         """Raises the guest's Trap, or OutOfFramesError."""
@@ -327,7 +335,7 @@ class Paravirtual:
         page = target >> 12
         if not ram.holds(target, 1):
             raise Trap(_ACCESS_FAULTS[access], address)
-        _, action = claim(ram, page, access == Access.STORE)
+        _, action = claim(ram, page, access == _STORE)
         if not self.tables.grants(hart.satp, address, right):
             if not virtual.satp:
                 self.tables.fill_start(page)
@@ -337,9 +345,9 @@ class Paravirtual:
                     self.tables.fill_megapage(step.table >> 12, step.index, page, step.entry)
             if not self.tables.grants(hart.satp, address, right):
                 raise Trap(mmu.page_fault(access), address)
-        action = Action.DIRECT_FILL if action is None else action
+        action = _DIRECT_FILL if action is None else action
         host = self.guest.host_address(ram.frame(page)) | target & 0xFFF
-        return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host)
+        return Outcome(_PAGE_FAULT, _EMULATED, action, target, host)
 
     # -- hypercalls ----------------------------------------------------------------------------------
     def _hypercall(self, vcpu: VCpu) -> Outcome:
@@ -351,9 +359,9 @@ class Paravirtual:
         if extension != hypercalls.EXTENSION:
             error, value = _base(extension, number, a)
             x[A0], x[A1] = error & MASK64, value
-            return Outcome(Kind.HYPERCALL, Disposition.EMULATED, Action.SBI_CALL, extension, number)
+            return Outcome(_HYPERCALL, _EMULATED, Action.SBI_CALL, extension, number)
         carried, told = 0, False
-        error, value = sbi.Error.SUCCESS, 0
+        error, value = _SUCCESS, 0
         try:
             match number:
                 case Number.MULTICALL:
@@ -362,9 +370,9 @@ class Paravirtual:
                     carried, value, told = self._batch(vcpu, a, b)
                     if not value:
                         self._return(vcpu)
-                        disposition = Disposition.FORWARDED if told else Disposition.EMULATED
-                        action = Action.HYPERCALL_RETURN
-                        return Outcome(Kind.HYPERCALL, disposition, action, virtual.pc, carried, told)
+                        disposition = _FORWARDED if told else _EMULATED
+                        action = _HYPERCALL_RETURN
+                        return Outcome(_HYPERCALL, disposition, action, virtual.pc, carried, told)
                     error = sbi.Error.FAILED
                 case _:
                     value = self._call(vcpu, number, a, b)
@@ -372,12 +380,12 @@ class Paravirtual:
         except RefusedError as refusal:
             error = refusal.error
         x[A0], x[A1] = error & MASK64, value
-        disposition = Disposition.FORWARDED if told else Disposition.EMULATED
+        disposition = _FORWARDED if told else _EMULATED
         if number in (Number.MULTICALL, Number.RETURN):
-            return Outcome(Kind.HYPERCALL, disposition, Action.MULTICALL, carried, value, told)
+            return Outcome(_HYPERCALL, disposition, _MULTICALL, carried, value, told)
         if number == Number.BLOCK:
-            return Outcome(Kind.HYPERCALL, disposition, Action.BLOCK, self.guest.wakes_at(vcpu))
-        return Outcome(Kind.HYPERCALL, disposition, Action.HYPERCALL, number, a, told)
+            return Outcome(_HYPERCALL, disposition, Action.BLOCK, self.guest.wakes_at(vcpu))
+        return Outcome(_HYPERCALL, disposition, Action.HYPERCALL, number, a, told)
 
     def _batch(self, vcpu: VCpu, address: int, count: int) -> tuple[int, int, bool]:
         """(calls done, how many of them got an error, did a device take part). Raises RefusedError; then none was
@@ -392,7 +400,7 @@ class Paravirtual:
         calls = ram.read(address, count * CALL.size)
         answers, refused, told = b"", 0, False
         for number, a, b, _ in CALL.iter_unpack(calls):
-            error = sbi.Error.SUCCESS
+            error = _SUCCESS
             try:
                 self._call(vcpu, number if number in _BATCHED else -1, a, b)
                 told |= number in _FOR_DEVICES
@@ -598,7 +606,7 @@ def _base(extension: int, function: int, argument: int) -> tuple[int, int]:
     """SBI's base extension, so far as a kernel needs it to find out where it is; nothing else of SBI is there."""
     if extension != sbi.Extension.BASE or function != sbi.PROBE:
         return sbi.Error.NOT_SUPPORTED, 0
-    return sbi.Error.SUCCESS, int(argument in (sbi.Extension.BASE, hypercalls.EXTENSION))
+    return _SUCCESS, int(argument in (sbi.Extension.BASE, hypercalls.EXTENSION))
 
 
 Handler = Callable[[Paravirtual, VCpu, int, int], int]

@@ -41,6 +41,15 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
+#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+_VM_EXIT, _PAGE_FAULT, _EXCEPTION, _HYPERCALL = Kind.VM_EXIT, Kind.PAGE_FAULT, Kind.EXCEPTION, Kind.HYPERCALL
+_SYSCALL = Kind.SYSCALL
+_EMULATED, _INJECTED = Disposition.EMULATED, Disposition.INJECTED
+_CSR_READ, _CSR_WRITE, _ADDRESS_SPACE, _SRET = Action.CSR_READ, Action.CSR_WRITE, Action.ADDRESS_SPACE, Action.SRET
+_MRET, _WFI, _SFENCE, _SHADOW_FILL, _DIRTY = Action.MRET, Action.WFI, Action.SFENCE, Action.SHADOW_FILL, Action.DIRTY
+_EMULATE, _PAGE_TABLE_WRITE, _INJECT_EXCEPTION = Action.EMULATE, Action.PAGE_TABLE_WRITE, Action.INJECT_EXCEPTION
+_ILLEGAL_INSTRUCTION, _ECALL_U = Cause.ILLEGAL_INSTRUCTION, Cause.ECALL_U
+_STORE, _FETCH = Access.STORE, Access.FETCH
 _ALL = mmu.R | mmu.W | mmu.X
 _FLAGS = (1 << len(mmu.FLAG_LETTERS)) - 1
 
@@ -166,11 +175,11 @@ class TrapAndEmulate:
         access = PAGE_FAULTS.get(cause)
         if access is not None:
             return self._page_fault(vcpu, access, value)
-        if cause == Cause.ILLEGAL_INSTRUCTION:
+        if cause == _ILLEGAL_INSTRUCTION:
             return self._privileged(vcpu, value), value
-        if cause == Cause.ECALL_U:
+        if cause == _ECALL_U:
             return self._ecall(vcpu), 0
-        return self._inject(vcpu, cause, value, Kind.EXCEPTION), 0
+        return self._inject(vcpu, cause, value, _EXCEPTION), 0
 
     def timer(self, vcpu: VCpu, preempted_by: int | None) -> None:
         """The host's timer interrupted the guest: its own timer is due, or (`preempted_by`: next guest) its
@@ -185,9 +194,9 @@ class TrapAndEmulate:
         outcome = self._deliver_interrupt(vcpu)
         if outcome is None:
             if preempted_by is None:
-                outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.TIMER, 1)
+                outcome = Outcome(Kind.INTERRUPT, _EMULATED, Action.TIMER, 1)
             else:
-                outcome = Outcome(Kind.INTERRUPT, Disposition.EMULATED, Action.PREEMPT, preempted_by)
+                outcome = Outcome(Kind.INTERRUPT, _EMULATED, Action.PREEMPT, preempted_by)
         cause = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
         self.guest.exit(vcpu, outcome, cause, pc, 0, 0, origin)
         self._resume(vcpu, hart)
@@ -224,7 +233,7 @@ class TrapAndEmulate:
             virtual.trap(code, 0, interrupt=True)
             if not forwarded:
                 return Outcome(
-                    Kind.INTERRUPT, Disposition.INJECTED, Action.INJECT_INTERRUPT, code, virtual.pc
+                    Kind.INTERRUPT, _INJECTED, Action.INJECT_INTERRUPT, code, virtual.pc
                 )
         return None
 
@@ -233,18 +242,18 @@ class TrapAndEmulate:
         virtual = vcpu.virtual
         virtual.trap(cause, value)
         self.guest.watch_for_trap_loops(vcpu, cause, vcpu.instructions)
-        return Outcome(kind, Disposition.INJECTED, Action.INJECT_EXCEPTION, cause, virtual.pc)
+        return Outcome(kind, _INJECTED, _INJECT_EXCEPTION, cause, virtual.pc)
 
     def _ecall(self, vcpu: VCpu) -> Outcome:
         virtual = vcpu.virtual
-        cause = Cause.ECALL_U + virtual.privilege
+        cause = _ECALL_U + virtual.privilege
         firmware = self.guest.vm.board.firmware
         if firmware is None or virtual.trap_target(cause, False) != MACHINE:
-            kind = Kind.SYSCALL if cause == Cause.ECALL_U else Kind.HYPERCALL
+            kind = _SYSCALL if cause == _ECALL_U else _HYPERCALL
             return self._inject(vcpu, cause, 0, kind)
         virtual.trap(cause, 0)
         action, a, b = firmware.last
-        return Outcome(Kind.HYPERCALL, Disposition.EMULATED, action, a, b)
+        return Outcome(_HYPERCALL, _EMULATED, action, a, b)
 
     def _privileged(self, vcpu: VCpu, word: int) -> Outcome:
         """An instruction that U mode may not execute: the vCPU's privilege decides whether the guest may."""
@@ -254,53 +263,53 @@ class TrapAndEmulate:
         source = immediate if rs1 is None else x[rs1]
         trap = execute(vcpu, word)
         if trap is not None:
-            return self._inject(vcpu, trap.cause, trap.value, Kind.EXCEPTION)
+            return self._inject(vcpu, trap.cause, trap.value, _EXCEPTION)
         a, b = 0, 0
-        if action == Action.CSR_READ:
+        if action == _CSR_READ:
             a, b = number, x[rd]
-        elif action == Action.CSR_WRITE:
+        elif action == _CSR_WRITE:
             a, b = number, source
-        elif action == Action.ADDRESS_SPACE:
+        elif action == _ADDRESS_SPACE:
             a, b = virtual.satp, int(self._space(virtual) in self.shadow.roots)
-        elif action in (Action.SRET, Action.MRET):
+        elif action in (_SRET, _MRET):
             a, b = virtual.pc, virtual.privilege
-        elif action == Action.WFI:
+        elif action == _WFI:
             a = self.guest.wakes_at(vcpu)
-        elif action == Action.SFENCE:
+        elif action == _SFENCE:
             a = source
-        return Outcome(Kind.VM_EXIT, Disposition.EMULATED, action, a, b)
+        return Outcome(_VM_EXIT, _EMULATED, action, a, b)
 
     def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> tuple[Outcome, int]:
         """The outcome, and the encoding of the instruction where it was emulated."""
         virtual = vcpu.virtual
         key = self._space(virtual)
         if key[1] < 0:
-            return self._interpret(vcpu, Action.EMULATE, 0)
+            return self._interpret(vcpu, _EMULATE, 0)
         try:
             target = virtual.walk(address, access)
         except Trap as trap:
-            return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
+            return self._inject(vcpu, trap.cause, trap.value, _PAGE_FAULT), 0
         ram = self.guest.vm.ram
         if not ram.holds(target, 1):
-            if access == Access.FETCH:
-                return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, Kind.EXCEPTION), 0
-            return self._interpret(vcpu, Action.EMULATE, target, (address, access, target))
-        if access == Access.STORE and (noticed := self._noticed(target >> 12)) is not None:
+            if access == _FETCH:
+                return self._inject(vcpu, Cause.INSTRUCTION_ACCESS_FAULT, address, _EXCEPTION), 0
+            return self._interpret(vcpu, _EMULATE, target, (address, access, target))
+        if access == _STORE and (noticed := self._noticed(target >> 12)) is not None:
             carry_reservation(self.guest, vcpu, target)
             return self._interpret(vcpu, noticed, target, (address, access, target))
         allowed = _granted(virtual.walked()[0], virtual.privilege, virtual.mstatus) if key[0] else _ALL
         if key[1] != USER and not self.kernel_in_place:
             allowed &= ~mmu.X
-        _, action = claim(ram, target >> 12, access == Access.STORE)
+        _, action = claim(ram, target >> 12, access == _STORE)
         frame, was_mapped = self.shadow.fill(key, address, target >> 12, allowed, virtual)
         if action is None:
-            action = Action.DIRTY if was_mapped and access == Access.STORE else Action.SHADOW_FILL
+            action = _DIRTY if was_mapped and access == _STORE else _SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF
-        return Outcome(Kind.PAGE_FAULT, Disposition.EMULATED, action, target, host), 0
+        return Outcome(_PAGE_FAULT, _EMULATED, action, target, host), 0
 
     def _noticed(self, page: int) -> Action | None:
         """What a store to this guest page is, of which the VMM has to know; None: it need not."""
-        return Action.PAGE_TABLE_WRITE if page in self.shadow.table_pages else None
+        return _PAGE_TABLE_WRITE if page in self.shadow.table_pages else None
 
     def _interpret(
         self, vcpu: VCpu, action: Action, target: int, known: tuple[int, Access, int] | None = None
@@ -311,14 +320,14 @@ class TrapAndEmulate:
         try:
             word = self._encoding(vcpu, known is not None)
         except Trap as trap:
-            return self._inject(vcpu, trap.cause, trap.value, Kind.PAGE_FAULT), 0
+            return self._inject(vcpu, trap.cause, trap.value, _PAGE_FAULT), 0
         done = access_for(vcpu, word, known)
         if isinstance(done, Trap):
-            return self._inject(vcpu, done.cause, done.value, Kind.EXCEPTION), word
+            return self._inject(vcpu, done.cause, done.value, _EXCEPTION), word
         if isinstance(done, Outcome):
             return done, word
-        kind = Kind.VM_EXIT if action == Action.EMULATE else Kind.PAGE_FAULT
-        return Outcome(kind, Disposition.EMULATED, action, target, done), word
+        kind = _VM_EXIT if action == _EMULATE else _PAGE_FAULT
+        return Outcome(kind, _EMULATED, action, target, done), word
 
     def _encoding(self, vcpu: VCpu, executing: bool) -> int:
         """The instruction at the virtual hart's pc. executing: a load or a store of it trapped. Raises Trap."""

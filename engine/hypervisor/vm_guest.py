@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 from engine.hypervisor.guest import FAILED, Guest, Pages, TableReader, kind_of
 
+#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+_MMIO_READ, _MMIO_WRITE = Action.MMIO_READ, Action.MMIO_WRITE
+_HARDWARE = Disposition.HARDWARE
+_KERNEL_DEVICE, _DEVICE = Exit.KERNEL_DEVICE, Exit.DEVICE
 #: The techniques there are.
 TECHNIQUES: dict[TechniqueId, type[Technique]] = {
     "trap-and-emulate": TrapAndEmulate,
@@ -224,7 +228,7 @@ class VmGuest(Guest):
         if self.vm.ram.owed_ns:
             self.wait(hart)
         if by_hardware:
-            disposition = Disposition.HARDWARE
+            disposition = _HARDWARE
         else:
             self.exits += 1
         instructions = virtual.instructions_base + steps - hart.unretired & MASK64
@@ -264,9 +268,9 @@ class VmGuest(Guest):
     def _device_exit(self, action: Action, address: int) -> Exit:
         """The class of an access to a device's register, or of a call about a shared ring, which a host's kernel can
         serve as it can virtio's."""
-        by_register = action in (Action.MMIO_READ, Action.MMIO_WRITE)
+        by_register = action in (_MMIO_READ, _MMIO_WRITE)
         served = not by_register or in_kernel(self.board.devices.at(address).name)
-        return Exit.KERNEL_DEVICE if served else Exit.DEVICE
+        return _KERNEL_DEVICE if served else _DEVICE
 
     def delivered(
         self, vcpu: VCpu, hart: Hart, cause: int, value: int, interrupt: bool, origin: Level, handler: int
@@ -281,7 +285,7 @@ class VmGuest(Guest):
             kind_of(cause, interrupt),
             cause | (INTERRUPT_BIT if interrupt else 0),
             PATH_IDS[path],
-            Disposition.HARDWARE,
+            _HARDWARE,
             Action.DELIVER,
             origin,
             path[-1],
