@@ -52,7 +52,7 @@ from engine.hypervisor.second_stage import SecondStage
 from engine.hypervisor.shadow import ShadowTables, SpaceKey
 from engine.hypervisor.stacks import NO_DIRECT_INTERRUPTS, NO_VMID, SHADOW_PAGING
 from engine.hypervisor.technique import Outcome, claim, refuse_paravirtual
-from engine.hypervisor.vm import VCpu
+from engine.hypervisor.vm import VCpu, VirtualHart
 from engine.isa.csrs import (
     GUEST_EXCEPTIONS,
     GUEST_INTERRUPTS,
@@ -65,6 +65,7 @@ from engine.machine import mmu
 from engine.machine.hart import TICK_NS, Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import GUEST_PAGE_FAULTS, PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.native import carried
 from engine.machine.privileged import MACHINE, SUPERVISOR, USER, VIRTUAL_SUPERVISOR
 from engine.machine.state import NO_STREAK
 from engine.machine.traps import Trap
@@ -83,8 +84,7 @@ _INJECT_EXCEPTION = Action.INJECT_EXCEPTION
 _ECALL_S, _ECALL_VS, _VIRTUAL_INSTRUCTION = Cause.ECALL_S, Cause.ECALL_VS, Cause.VIRTUAL_INSTRUCTION
 _STORE, _FETCH = Access.STORE, Access.FETCH
 _USER_LEVEL, _KERNEL = Level.USER, Level.KERNEL
-_SOFTWARE, _TIMER = 1 << Interrupt.SUPERVISOR_SOFTWARE, 1 << Interrupt.SUPERVISOR_TIMER
-_STATUS = Status.SUPERVISOR_VIEW & ~Status.XLEN_64
+_FAULTS = PAGE_FAULTS | GUEST_PAGE_FAULTS
 _PAGE_FAULT_BITS = sum(1 << cause for cause in PAGE_FAULTS)
 #: What records of virtual instructions say of a CSR that is emulated; see engine.trace.record.
 _OF_CSR = (Action.CSR_READ, Action.CSR_WRITE, Action.ADDRESS_SPACE)
@@ -112,7 +112,8 @@ class HardwareAssist:
         return cls(guest, memory, NO_DIRECT_INTERRUPTS not in switches, NO_VMID not in switches)
 
     def __post_init__(self) -> None:
-        self.injected = SUPERVISOR_INTERRUPTS & ~(_TIMER if self.direct else 0)
+        self.injected = SUPERVISOR_INTERRUPTS & ~(carried.TIMER if self.direct else 0)
+        self.own_tables = isinstance(self.memory, TwoStages)
 
     @staticmethod
     def refuses(machine_mode: bool, paravirtual: bool) -> Problem | None:
@@ -183,71 +184,57 @@ class HardwareAssist:
 
     def _hand_over(self, vcpu: VCpu) -> None:
         """The virtual hart's state into the registers of the hart that it is loaded on."""
-        hart, virtual = vcpu.hart, vcpu.virtual
+        hart, virtual, guest = vcpu.hart, vcpu.virtual, self.guest
         assert hart is not None
-        hart.fcsr = virtual.fcsr
-        hart.vstvec, hart.vsscratch, hart.vsepc = virtual.stvec, virtual.sscratch, virtual.sepc
-        hart.vscause, hart.vstval = virtual.scause, virtual.stval
-        hart.scounteren, hart.senvcfg = virtual.scounteren, virtual.senvcfg
-        hart.mie = (virtual.mie & SUPERVISOR_INTERRUPTS) << 1
-        hart.cycle_offset = (virtual.cycle_offset - self.guest.started) & MASK64
-        self._hand_over_after_access(vcpu, hart)
+        lent, vsatp = virtual.lent, self.memory.vsatp(virtual)
+        over = (hart.address, self.direct, self.injected, virtual.arrived, self._delta(), vsatp, guest.started)
+        virtual.arrived = 0
+        self._attend(hart, carried.hand_over(virtual, *over) if lent is None else lent.hand_over(virtual.address, *over))
 
     def _hand_over_after_access(self, vcpu: VCpu, hart: Hart) -> None:
         """As _hand_over, of what a load or a store can have changed."""
         virtual = vcpu.virtual
-        hart.pc = virtual.pc
-        situation = (virtual.privilege, self.memory.vsatp(virtual), virtual.mstatus & Status.SUPERVISOR_VIEW)
-        if situation != (hart.privilege, hart.vsatp, hart.vsstatus):
-            hart.privilege, hart.vsatp, hart.vsstatus = situation
-            hart.refresh()
-        hart.mip = self._hvip(vcpu)
+        lent, vsatp = virtual.lent, self.memory.vsatp(virtual)
+        over = (hart.address, self.direct, self.injected, virtual.arrived, self._delta(), vsatp)
         virtual.arrived = 0
-        hart.instret_offset = (virtual.instret_offset + virtual.instructions_base) & MASK64
-        self._set_time(hart, virtual.stimecmp)
-        hart.look_at_interrupts()
+        if lent is None:
+            self._attend(hart, carried.hand_over_after_access(virtual, *over))
+        else:
+            self._attend(hart, lent.hand_over_after_access(virtual.address, *over))
 
-    def _hvip(self, vcpu: VCpu) -> int:
-        """The interrupts that the VMM hands over, where hvip has them."""
-        virtual = vcpu.virtual
-        return ((virtual.mip | virtual.lines | virtual.arrived) & self.injected) << 1
-
-    def _set_time(self, hart: Hart, compare: int) -> None:
-        """The guest's time and what it waits for; without a comparator of its own, for nothing."""
-        compare = compare if self.direct else MASK64
-        delta = (self.guest.board.clint.offset - self.guest.started // TICK_NS) & MASK64
-        if (delta, compare) != (hart.htimedelta, hart.vstimecmp):
-            hart.htimedelta, hart.vstimecmp = delta, compare
+    def _attend(self, hart: Hart, changed: int) -> None:
+        """What handing over leaves to be done."""
+        if changed & carried.SITUATION:
+            hart.refresh()
+        if changed & carried.TIME:
             hart.update_timers()
             self.guest.host.retime(hart)
+
+    def _hvip(self, vcpu: VCpu) -> int:
+        return carried.hvip(vcpu.virtual, self.injected, vcpu.virtual.arrived)
+
+    def _delta(self) -> int:
+        """The guest's time less the host's, in ticks."""
+        return (self.guest.board.clint.offset - self.guest.started // TICK_NS) & MASK64
 
     def catch_up(self, vcpu: VCpu) -> None:
         """Bring the virtual hart up to date with the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
         if hart is None:
             return
-        self._catch_up_for_access(vcpu, hart)
-        virtual.fcsr = hart.fcsr
-        virtual.stvec, virtual.sscratch, virtual.sepc = hart.vstvec, hart.vsscratch, hart.vsepc
-        virtual.scause, virtual.stval = hart.vscause, hart.vstval
-        virtual.scounteren, virtual.senvcfg = hart.scounteren, hart.senvcfg
-        if hart.streak_at == hart.retired:
-            vcpu.streak = (hart.streak_length, vcpu.instructions, hart.streak_cause, hart.streak_pc)
-        elif virtual.streak_length:
-            vcpu.streak = (0, NO_STREAK, 0, 0)
+        lent = virtual.lent
+        if lent is None:
+            carried.catch_up(virtual, hart.address, self.direct, self.own_tables)
+        else:
+            lent.catch_up(virtual.address, hart.address, self.direct, self.own_tables)
 
-    def _catch_up_for_access(self, vcpu: VCpu, hart: Hart) -> None:
+    def _catch_up_for_access(self, virtual: VirtualHart, hart: Hart) -> None:
         """As catch_up, of what the VMM looks at to map memory or to execute a load or a store."""
-        virtual = vcpu.virtual
-        virtual.pc, virtual.privilege = hart.pc, hart.privilege
-        virtual.satp = self.memory.satp(virtual, hart)
-        virtual.mstatus = virtual.mstatus & ~_STATUS | hart.vsstatus & _STATUS
-        virtual.mie = virtual.mie & ~SUPERVISOR_INTERRUPTS | hart.mie >> 1 & SUPERVISOR_INTERRUPTS
-        virtual.mip = virtual.mip & ~_SOFTWARE | hart.mip >> 1 & _SOFTWARE
-        if self.direct:
-            virtual.stimecmp = hart.vstimecmp
-            virtual.lines = virtual.lines & ~_TIMER | hart.lines >> 1 & _TIMER
-        virtual.reported = virtual.instructions_base + hart.reported & MASK64
+        lent = virtual.lent
+        if lent is None:
+            carried.catch_up_for_access(virtual, hart.address, self.direct, self.own_tables)
+        else:
+            lent.catch_up_for_access(virtual.address, hart.address, self.direct, self.own_tables)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._forget(hart)
@@ -273,9 +260,9 @@ class HardwareAssist:
         vcpu = self.guest.loaded(hart)
         origin, pc, base = vcpu.level, hart.pc, vcpu.virtual.instructions_base
         instruction = 0
-        access = GUEST_PAGE_FAULTS.get(cause, PAGE_FAULTS.get(cause))
+        access = _FAULTS.get(cause)
         if access is not None:
-            self._catch_up_for_access(vcpu, hart)
+            self._catch_up_for_access(vcpu.virtual, hart)
             outcome, instruction = self._page_fault(vcpu, hart, access, value)
         else:
             self.catch_up(vcpu)
@@ -315,7 +302,7 @@ class HardwareAssist:
         hart.mip = self._hvip(vcpu)
         vcpu.virtual.arrived = 0
         hart.look_at_interrupts()
-        if code == Interrupt.SUPERVISOR_TIMER and not vcpu.virtual.mie & _TIMER:
+        if code == Interrupt.SUPERVISOR_TIMER and not vcpu.virtual.mie & carried.TIMER:
             return Outcome(Kind.INTERRUPT, _EMULATED, Action.TIMER, 1)
         handler = (hart.vstvec & ~3) + (4 * code if hart.vstvec & 1 else 0)
         return Outcome(Kind.INTERRUPT, _INJECTED, Action.INJECT_INTERRUPT, code, handler)
@@ -330,9 +317,10 @@ class HardwareAssist:
 
     def wake(self, vcpu: VCpu) -> None:
         """The board's clock may have been set, by this vCPU or another."""
-        if vcpu.hart is not None:
-            self._set_time(vcpu.hart, vcpu.hart.vstimecmp)
-            self.guest.host.retime(vcpu.hart)
+        hart = vcpu.hart
+        if hart is not None:
+            self._attend(hart, carried.set_time(vcpu.virtual, hart.address, self._delta(), hart.vstimecmp))
+            self.guest.host.retime(hart)
 
     def inject_pending(self, vcpu: VCpu) -> bool:
         """hvip has what is pending, and the hart takes it; but where that needs the VMM, what arrived since the guest was
@@ -488,10 +476,6 @@ class TwoStages:
     def vsatp(self, virtual: Hart) -> int:
         return virtual.satp
 
-    def satp(self, _virtual: Hart, hart: Hart) -> int:
-        """What the guest's satp is now."""
-        return hart.vsatp
-
     def has_space(self, _virtual: Hart) -> bool:
         return True
 
@@ -571,9 +555,6 @@ class Shadowed:
 
     def vsatp(self, virtual: Hart) -> int:
         return self.shadow.satp(self.shadow.key(virtual))
-
-    def satp(self, virtual: Hart, _hart: Hart) -> int:
-        return virtual.satp
 
     def has_space(self, virtual: Hart) -> bool:
         return self.shadow.key(virtual) in self.shadow.roots

@@ -221,10 +221,8 @@ class Paravirtual:
         origin, pc = vcpu.level, hart.pc
         self.catch_up(vcpu)
         if cause == _ECALL_U:
-            if vcpu.virtual.privilege == SUPERVISOR:
-                outcome = self._hypercall(vcpu)
-            else:
-                outcome = self._inject(vcpu, cause, 0, _SYSCALL)
+            of_kernel = vcpu.virtual.privilege == SUPERVISOR
+            outcome = self._hypercall(vcpu) if of_kernel else self._inject(vcpu, cause, 0, _SYSCALL)
         elif (access := PAGE_FAULTS.get(cause)) is not None:
             outcome = self._page_fault(vcpu, access, value)
         else:

@@ -22,6 +22,7 @@ NEVER = 1 << 62
 #: `streak_at` before the first trap.
 NO_STREAK = (1 << 64) - 1
 _WORD, _BYTE = ctypes.c_uint64, ctypes.c_uint8
+_WORDS = {1: _BYTE, 8: _WORD}
 
 
 class HartState(ctypes.Structure):
@@ -133,6 +134,16 @@ class HartState(ctypes.Structure):
         ("leave", _BYTE),
         ("monitored", _BYTE),
     )
+
+    @staticmethod
+    def peek(address: int, size: int) -> int:
+        """For procedures that Python executes itself (engine.machine.native.procedures): a word of so many bytes."""
+        return _WORDS[size].from_address(address).value
+
+    @staticmethod
+    def poke(address: int, size: int, value: int) -> None:
+        """Write one, modulo what it can hold."""
+        _WORDS[size].from_address(address).value = value
 
     pc: int
     privilege: int

@@ -20,7 +20,7 @@ import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from engine.machine.native import entry, objects
+from engine.machine.native import carried, entry, objects
 from engine.machine.native.handlers import CLOCKS
 from engine.machine.native.lowering import METADATA
 from engine.machine.native.procedures import DONE, RESULT, Procedures
@@ -62,6 +62,8 @@ class Call(NamedTuple):
 CALLS = (
     Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("walk", 2), Call("put_leaf", 5),
     Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
+    Call("catch_up_for_access", 3, carried.catch_up_for_access), Call("catch_up", 3, carried.catch_up),
+    Call("hand_over_after_access", 6, carried.hand_over_after_access), Call("hand_over", 7, carried.hand_over),
 )  # fmt: skip
 
 

@@ -31,8 +31,8 @@ class Interpreter:
     """Entry points of the interpreter tier.
 
     proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. walk, resume,
-    put_leaf, table_stored: of `exits`, with a virtual hart. All but `proceed` return how that ended (procedures.DONE and
-    so on). Harts are state addresses."""
+    put_leaf, table_stored: of `exits`, with a virtual hart; they, `translate`, `refresh` and `enter_trap` return how that
+    ended (procedures.DONE and so on). catch_up, hand_over and those for access: of `carried`. Harts are state addresses."""
 
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
@@ -52,6 +52,12 @@ class Interpreter:
         self.put_leaf: Callable[[int, int, int, int, int, int], int] = builtin("put_leaf")
         self.table_stored: Callable[[int, int, int], int] = builtin("table_stored")
         self.resume: Callable[[int, int], int] = builtin("resume_exit")
+        self.catch_up: Callable[[int, int, int, int], int] = builtin("catch_up")
+        self.catch_up_for_access: Callable[[int, int, int, int], int] = builtin("catch_up_for_access")
+        self.hand_over: Callable[[int, int, int, int, int, int, int, int], int] = builtin("hand_over")
+        self.hand_over_after_access: Callable[[int, int, int, int, int, int, int], int] = builtin(
+            "hand_over_after_access"
+        )
 
 
 class CodePages:
