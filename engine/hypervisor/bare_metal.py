@@ -98,10 +98,7 @@ class BareMetalGuest(Guest):
             hart, kind, cause, value, interrupt, origin, hart.pc, Level.HARDWARE, Action.DELIVER, handler, 0
         )
         if not interrupt:
-            streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
-            hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = self.follow_trap(
-                streak, cause, hart.pc, hart.retired
-            )
+            self.follow_trap(hart, cause, hart.pc, hart.retired)
 
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:
         """A trap to the built-in firmware."""

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -40,20 +41,21 @@ from msgspec.structs import replace
 
 from engine.bits import MASK64
 from engine.hypervisor.frames import OutOfFramesError
-from engine.hypervisor.shadow import ShadowTables, SpaceKey
+from engine.hypervisor.shadow import DECIDES, ShadowTables, SpaceKey, key_in
 from engine.hypervisor.technique import Outcome
 from engine.hypervisor.translation import translator as words
 from engine.hypervisor.translation.cache import BASE, Block, Mode, Reading, TranslationCache
 from engine.hypervisor.translation.translator import IN_WORD, TARGET, Call, Translator
 from engine.hypervisor.trap_and_emulate import TrapAndEmulate
 from engine.hypervisor.vm import VCpu
-from engine.isa.csrs import CSR_NUMBERS, CSRS, Status
+from engine.isa.csrs import Status
 from engine.isa.decoder import encoding_of, length_of
-from engine.machine import csrfile, mmu
+from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.mappings import RELEASE_AFTER
 from engine.machine.memory import PAGE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.native import translated
 from engine.machine.privileged import NO_INTERRUPT, SUPERVISOR, USER, walk_options
 from engine.machine.traps import Trap
 from engine.trace.record import Action, Cause, Disposition, Kind
@@ -76,17 +78,6 @@ _SPAN = 21
 _INLINE_MODE = 4
 #: The privilege in the key of a space without leaves, for user code: a negative one, and not the kernel's.
 _USER_SPLIT = -2
-_CHANGES_INLINE = Status.SIE | Status.SPIE | Status.SPP
-_FLOATS = Status.FS | Status.SD
-_VIEWS = tuple(
-    (word, CSRS[CSR_NUMBERS[name]])
-    for word, name in (
-        (words.STATUS, "sstatus"), (words.SCRATCH, "sscratch"), (words.EPC, "sepc"), (words.CAUSE, "scause"),
-        (words.TVAL, "stval"), (words.TVEC, "stvec"), (words.ENABLED, "sie"), (words.ADDRESS_SPACE, "satp"),
-    )
-)  # fmt: skip
-_PLAIN_VIEWS = tuple((word, row.storage, row.view) for word, row in _VIEWS if csrfile.is_plain(row))
-_OTHER_VIEWS = tuple((word, row) for word, row in _VIEWS if not csrfile.is_plain(row))
 
 
 class Place(IntEnum):
@@ -95,13 +86,32 @@ class Place(IntEnum):
     CACHE = 2
 
 
+_OUT, _USER, _CACHE = Place.OUT, Place.USER, Place.CACHE
+
+
+class _UserApart(ShadowTables):
+    """User code has its own spaces, also where the guest translates nothing: the cache is not mapped there."""
+
+    @staticmethod
+    def key(virtual: Hart) -> SpaceKey:
+        return _key_apart(virtual.privilege, virtual.mstatus & DECIDES, virtual.satp)
+
+
+@lru_cache(maxsize=4096)
+def _key_apart(privilege: int, status: int, satp: int) -> SpaceKey:
+    satp, of_space, bits = key_in(privilege, status, satp)
+    if privilege == USER and not satp:
+        of_space = _USER_SPLIT if of_space < 0 else USER
+    return (satp, of_space, bits)
+
+
 class BinaryTranslation(TrapAndEmulate):
     """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded."""
 
     def __init__(self, guest: VmGuest) -> None:
         frames, ram = guest.host.frames, guest.vm.ram
         self.cache = TranslationCache(frames, self._evict, self._unmap)
-        super().__init__(guest, ShadowTables(frames, ram))
+        super().__init__(guest, _UserApart(frames, ram))
         self.shadow.writable = self._may_store
         ram.protected = self.shadow.protect
         self.shadow.changed = self._tables_changed
@@ -125,7 +135,7 @@ class BinaryTranslation(TrapAndEmulate):
         vcpu.load(hart)
         vcpu.virtual.keep_registers()
         hart.monitor, hart.monitored = self, 1
-        self._places[vcpu.number] = place or Place.OUT
+        self._places[vcpu.number] = place or _OUT
         if place is None:
             hart.privilege = USER
             self._resume(vcpu, hart)
@@ -138,7 +148,7 @@ class BinaryTranslation(TrapAndEmulate):
         hart = vcpu.hart
         assert hart is not None
         self.catch_up(vcpu)
-        self._places[vcpu.number] = Place.OUT
+        self._places[vcpu.number] = _OUT
         vcpu.unload()
         hart.monitor = None
         hart.monitored = 0
@@ -148,10 +158,10 @@ class BinaryTranslation(TrapAndEmulate):
         if hart is None:
             return
         virtual, place = vcpu.virtual, self._place(vcpu)
-        if place == Place.OUT:
+        if place == _OUT:
             return
         virtual.x[:] = hart.x
-        if place == Place.USER:
+        if place == _USER:
             virtual.f[:] = hart.f
             super().catch_up(vcpu)
             return
@@ -160,21 +170,23 @@ class BinaryTranslation(TrapAndEmulate):
         if point.pc >= 0:
             virtual.pc = point.pc
         else:
-            virtual.pc = f[words.PC] if point.pc == IN_WORD else hart.x[TARGET] & ~1
+            virtual.pc = f[translated.PC] if point.pc == IN_WORD else hart.x[TARGET] & ~1
         for register, word, constant in point.fixes:
             virtual.x[register] = constant if word < 0 else f[word]
-        virtual.sscratch, virtual.sepc = f[words.SCRATCH], f[words.EPC]
-        virtual.scause, virtual.stval = f[words.CAUSE], f[words.TVAL]
-        virtual.mstatus = virtual.mstatus & ~_CHANGES_INLINE | f[words.STATUS] & _CHANGES_INLINE
+        lent = virtual.lent
+        if lent is None:
+            translated.catch_up(virtual, hart.address)
+        else:
+            lent.catch_up_translated(virtual.address, hart.address)
 
     def _place(self, vcpu: VCpu) -> Place:
-        return self._places.get(vcpu.virtual.number, Place.OUT)
+        return self._places.get(vcpu.virtual.number, _OUT)
 
     def _take_out(self, vcpu: VCpu) -> Place:
         """The virtual hart is the truth from now on; returns where the vCPU was."""
         self.catch_up(vcpu)
         place = self._place(vcpu)
-        self._places[vcpu.virtual.number] = Place.OUT
+        self._places[vcpu.virtual.number] = _OUT
         return place
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
@@ -202,34 +214,18 @@ class BinaryTranslation(TrapAndEmulate):
         if virtual.privilege == USER:
             hart.f[:] = virtual.f
             self._hand_over(vcpu)
-            place = Place.USER
+            place = _USER
         else:
-            address, f = self._translation(vcpu, key), hart.f
-            for word, storage, view in _PLAIN_VIEWS:
-                f[word] = getattr(virtual, storage) & view
-            for word, row in _OTHER_VIEWS:
-                f[word] = csrfile.read(virtual, row)
-            f[words.PC] = virtual.pc
-            self._announce_interrupts(virtual, hart)
-            hart.mstatus |= _FLOATS
-            hart.pc = address
-            place = Place.CACHE
+            hart.pc = self._translation(vcpu, key)
+            lent = virtual.lent
+            if lent is None:
+                translated.hand_over(virtual, hart.address, *translated.SHOWN)
+            else:
+                lent.hand_over_translated(virtual.address, hart.address)
+            place = _CACHE
         self._select(key, hart)
         hart.x[:] = virtual.x
         self._places[virtual.number] = place
-
-    def _space(self, virtual: Hart) -> SpaceKey:
-        """User code has its own spaces, also where the guest translates nothing: the cache is not mapped there."""
-        satp, privilege, bits = super()._space(virtual)
-        if virtual.privilege == USER and not satp:
-            privilege = _USER_SPLIT if privilege < 0 else USER
-        return (satp, privilege, bits)
-
-    @staticmethod
-    def _announce_interrupts(virtual: Hart, hart: Hart) -> None:
-        """Does an interrupt wait for SIE alone?"""
-        waits = (virtual.mip | virtual.lines) & virtual.mie & virtual.mideleg
-        hart.f[words.INTERRUPT] = Status.SIE if waits else 0
 
     # -- exits ---------------------------------------------------------------------------------------
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
@@ -237,7 +233,7 @@ class BinaryTranslation(TrapAndEmulate):
         address = hart.pc
         place = self._take_out(vcpu)
         origin, pc = vcpu.level, vcpu.virtual.pc
-        if place == Place.CACHE:
+        if place == _CACHE:
             outcome, instruction = self._handle_in_cache(vcpu, cause, value, address)
         else:
             outcome, instruction = self._handle(vcpu, cause, value)
@@ -257,17 +253,17 @@ class BinaryTranslation(TrapAndEmulate):
             if super().inject_pending(vcpu):
                 return True
         key = self._space(virtual)
-        if place != Place.OUT and (key not in self.shadow.roots or self.shadow.satp(key) != hart.satp):
+        if place != _OUT and (key not in self.shadow.roots or self.shadow.satp(key) != hart.satp):
             # Another vCPU's exit took the tables that this hart translates through.
             self._places[vcpu.number] = place
             self._take_out(vcpu)
-            place = Place.OUT
-        if place == Place.OUT:
+            place = _OUT
+        if place == _OUT:
             self._resume(vcpu, hart)
         else:
             self._places[vcpu.number] = place
-            if place == Place.CACHE:
-                self._announce_interrupts(virtual, hart)
+            if place == _CACHE:
+                translated.announce(virtual, hart.address)
         return False
 
     def _handle_in_cache(self, vcpu: VCpu, cause: int, value: int, address: int) -> tuple[Outcome, int]:
@@ -512,7 +508,7 @@ class BinaryTranslation(TrapAndEmulate):
 
     def _evict(self, is_inside: Callable[[int], bool]) -> None:
         for vcpu in self.guest.vm.vcpus:
-            if vcpu.hart is not None and self._place(vcpu) == Place.CACHE and is_inside(vcpu.hart.pc - BASE):
+            if vcpu.hart is not None and self._place(vcpu) == _CACHE and is_inside(vcpu.hart.pc - BASE):
                 self._take_out(vcpu)
 
     def _unmap(self) -> None:
@@ -522,7 +518,7 @@ class BinaryTranslation(TrapAndEmulate):
 
     def settled(self, vcpu: VCpu) -> bool:
         """Is a vCPU at the begin of the translation of an instruction, or not in the cache at all?"""
-        if vcpu.hart is None or self._place(vcpu) != Place.CACHE:
+        if vcpu.hart is None or self._place(vcpu) != _CACHE:
             return True
         self.catch_up(vcpu)
         return self.cache.find(self._mode(vcpu), vcpu.virtual.pc) == vcpu.hart.pc - BASE

@@ -19,6 +19,7 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.mmu import Access, RecordedWalk
 from engine.machine.privileged import MACHINE, SUPERVISOR, walk_options
+from engine.machine.state import HartState
 from engine.machine.traps import TRAP_LOOP, Trap
 from engine.trace.record import (
     FAILURES,
@@ -185,16 +186,14 @@ class Guest:
         return self.hart(0).pc
 
     # -- double faults -------------------------------------------------------------------------------
-    def follow_trap(
-        self, streak: tuple[int, int, int, int], cause: int, pc: int, instructions: int
-    ) -> tuple[int, int, int, int]:
-        """Count exceptions without a retired instruction between them: (length, instructions, first cause,
-        first pc)."""
-        length, at, first_cause, first_pc = streak
-        if at != instructions:
-            length, first_cause, first_pc = 0, cause, pc
-        length += 1
+    def follow_trap(self, hart: HartState, cause: int, pc: int, instructions: int) -> None:
+        """Count exceptions without a retired instruction between them, in the streak of a hart."""
+        if hart.streak_at != instructions:
+            hart.streak_length, hart.streak_at = 0, instructions
+            hart.streak_cause, hart.streak_pc = cause, pc
+        hart.streak_length = length = hart.streak_length + 1
         if length >= TRAP_LOOP:
+            first_cause, first_pc = hart.streak_cause, hart.streak_pc
             if first_cause in _FETCH_CAUSES:
                 key, what = (
                     "jump-to-nowhere",
@@ -216,7 +215,6 @@ class Guest:
                 cause=first_cause,
                 cause_name=cause_name(first_cause),
             )
-        return length, instructions, first_cause, first_pc
 
     # -- inspection ----------------------------------------------------------------------------------
     def registers(self, vcpu: int) -> dict[str, Any]:

@@ -249,10 +249,7 @@ class HardwareAssist:
         level = _USER_LEVEL if origin == USER else _KERNEL
         guest.delivered(vcpu, hart, cause, value, interrupt, level, handler)
         if not interrupt:
-            streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
-            hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = guest.follow_trap(
-                streak, cause, hart.pc, hart.retired
-            )
+            guest.follow_trap(hart, cause, hart.pc, hart.retired)
 
     # -- exits ---------------------------------------------------------------------------------------
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
@@ -427,10 +424,7 @@ class HardwareAssist:
         """The trap is the guest's own: the hart enters its handler as for any that it delivers."""
         pc = hart.pc
         hart.enter_trap(VIRTUAL_SUPERVISOR, trap.cause, trap.value, False)
-        streak = (hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc)
-        hart.streak_length, hart.streak_at, hart.streak_cause, hart.streak_pc = self.guest.follow_trap(
-            streak, trap.cause, pc, hart.retired
-        )
+        self.guest.follow_trap(hart, trap.cause, pc, hart.retired)
         self.catch_up(vcpu)
         kind = _PAGE_FAULT if trap.cause in mmu.PAGE_FAULTS else Kind.EXCEPTION
         return Outcome(kind, _INJECTED, _INJECT_EXCEPTION, trap.cause, hart.pc)

@@ -102,7 +102,7 @@ class ShadowTables(ShadowState):
     def key(virtual: Hart) -> SpaceKey:
         """The space that holds for a vCPU's present state. -1: every access must exit (MPRV splits loads from
         fetches)."""
-        return _key_in(virtual.privilege, virtual.mstatus & _DECIDES, virtual.satp)
+        return key_in(virtual.privilege, virtual.mstatus & DECIDES, virtual.satp)
 
     def satp(self, key: SpaceKey) -> int:
         """The host satp value that selects a space, made if it is new."""
@@ -113,7 +113,7 @@ class ShadowTables(ShadowState):
             root = self.roots[key] = self.frames.take()
             self.tables[key] = []
             self._number(key)
-        return _host_satp(root)
+        return _FIRST_SATP + root
 
     def _number(self, key: SpaceKey) -> None:
         """Give a space its number, and tell native code of it."""
@@ -426,11 +426,13 @@ class _Situation(NamedTuple):
     satp: int
 
 
-_DECIDES = Status.MPRV | Status.MPP | Status.SUM | Status.MXR
+#: Bits of mstatus that `key_in` looks at.
+DECIDES = Status.MPRV | Status.MPP | Status.SUM | Status.MXR
 
 
 @lru_cache(maxsize=4096)
-def _key_in(privilege: int, status: int, satp: int) -> SpaceKey:
+def key_in(privilege: int, status: int, satp: int) -> SpaceKey:
+    """The space of a situation; see ShadowTables.key."""
     space = exits.space(_Situation(privilege, status, satp))
     if exits.is_translated(space):
         return (satp, privilege, space & (Status.SUM | Status.MXR))
@@ -441,8 +443,11 @@ def _nobody(_key: SpaceKey, _address: int, _level: int) -> None:
     """Nothing rests on the tables but the leaves."""
 
 
+_FIRST_SATP = mmu.SV39 << 60 | RAM_BASE >> 12
+
+
 def _host_satp(root: int) -> int:
-    return mmu.SV39 << 60 | (RAM_BASE >> 12) + root
+    return _FIRST_SATP + root
 
 
 def _key(parts: list[int]) -> SpaceKey:

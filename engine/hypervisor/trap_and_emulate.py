@@ -32,6 +32,7 @@ from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
+from engine.machine.native import carried
 from engine.machine.native.exits import granted
 from engine.machine.native.procedures import DONE
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER
@@ -118,22 +119,26 @@ class TrapAndEmulate:
         self.guest.host.record_in_python(hart)
 
     def catch_up(self, vcpu: VCpu) -> None:
-        """The virtual hart takes what the guest changes without a trap: its pc, fcsr, and FS when it became Dirty."""
-        if vcpu.hart is None:
+        """The virtual hart takes what the guest changes without a trap."""
+        hart, virtual = vcpu.hart, vcpu.virtual
+        if hart is None:
             return
-        virtual, hart = vcpu.virtual, vcpu.hart
-        virtual.pc, virtual.fcsr = hart.pc, hart.fcsr
-        if hart.mstatus & Status.SD:
-            virtual.mstatus |= Status.FS | Status.SD
+        lent = virtual.lent
+        if lent is None:
+            carried.catch_up_deprivileged(virtual, hart.address)
+        else:
+            lent.catch_up_deprivileged(virtual.address, hart.address)
 
     @staticmethod
     def _hand_over(vcpu: VCpu) -> None:
-        """The hart goes on where the virtual hart is; see `catch_up`. FS is Off there when the guest has it Off."""
+        """The hart goes on where the virtual hart is."""
         virtual, hart = vcpu.virtual, vcpu.hart
         assert hart is not None
-        hart.pc, hart.fcsr = virtual.pc, virtual.fcsr
-        floats = Status.FS | Status.SD
-        hart.mstatus = hart.mstatus & ~floats | virtual.mstatus & floats
+        lent = virtual.lent
+        if lent is None:
+            carried.hand_over_deprivileged(virtual, hart.address)
+        else:
+            lent.hand_over_deprivileged(virtual.address, hart.address)
 
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""

@@ -300,7 +300,7 @@ class VmGuest(Guest):
         )
 
     def watch_for_trap_loops(self, vcpu: VCpu, cause: int, instructions: int) -> None:
-        vcpu.streak = self.follow_trap(vcpu.streak, cause, _trapped_at(vcpu.virtual), instructions)
+        self.follow_trap(vcpu.virtual, cause, _trapped_at(vcpu.virtual), instructions)
 
     def wakes_at(self, vcpu: VCpu) -> int:
         """Host time of the timer interrupt that a sleeping vCPU waits for; 0: it waits for something from

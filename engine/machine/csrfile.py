@@ -80,11 +80,6 @@ def _shown(state: HartState, row: Csr) -> int:
     return row.view
 
 
-def is_plain(row: Csr) -> bool:
-    """Does `read` give the row's view of its word, whatever else the hart's state is?"""
-    return bool(row.storage) and row.storage != "mip" and not row.shift and row.rule not in _SHOWN_IN_PART
-
-
 def read(state: HartState, row: Csr, stored_only: bool = False) -> int:
     """A stored CSR through its view. stored_only: leave out interrupt lines, as read-modify-write does
     (3.1.9)."""

@@ -27,14 +27,12 @@ from engine.hypervisor.frames import Frames
 from engine.hypervisor.shadow import SpaceKey
 from engine.hypervisor.translation.translator import (
     ECALL,
-    FIRST,
     IN_REGISTER,
     IN_WORD,
     INDEX,
     JUMP_BYTES,
     JUMP_TABLE,
     JUMPS,
-    SECOND,
     TARGET,
     Call,
     Draft,
@@ -49,6 +47,7 @@ from engine.isa.decoder import encoding_of, length_of
 from engine.machine import mmu
 from engine.machine.loader import RAM_BASE
 from engine.machine.memory import PAGE
+from engine.machine.native.translated import FIRST, SECOND
 
 SIZE = 1 << 20
 BASE = (1 << 64) - SIZE

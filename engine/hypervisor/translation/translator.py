@@ -37,13 +37,10 @@ from engine.isa.csrs import CSR_NUMBERS, Status
 from engine.isa.decoder import decode, encoding_of, length_of
 from engine.isa.formats import Row
 from engine.isa.table import BY_MNEMONIC, ROWS, uses_floats
+from engine.machine.native.translated import EPC, FIRST, INLINE, INTERRUPT, OLD, SECOND, SHOWN, STATUS
 
 MAX_INSTRUCTIONS = 32
 PAGE = 4096
-#: Floating-point registers: views of virtual CSRs as the guest reads them; 2 (the bit of SIE) if an interrupt waits
-#: for SIE alone; the guest's pc for the stub that enters nowhere; and what was in registers that inline code uses.
-STATUS, SCRATCH, EPC, CAUSE, TVAL, TVEC, ENABLED, ADDRESS_SPACE, INTERRUPT, PC = range(10)
-FIRST, SECOND, OLD = 10, 11, 12
 #: Points whose guest pc is a value at run time: in register TARGET, or in the word PC.
 IN_REGISTER, IN_WORD = -1, -2
 TARGET, INDEX = 5, 6
@@ -56,15 +53,7 @@ _INDEX_BITS = JUMPS.bit_length()
 ECALL, NOP, COMPRESSED_NOP = 0x73, 0x13, 0x0001
 
 _SYSTEM = 0x73
-#: sstatus bits that change nothing but sstatus, unless an interrupt waits for SIE.
-_INLINE = Status.SIE | Status.SPIE | Status.SPP
-_READABLE = {
-    CSR_NUMBERS[name]: word
-    for name, word in (
-        ("sstatus", STATUS), ("sscratch", SCRATCH), ("sepc", EPC), ("scause", CAUSE), ("stval", TVAL), ("stvec", TVEC),
-        ("sie", ENABLED), ("satp", ADDRESS_SPACE),
-    )
-}  # fmt: skip
+_READABLE = {row.number: word for word, row in enumerate(SHOWN)}
 #: Those of them that take any value.
 _WRITABLE = {CSR_NUMBERS[name] for name in ("sscratch", "scause", "stval")}
 _SSTATUS, _SEPC = CSR_NUMBERS["sstatus"], CSR_NUMBERS["sepc"]
@@ -428,7 +417,7 @@ class Translator:
                 emit(_encode("andn", rd=t, rs1=rs1, rs2=t))
             else:
                 emit(_encode("and", rd=t, rs1=t, rs2=rs1))
-            emit(_encode("andi", rd=t, rs1=t, imm=~_INLINE))
+            emit(_encode("andi", rd=t, rs1=t, imm=~INLINE))
             unless_zero()
         if writes or sets:
             emit(_to_register(t, INTERRUPT))

@@ -20,7 +20,7 @@ import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from engine.machine.native import carried, entry, objects
+from engine.machine.native import carried, entry, objects, translated
 from engine.machine.native.handlers import CLOCKS
 from engine.machine.native.lowering import METADATA
 from engine.machine.native.procedures import DONE, RESULT, Procedures
@@ -51,11 +51,13 @@ define internal {RESULT} @run_natively(ptr %s) {{
 
 class Call(NamedTuple):
     """A builtin: so many words after the hart. procedure: what is called; None: the interpreter tier's function of that
-    name. long: Python's lock is released meanwhile."""
+    name. constants: what stands for the procedure's parameters after those words. long: Python's lock is released
+    meanwhile."""
 
     name: str
     words: int = 0
     procedure: Callable[..., Any] | None = None
+    constants: tuple[Any, ...] = ()
     long: bool = False
 
 
@@ -63,6 +65,10 @@ CALLS = (
     Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("walk", 2), Call("put_leaf", 5),
     Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
     Call("catch_up_for_access", 3, carried.catch_up_for_access), Call("catch_up", 3, carried.catch_up),
+    Call("catch_up_deprivileged", 1, carried.catch_up_deprivileged),
+    Call("hand_over_deprivileged", 1, carried.hand_over_deprivileged),
+    Call("catch_up_translated", 1, translated.catch_up),
+    Call("hand_over_translated", 1, translated.hand_over, translated.SHOWN),
     Call("hand_over_after_access", 6, carried.hand_over_after_access), Call("hand_over", 7, carried.hand_over),
 )  # fmt: skip
 
@@ -99,7 +105,7 @@ def _stub(call: Call, procedures: Procedures) -> str:
     if call.procedure is None:
         lines.append(f"  %result = call i64 @{call.name}(ptr %s{listed})")
     else:
-        symbol = procedures.need(call.procedure)
+        symbol = procedures.need(call.procedure, (None,) * call.words + call.constants)
         lines += [f"  %ended = call {RESULT} {symbol}(ptr %s{listed})", f"  %result = extractvalue {RESULT} %ended, 0"]
     if call.long:
         lines.append("  call void @PyEval_RestoreThread(ptr %thread)")

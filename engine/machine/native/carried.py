@@ -1,10 +1,12 @@
-"""What a hart that carries a guest in its own VS mode has of the vCPU's state, and how it comes from there and goes back.
+"""What a hart that carries a vCPU has of its state, and how that comes from there and goes back.
 
 Here the hart of a procedure is the *virtual* hart, `host` the address of the hart that carries it. Each is written once:
 where the carrying hart executes natively, Python calls the compiled form, else the function itself. What moves is what
 the guest can change without an exit, and what the VMM can change for it; the rest is the same as long as the vCPU is
-loaded. Registers are in their own places: the guest's supervisor registers are the carrier's vs* registers, its
-interrupts stand one bit higher (privileged specification 1.12, sections 8.2.3 and 8.2.11).
+loaded. Integer registers are shared.
+
+A deprivileged guest changes its pc, fcsr, and FS when it becomes Dirty. One in VS mode has its supervisor registers in the
+carrier's vs* registers, and its interrupts one bit higher there (privileged specification 1.12, sections 8.2.3 and 8.2.11).
 
 direct: the guest's comparator is the carrier's. own_tables: the carrier walks the guest's own tables. injected: the
 interrupts that the VMM hands over in hvip, `arrived` those that came since it last did. delta: the guest's time less the
@@ -24,11 +26,12 @@ from engine.trace.record import Interrupt
 _NAMES = (
     "pc", "privilege", "steps", "unretired", "limit", "lines", "fcsr", "mie", "mip", "scounteren", "cycle_offset",
     "instret_offset", "reported", "streak_length", "streak_at", "streak_cause", "streak_pc", "htimedelta", "vsatp", "vsstatus",
-    "vstvec", "vsscratch", "vsepc", "vscause", "vstval", "vstimecmp", "senvcfg",
+    "vstvec", "vsscratch", "vsepc", "vscause", "vstval", "vstimecmp", "senvcfg", "mstatus",
 )  # fmt: skip
 (
     PC, PRIVILEGE, STEPS, UNRETIRED, LIMIT, LINES, FCSR, MIE, MIP, SCOUNTEREN, CYCLE, INSTRET, REPORTED, STREAK_LENGTH,
     STREAK_AT, STREAK_CAUSE, STREAK_PC, DELTA, VSATP, VSSTATUS, VSTVEC, VSSCRATCH, VSEPC, VSCAUSE, VSTVAL, VSTIMECMP, SENVCFG,
+    STATUS,
 ) = map(field, _NAMES)  # fmt: skip
 SOFTWARE, TIMER = 1 << Interrupt.SUPERVISOR_SOFTWARE, 1 << Interrupt.SUPERVISOR_TIMER
 SEEN = Status.SUPERVISOR_VIEW
@@ -37,7 +40,25 @@ CHANGED = SEEN & ~Status.XLEN_64
 SITUATION, TIME = 1, 2
 
 
-# -- from the carrier --------------------------------------------------------------------------------
+FLOATS = Status.FS | Status.SD
+
+
+# -- a deprivileged guest -----------------------------------------------------------------------------
+def catch_up_deprivileged(h: Any, host: int) -> None:
+    h.pc = h.peek(host + PC, 8)
+    h.fcsr = h.peek(host + FCSR, 8)
+    if h.peek(host + STATUS, 8) & Status.SD:
+        h.mstatus = h.mstatus | FLOATS
+
+
+def hand_over_deprivileged(h: Any, host: int) -> None:
+    """FS is Off there when the guest has it Off."""
+    h.poke(host + PC, 8, h.pc)
+    h.poke(host + FCSR, 8, h.fcsr)
+    h.poke(host + STATUS, 8, h.peek(host + STATUS, 8) & ~FLOATS | h.mstatus & FLOATS)
+
+
+# -- VS mode: from the carrier ------------------------------------------------------------------------
 def catch_up_for_access(h: Any, host: int, direct: int, own_tables: int) -> None:
     """What the VMM looks at to map memory or to execute a load or a store."""
     h.pc = h.peek(host + PC, 8)
@@ -77,7 +98,7 @@ def catch_up(h: Any, host: int, direct: int, own_tables: int) -> None:
         h.streak_pc = 0
 
 
-# -- to the carrier ----------------------------------------------------------------------------------
+# -- VS mode: to the carrier --------------------------------------------------------------------------
 def hvip(h: Any, injected: int, arrived: int) -> int:
     """The interrupts that the VMM hands over, where hvip has them."""
     handed: int = ((h.mip | h.lines | arrived) & injected) << 1
