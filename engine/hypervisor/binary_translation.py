@@ -457,7 +457,7 @@ class BinaryTranslation(TrapAndEmulate):
         target = address
         if virtual.satp >> 60 and virtual.privilege == SUPERVISOR:
             target = virtual.walk(address, Access.FETCH)
-            self.shadow.rest_on(key, address, virtual.walked()[1])
+            self.shadow.rest_on(key, address, virtual.trail)
         if not self.guest.vm.ram.holds(target, 2):
             raise Trap(Cause.INSTRUCTION_ACCESS_FAULT, address)
         return target >> 12

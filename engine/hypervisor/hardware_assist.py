@@ -485,7 +485,7 @@ class TwoStages:
         if ram.holds(target, 1):
             page, stores = target >> 12, access == _STORE or hart.fault_instruction == mmu.TABLE_WRITE
             frame, action = claim(ram, page, stores)
-            self.stage.map(page, frame, ram.writable(page))
+            self.stage.map(page, frame, stores or ram.writable(page))
             host = self.guest.host_address(frame) | target & 0xFFF
             action = _SECOND_STAGE_FILL if action is None else action
             return Outcome(_PAGE_FAULT, _EMULATED, action, target, host)
@@ -566,7 +566,7 @@ class Shadowed:
         except Trap as trap:
             return trap
         if virtual.satp >> 60:
-            leaf, _ = virtual.walked()
+            leaf = virtual.leaf
             allowed = leaf & (mmu.R | mmu.X | (mmu.W if leaf & mmu.D else 0))
             user = leaf & mmu.U != 0
         page = target >> 12
@@ -574,8 +574,8 @@ class Shadowed:
             return Trap(Cause.INSTRUCTION_ACCESS_FAULT, address) if access == _FETCH else target
         if access == _STORE and page in self.shadow.table_pages:
             return target
-        _, action = claim(ram, page, access == _STORE)
-        frame, was_mapped = self.shadow.fill(key, address, page, allowed, virtual, user)
+        frame, action = claim(ram, page, access == _STORE)
+        was_mapped = self.shadow.fill(key, address, page, frame, allowed, virtual, user)
         if action is None:
             action = _DIRTY if was_mapped and access == _STORE else _SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF

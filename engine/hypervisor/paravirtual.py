@@ -63,10 +63,16 @@ _ACCESS_FAULTS = {
     Access.FETCH: Cause.INSTRUCTION_ACCESS_FAULT, Access.LOAD: Cause.LOAD_ACCESS_FAULT,
     _STORE: Cause.STORE_ACCESS_FAULT,
 }  # fmt: skip
-#: The words from `stack` to `upcalls_off`, which a trap reads and, but for the first, writes; those that a return reads.
-_FRAME = struct.Struct(f"<{WORD['upcalls_off'] + 1}Q")
-_EVENT_WORDS = struct.Struct("<3Q")  # upcalls_off, pending, masked
-_EVENTS_AT = 8 * WORD["upcalls_off"]
+#: Words of the shared page. A trap writes those from `stack` to `upcalls_off`, the first as it was; a return reads them.
+_STACK, _PC, _SP, _CAUSE, _VALUE, _PRIVILEGE, _PREVIOUS, _UPCALLS_OFF, _PENDING, _MASKED = (
+    WORD[name]
+    for name in ("stack", "pc", "sp", "cause", "value", "privilege", "previous", "upcalls_off", "pending", "masked")
+)
+_RETURNED = tuple(
+    (register, WORD[name]) for register, name in ((SP, "sp"), (A0, "a0"), (A1, "a1"), (A6, "a6"), (A7, "a7"))
+)
+_FRAME_WORDS, _PAGE_WORDS = _UPCALLS_OFF + 1, PAGE // 8
+_FRAME = struct.Struct(f"<{_FRAME_WORDS}Q")
 _TIME_WORDS = struct.Struct("<2Q")  # time_version, time_offset
 _WORD = struct.Struct("<Q")
 _TIMER_INTERRUPT = INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER
@@ -180,8 +186,16 @@ class Paravirtual:
         shared = self.domain.shared
         if shared is None:
             return False, 0
-        off, pending, masked = _EVENT_WORDS.unpack(self.guest.vm.ram.read(shared + _EVENTS_AT, _EVENT_WORDS.size))
-        return not off, pending & ~masked
+        words, at = self._shared_words(shared)
+        return not words[at + _UPCALLS_OFF], words[at + _PENDING] & ~words[at + _MASKED]
+
+    def _shared_words(self, shared: int) -> tuple[memoryview, int]:
+        """The shared page to read, as words from an index on."""
+        ram = self.guest.vm.ram
+        frame = ram.map.frame(shared >> 12)
+        if frame is None:
+            return memoryview(ram.read(shared, PAGE)).cast("Q"), 0
+        return ram.memory.views[3], frame * _PAGE_WORDS
 
     def _upcall_is_due(self) -> bool:
         on, events = self._events()
@@ -295,15 +309,16 @@ class Paravirtual:
                 pc=f"{virtual.pc:#x}", handler=f"{virtual.stvec:#x}", cause=cause, cause_name=cause_name(cause),
             )  # fmt: skip
             return
-        ram = self.guest.vm.ram
-        words = list(_FRAME.unpack(ram.read(shared, _FRAME.size)))
-        words[WORD["privilege"]] = virtual.privilege
+        x = virtual.x
+        shown, at = self._shared_words(shared)
+        words = shown[at : at + _FRAME_WORDS].tolist()
+        words[_PRIVILEGE] = virtual.privilege
         virtual.enter_trap(SUPERVISOR, cause, value, interrupt)
-        words[WORD["pc"]], words[WORD["sp"]] = virtual.sepc, virtual.x[SP]
-        words[WORD["cause"]], words[WORD["value"]] = virtual.scause, virtual.stval
-        words[WORD["previous"]], words[WORD["upcalls_off"]] = words[WORD["upcalls_off"]], 1
-        virtual.x[SP] = words[WORD["stack"]]
-        ram.write(shared + 8, _FRAME.pack(*words)[8:])
+        words[_PC], words[_SP] = virtual.sepc, x[SP]
+        words[_CAUSE], words[_VALUE] = virtual.scause, virtual.stval
+        words[_PREVIOUS], words[_UPCALLS_OFF] = words[_UPCALLS_OFF], 1
+        x[SP] = words[_STACK]
+        self.guest.vm.ram.write(shared, _FRAME.pack(*words))
 
     # -- page faults ---------------------------------------------------------------------------------
     def _page_fault(self, vcpu: VCpu, access: Access, address: int) -> Outcome:
@@ -422,17 +437,17 @@ class Paravirtual:
         virtual, shared = vcpu.virtual, self.domain.shared
         if shared is None:
             raise RefusedError(sbi.Error.INVALID_PARAM)
-        ram = self.guest.vm.ram
-        words = _FRAME.unpack(ram.read(shared, _FRAME.size))
-        privilege = words[WORD["privilege"]] & 1
+        shown, at = self._shared_words(shared)
+        words = shown[at : at + _FRAME_WORDS].tolist()
+        privilege = words[_PRIVILEGE] & 1
         if privilege == USER and not virtual.satp:
             raise RefusedError(sbi.Error.DENIED)
         virtual.privilege = privilege
-        virtual.pc = words[WORD["pc"]] & ~1
+        virtual.pc = words[_PC] & ~1
         x = virtual.x
-        for register, name in ((SP, "sp"), (A0, "a0"), (A1, "a1"), (A6, "a6"), (A7, "a7")):
-            x[register] = words[WORD[name]]
-        ram.write(shared + 8 * WORD["upcalls_off"], _WORD.pack(words[WORD["previous"]]))
+        for register, word in _RETURNED:
+            x[register] = words[word]
+        self.guest.vm.ram.write(shared + 8 * _UPCALLS_OFF, _WORD.pack(words[_PREVIOUS]))
 
     def _share(self, _vcpu: VCpu, page: int, _b: int) -> int:
         self._check_page(page)
@@ -572,8 +587,8 @@ class Paravirtual:
 
     def stored(self, address: int, length: int) -> None:
         """A device or a debugger wrote to a table: check all of them anew."""
-        tables = self.tables
-        if tables.tables.keys().isdisjoint(range(address >> 12, (address + length - 1 >> 12) + 1)):
+        tables, first, last = self.tables, address >> 12, address + length - 1 >> 12
+        if (first == last and first not in tables.tables) or tables.tables.keys().isdisjoint(range(first, last + 1)):
             return
         try:
             self.domain.pins = tables.rebuild(self.domain.pins)

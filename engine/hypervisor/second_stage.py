@@ -25,9 +25,10 @@ from engine.machine import mmu
 from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import StageState
 from engine.machine.memory import PAGE
-from engine.machine.native.exits import STAGE_LEAF
+from engine.machine.native.exits import FIRST_PAGE, STAGE_LEAF
 
 ROOT_FRAMES = 4
+_OWN_LEAF = STAGE_LEAF | mmu.W | mmu.D
 _VMID_SHIFT, _VMID_MASK = 44, 0x3FFF
 
 
@@ -44,6 +45,7 @@ class SecondStage(StageState):
         self.memory = frames.memory
         self.vmid = vmid & _VMID_MASK
         self.root: int | None = None
+        self._found: dict[int, int] = {}  # lower tables by the first page, in their span, that they lead from
 
     @property
     def tables(self) -> list[int]:
@@ -58,6 +60,13 @@ class SecondStage(StageState):
 
     def map(self, page: int, frame: int, writable: bool) -> None:
         """Let the hart reach a guest page. Raises OutOfFramesError."""
+        table = self._found.get(page >> 9)
+        if table is None:
+            table = self._found[page >> 9] = self._table_for(page)
+        self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+
+    def _table_for(self, page: int) -> int:
+        """The table that has the leaf of a guest page, made if it is new. Raises OutOfFramesError."""
         table, words = self.root, self.memory.views[3]
         assert table is not None
         for level in (2, 1):
@@ -70,7 +79,7 @@ class SecondStage(StageState):
                 self._words[self.count] = table
                 self.count += 1
                 self.memory.write(offset, 8, ((RAM_BASE >> 12) + table) << 10 | mmu.V)
-        self.memory.write(table * PAGE + 8 * (page & 0x1FF), 8, _leaf(frame, writable))
+        return table
 
     def remap(self, page: int, frame: int, writable: bool) -> None:
         """Correct the leaf of a guest page, if the hart can reach it."""
@@ -113,6 +122,7 @@ class SecondStage(StageState):
             for frame in (*range(self.root, self.root + ROOT_FRAMES), *self.tables):
                 self.frames.give_back_own(frame)
         self.root, self.count = None, 0
+        self._found.clear()
 
     def save(self) -> dict[str, Any]:
         """The tables themselves are in host memory."""
@@ -121,10 +131,11 @@ class SecondStage(StageState):
     def load(self, state: dict[str, Any]) -> None:
         """Raises IndexError for more tables than there can be."""
         self.root, self.count = state["root"], 0
+        self._found.clear()
         for table in state["tables"]:
             self._words[self.count] = table
             self.count += 1
 
 
 def _leaf(frame: int, writable: bool) -> int:
-    return ((RAM_BASE >> 12) + frame) << 10 | STAGE_LEAF | (mmu.W | mmu.D if writable else 0)
+    return FIRST_PAGE + frame << 10 | (_OWN_LEAF if writable else STAGE_LEAF)

@@ -196,12 +196,13 @@ class ShadowTables(ShadowState):
         key: SpaceKey,
         address: int,
         guest_page: int,
+        frame: int,
         permissions: int,
         virtual: VirtualHart,
         user: bool = True,
-    ) -> tuple[int, bool]:
-        """Map a virtual page to the frame behind a guest page; returns the frame, and whether there was a leaf before. It
-        rests on the latest `walk` of a virtual hart.
+    ) -> bool:
+        """Map a virtual page to the frame behind a guest page; returns whether there was a leaf before. It rests on the
+        latest `walk` of a virtual hart.
 
         `permissions`: R, W, X as the guest's tables grant them now. W is withheld from table pages
         and from shared ones. `user`: for user mode, which is the only one that a deprivileged guest has.
@@ -209,7 +210,6 @@ class ShadowTables(ShadowState):
         if self.remembered >= MAX_LEAVES:
             self.drop_all()
             self.satp(key)
-        frame = self.ram.frame(guest_page)
         offset = self._entry_offset(key, address, make=True)
         assert offset is not None
         was_mapped = bool(self.memory.views[3][offset >> 3] & mmu.V)
@@ -220,8 +220,8 @@ class ShadowTables(ShadowState):
         if walker is None or walker.put_leaf(
             virtual.address, offset, number, address, guest_page - FIRST_PAGE, leaf
         ) != DONE:
-            self._put_leaf(key, offset, address, guest_page, leaf, virtual.walked()[1])
-        return frame, was_mapped
+            self._put_leaf(key, offset, address, guest_page, leaf, virtual.trail)
+        return was_mapped
 
     def _put_leaf(
         self, key: SpaceKey, offset: int, address: int, guest_page: int, leaf: int, tables: Sequence[int]

@@ -46,6 +46,8 @@ def claim(ram: GuestRam, page: int, stores: bool) -> tuple[int, Action | None]:
     before = ram.map.owned(page) if stores else ram.map.frame(page)
     if before is not None:
         return before, None
+    if not ram.away and ram.map.frame(page) is None and page not in ram.clean:
+        return ram.frame(page), None
     brought = Action.REMOTE_FETCH if page in ram.absent else Action.SWAP_IN if page in ram.swapped else None
     logged, before = page in ram.clean, ram.map.frame(page)
     if not stores:

@@ -302,11 +302,11 @@ class TrapAndEmulate:
         if access == _STORE and (noticed := self._noticed(target >> 12)) is not None:
             carry_reservation(self.guest, vcpu, target)
             return self._interpret(vcpu, noticed, target, (address, access, target))
-        allowed = _granted(virtual.walked()[0], virtual.privilege, virtual.mstatus) if key[0] else _ALL
+        allowed = _granted(virtual.leaf, virtual.privilege, virtual.mstatus) if key[0] else _ALL
         if key[1] != USER and not self.kernel_in_place:
             allowed &= ~mmu.X
-        _, action = claim(ram, target >> 12, access == _STORE)
-        frame, was_mapped = self.shadow.fill(key, address, target >> 12, allowed, virtual)
+        frame, action = claim(ram, target >> 12, access == _STORE)
+        was_mapped = self.shadow.fill(key, address, target >> 12, frame, allowed, virtual)
         if action is None:
             action = _DIRTY if was_mapped and access == _STORE else _SHADOW_FILL
         host = self.guest.host_address(frame) | target & 0xFFF

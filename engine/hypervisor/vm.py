@@ -544,8 +544,8 @@ class VirtualHart(Hart):
         return 0
 
     def walk(self, address: int, access: Access) -> int:
-        """Where an address leads by the guest's tables, which the VMM follows for the guest: see `walked`. Raises Trap.
-        Not for where loads and fetches differ (MPRV)."""
+        """Where an address leads by the guest's tables, which the VMM follows for the guest: see `leaf` and `trail`. Raises
+        Trap. Not for where loads and fetches differ (MPRV)."""
         self._walk = None
         if self._walked_natively(address, access):
             return self.bus.ram.target
@@ -558,12 +558,18 @@ class VirtualHart(Hart):
         """The native code that made the latest `walk`; None: Python did."""
         return self.lent if self._walk is None else None
 
-    def walked(self) -> tuple[int, Sequence[int]]:
-        """Of the latest `walk`: its leaf, and the guest physical addresses of the tables that it went through."""
+    @property
+    def leaf(self) -> int:
+        """The entry at which the latest `walk` ended."""
+        return self.bus.ram.leaf if self._walk is None else self._walk.leaf
+
+    @property
+    def trail(self) -> Sequence[int]:
+        """The guest physical addresses of the tables that the latest `walk` went through."""
         if self._walk is None:
             ram = self.bus.ram
-            return ram.leaf, ram.trail[ram.level :][::-1]
-        return self._walk.leaf, [step.table for step in self._walk.trail]
+            return ram.trail[ram.level :][::-1]
+        return [step.table for step in self._walk.trail]
 
     def _walked_natively(self, address: int, access: Access) -> bool:
         """Where it led is in RamState. Raises Trap. False: only Python can do it."""

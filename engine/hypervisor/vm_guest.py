@@ -19,6 +19,7 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
+from engine.machine.native import carried
 from engine.machine.privileged import MACHINE, USER
 from engine.machine.state import NEVER
 from engine.trace.record import (
@@ -223,19 +224,20 @@ class VmGuest(Guest):
             cost = 0
         elif between_worlds:
             hart.flush()
-        steps, extra = hart.steps, hart.extra
-        hart.extra = extra + cost
+        lent = virtual.lent
+        if lent is None:
+            carried.charge(virtual, hart.address, cost)
+        else:
+            lent.charge(virtual.address, hart.address, cost)
         if self.vm.ram.owed_ns:
             self.wait(hart)
         if by_hardware:
             disposition = _HARDWARE
         else:
             self.exits += 1
-        instructions = virtual.instructions_base + steps - hart.unretired & MASK64
-        executed, virtual.reported = instructions - virtual.reported, instructions
         host.trace.record(
-            host.id, self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, steps + extra,
-            hart.position_base + steps - 1, pc, value, instruction, executed, cost, a, b,
+            host.id, self.id, vcpu.number, kind, cause, path, disposition, action, origin, to, virtual.exit_time,
+            virtual.exit_position, pc, value, instruction, virtual.exit_executed, cost, a, b,
         )  # fmt: skip
         host.recorded(hart)
 

@@ -56,6 +56,7 @@ class HartState(ctypes.Structure):
     instructions are ahead of the host hart's `retired`, and its ShadowState (see engine.machine.mappings).
     guest_ram_at: of a virtual hart, and of a hart that carries a guest under hardware assist, the guest's RamState; else
     0. stage_at: of the latter, the StageState.
+    exit_time, exit_position, exit_executed: of a virtual hart, what the record of its exit says, once that is charged.
     time_started, time_offset: mtime is the clock since time_started in ticks, plus time_offset; NO_TIME: ask Python.
     trap_cause, trap_value: of a trap that a native procedure raises. physical: where an address led that Python asked
     native code to translate.
@@ -125,6 +126,9 @@ class HartState(ctypes.Structure):
         ("trap_value", _WORD),
         ("physical", _WORD),
         ("page_pc", _WORD),
+        ("exit_time", _WORD),
+        ("exit_position", _WORD),
+        ("exit_executed", _WORD),
         ("walks", _WORD),
         ("walk_references", _WORD),
         ("hot", _WORD * (2 * MAX_HOT)),
@@ -177,6 +181,9 @@ class HartState(ctypes.Structure):
     tlb_at: int
     ops: int
     page_pc: int
+    exit_time: int
+    exit_position: int
+    exit_executed: int
     walks: int
     walk_references: int
     hot: ctypes.Array[ctypes.c_uint64]

@@ -65,7 +65,7 @@ CALLS = (
     Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("walk", 2), Call("put_leaf", 5),
     Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
     Call("catch_up_for_access", 3, carried.catch_up_for_access), Call("catch_up", 3, carried.catch_up),
-    Call("catch_up_deprivileged", 1, carried.catch_up_deprivileged),
+    Call("charge", 2, carried.charge), Call("catch_up_deprivileged", 1, carried.catch_up_deprivileged),
     Call("hand_over_deprivileged", 1, carried.hand_over_deprivileged),
     Call("catch_up_translated", 1, translated.catch_up),
     Call("hand_over_translated", 1, translated.hand_over, translated.SHOWN),

@@ -27,11 +27,12 @@ _NAMES = (
     "pc", "privilege", "steps", "unretired", "limit", "lines", "fcsr", "mie", "mip", "scounteren", "cycle_offset",
     "instret_offset", "reported", "streak_length", "streak_at", "streak_cause", "streak_pc", "htimedelta", "vsatp", "vsstatus",
     "vstvec", "vsscratch", "vsepc", "vscause", "vstval", "vstimecmp", "senvcfg", "mstatus",
+    "extra", "position_base",
 )  # fmt: skip
 (
     PC, PRIVILEGE, STEPS, UNRETIRED, LIMIT, LINES, FCSR, MIE, MIP, SCOUNTEREN, CYCLE, INSTRET, REPORTED, STREAK_LENGTH,
     STREAK_AT, STREAK_CAUSE, STREAK_PC, DELTA, VSATP, VSSTATUS, VSTVEC, VSSCRATCH, VSEPC, VSCAUSE, VSTVAL, VSTIMECMP, SENVCFG,
-    STATUS,
+    STATUS, EXTRA, POSITION_BASE,
 ) = map(field, _NAMES)  # fmt: skip
 SOFTWARE, TIMER = 1 << Interrupt.SUPERVISOR_SOFTWARE, 1 << Interrupt.SUPERVISOR_TIMER
 SEEN = Status.SUPERVISOR_VIEW
@@ -41,6 +42,20 @@ SITUATION, TIME = 1, 2
 
 
 FLOATS = Status.FS | Status.SD
+
+
+# -- an exit ------------------------------------------------------------------------------------------
+def charge(h: Any, host: int, cost: int) -> None:
+    """An exit in the step that the carrier executes costs so much: when and where it was, and how many instructions the
+    vCPU had retired since its record before."""
+    steps = h.peek(host + STEPS, 8)
+    extra = h.peek(host + EXTRA, 8)
+    instructions = h.instructions_base + steps - h.peek(host + UNRETIRED, 8)
+    h.exit_time = steps + extra
+    h.exit_position = h.peek(host + POSITION_BASE, 8) + steps - 1
+    h.exit_executed = instructions - h.reported
+    h.reported = instructions
+    h.poke(host + EXTRA, 8, extra + cost)
 
 
 # -- a deprivileged guest -----------------------------------------------------------------------------

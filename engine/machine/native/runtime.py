@@ -32,7 +32,7 @@ class Interpreter:
 
     proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. walk, resume,
     put_leaf, table_stored: of `exits`, with a virtual hart; they, `translate`, `refresh` and `enter_trap` return how that
-    ended (procedures.DONE and so on). catch_up, hand_over and their like: of `carried` and
+    ended (procedures.DONE and so on). charge, catch_up, hand_over and their like: of `carried` and
     `translated`. Harts are state addresses."""
 
     def __init__(self) -> None:
@@ -53,6 +53,7 @@ class Interpreter:
         self.put_leaf: Callable[[int, int, int, int, int, int], int] = builtin("put_leaf")
         self.table_stored: Callable[[int, int, int], int] = builtin("table_stored")
         self.resume: Callable[[int, int], int] = builtin("resume_exit")
+        self.charge: Callable[[int, int, int], int] = builtin("charge")
         self.catch_up_deprivileged: Callable[[int, int], int] = builtin("catch_up_deprivileged")
         self.hand_over_deprivileged: Callable[[int, int], int] = builtin("hand_over_deprivileged")
         self.catch_up_translated: Callable[[int, int], int] = builtin("catch_up_translated")
