@@ -87,7 +87,7 @@ def _machine() -> Any:
         features=llvm.get_host_cpu_features().flatten(),
         opt=2,
         reloc="pic",
-        codemodel="jitdefault",
+        codemodel="small",
         jit=True,
     )
 

@@ -18,7 +18,7 @@ from weakref import WeakSet
 import numpy as np
 
 from engine.machine.memory import PAGE, Memory
-from engine.machine.native import handlers, layout, objects
+from engine.machine.native import handlers, layout, objects, traps
 from engine.machine.native.jit import THRESHOLD, WARM_THRESHOLD, Jit, compiled_before, digest
 from engine.machine.state import HartState
 
@@ -31,16 +31,16 @@ MAX_PAGES = 2048
 class Interpreter:
     """Entry points of the interpreter tier. `run(state address) -> reason` (layout.LIMIT, SLOW, FETCH, TRAP).
 
-    refresh: access.choose_anew. enter_trap: of `privileged`. prepare, translate: of the module `entry`. walk, resume,
-    put_leaf, table_stored: of `exits`, with a virtual hart. All but `prepare` return how that ended (procedures.DONE and
-    so on). Harts are state addresses."""
+    refresh: access.choose_anew. enter_trap: of `privileged`. prepare, translate: of the module `entry`. number_records: of
+    `traps`. walk, resume, put_leaf, table_stored: of `exits`, with a virtual hart. All but `prepare` and `number_records`
+    return how that ended (procedures.DONE and so on). Harts are state addresses."""
 
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
         symbols = [
             "run", "decode", "next_page", "slow", "over", "far", "plain", "refresh", "prepare", "translate",
-            "enter_trap", "walk", "resume_exit", "put_leaf", "table_stored",
+            "enter_trap", "number_records", "walk", "resume_exit", "put_leaf", "table_stored",
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
@@ -49,6 +49,7 @@ class Interpreter:
         self.prepare: Callable[[int], int] = self._called("prepare")
         self.translate: Callable[[int, int, int], int] = self._called("translate", 2)
         self.enter_trap: Callable[[int, int, int, int, int], int] = self._called("enter_trap", 4)
+        self.number_records: Callable[[int, int, int], int] = self._called("number_records", 2)
         self.walk: Callable[[int, int, int], int] = self._called("walk", 2)
         self.put_leaf: Callable[[int, int, int, int, int, int], int] = self._called("put_leaf", 5)
         self.table_stored: Callable[[int, int, int], int] = self._called("table_stored", 2)
@@ -143,6 +144,7 @@ def native(compiles: bool) -> Native:
 
 
 _TAG = struct.Struct("<Q")
+_ROW = struct.Struct(f"<{traps.KEY_BYTES}s{8 - traps.KEY_BYTES}xQ")
 
 
 class Contexts:
@@ -171,6 +173,28 @@ class Contexts:
             for at in (layout.READS + data, layout.WRITES + data, code)
         )
         return loads, stores, fetches
+
+
+class NativeRecords:
+    """Room for so many records of traps that native code takes."""
+
+    def __init__(self, room: int) -> None:
+        self._records, self._rows = (
+            np.empty(room * size, np.uint8).data for size in (traps.RECORD_BYTES, traps.ROW_BYTES)
+        )
+        self.address, self._rows_at = (
+            ctypes.addressof(ctypes.c_char.from_buffer(place)) for place in (self._records, self._rows)
+        )
+
+    def numbered(self, hart: HartState, interpreter: Interpreter, sequence: int) -> tuple[memoryview, dict[int, int]]:
+        """What a hart wrote here, as Trace.extend wants it: the records, with the sequences that follow `sequence`, and how
+        many there are of each key."""
+        rows = interpreter.number_records(hart.address, sequence, self._rows_at)
+        counts = _ROW.iter_unpack(self._rows[: rows * traps.ROW_BYTES])
+        return (
+            self._records[: hart.record_count * traps.RECORD_BYTES],
+            {int.from_bytes(key, "big"): count for key, count in counts},
+        )
 
 
 def word_at(code_page: int, offset: int) -> int:
