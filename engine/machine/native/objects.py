@@ -82,6 +82,8 @@ def host_has(feature: str) -> bool:
 def _machine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    # Guests' code has its addresses worked out; a loop's budget is what loop strength reduction would spread over registers.
+    llvm.set_option("", "--disable-lsr")
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
