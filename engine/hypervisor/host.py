@@ -15,11 +15,8 @@ hart, nothing of this takes place.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterable
 from typing import Any
-
-import numpy as np
 
 from engine.commands import LabError, Problem, SchedulerId
 from engine.hypervisor.bare_metal import BareMetalGuest
@@ -38,9 +35,10 @@ from engine.machine.bus import Bus, Devices
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
+from engine.machine.native.runtime import NativeRecords
 from engine.machine.state import NEVER, NO_RESERVATION
 from engine.machine.tiers import Tier, native_tier
-from engine.trace.record import RECORD, Action, Disposition, Kind, Level
+from engine.trace.record import Action, Disposition, Kind, Level
 from engine.trace.rings import Trace
 
 QUANTUM_NS = 10_000
@@ -121,8 +119,7 @@ class Host:
         self._traps_left = _UNLIMITED
         self._until = NEVER
         # One for all harts: it is empty whenever one of them begins to execute.
-        self._records = np.empty(NATIVE_RECORDS * RECORD.itemsize, np.uint8).data
-        self._records_at = ctypes.addressof(ctypes.c_char.from_buffer(self._records))
+        self._records = NativeRecords(NATIVE_RECORDS)
         for hart in self.harts:
             hart.on_event = lambda hart=hart: self._event(hart)  # type: ignore[misc]
             hart.on_timer = lambda hart=hart: self.retime(hart)  # type: ignore[misc]
@@ -494,7 +491,7 @@ class Host:
         """From now on traps that stay inside this guest need not leave native code; its board's time began at
         `started`."""
         hart.record_ids = self.id | guest << 16 | vcpu << 32
-        hart.record_at = self._records_at
+        hart.record_at = self._records.address
         hart.on_records = lambda: self._fetch_records(hart, guest)
         hart.time_started = started
 
@@ -503,9 +500,14 @@ class Host:
         hart.record_at = hart.record_limit = 0
 
     def _fetch_records(self, hart: Hart, guest: int) -> None:
-        taken = self.trace.extend(guest, self._records[: hart.record_count * RECORD.itemsize])
+        interpreter = hart.interpreter
+        assert interpreter is not None
+        records, counts = self._records.numbered(hart, interpreter, self.trace.total(guest))
+        self.trace.extend(guest, records, counts)
         self._traps_left -= hart.record_count
-        self.guests[guest].exits += hart.record_count - taken.get(Disposition.HARDWARE, 0)
+        self.guests[guest].exits += sum(
+            count for key, count in counts.items() if key & 0xFF != Disposition.HARDWARE
+        )
         hart.record_count = 0
         self._limit_records(hart)
         if self._traps_left <= 0:

@@ -46,7 +46,6 @@ def _layout() -> struct.Struct:
 
 #: RECORD's fields, in its order, as a `struct` layout.
 LAYOUT = _layout()
-_SEQUENCE = struct.Struct("<Q")
 BLOCK_BYTES = BLOCK_RECORDS * LAYOUT.size
 
 Records = npt.NDArray[np.void]
@@ -54,15 +53,6 @@ Records = npt.NDArray[np.void]
 CounterKey = tuple[int, int, int, int]
 #: Parallel columns "guest" (<u2), "kind", "cause", "path", "disposition" (u1), "count" (<u4), as bytes.
 Columns = dict[str, bytes]
-
-#: Records that are faster taken one by one than as columns.
-_FEW = 16
-#: Where a record has the parts of its CounterKey, one byte after the other.
-_KEY_AT = _fields()["kind"][1]
-if [_fields()[name][1] - _KEY_AT for name in ("kind", "cause", "path", "disposition")] != [0, 1, 2, 3]:
-    raise ValueError("the parts of a record's CounterKey are not next to each other")
-_KEYS = np.dtype({"names": ["key"], "formats": [">u4"], "offsets": [_KEY_AT], "itemsize": RECORD.itemsize})
-_KEY = struct.Struct(">I")
 
 _COUNTS = np.dtype(
     [
@@ -240,36 +230,20 @@ class Trace:
             ring.seal(bytes(ring.block))
         return sequence
 
-    def extend(self, guest: int, data: memoryview) -> dict[int, int]:
-        """Write the records of one guest that `data` (writable bytes) holds but for their sequences, which it gets here.
-        Returns how many of them there are by disposition.
-        """
+    def extend(self, guest: int, data: memoryview, counts: Mapping[int, int]) -> None:
+        """Write the records of one guest that `data` holds; their sequences follow `total`. counts: how many there are of
+        each CounterKey, as a word with a byte for each part, the kind first."""
         ring = self._rings.get(guest)
         if ring is None:
             ring = self._rings[guest] = _Ring(self._blocks)
-        sequence, count = ring.sequence, len(data) // LAYOUT.size
-        found: dict[int, int] = {}
-        if count <= _FEW:
-            for begin in range(0, len(data), LAYOUT.size):
-                sequence += 1
-                _SEQUENCE.pack_into(data, begin, sequence)
-                (key,) = _KEY.unpack_from(data, begin + _KEY_AT)
-                found[key] = found.get(key, 0) + 1
-        else:
-            np.frombuffer(data, RECORD)["sequence"] = np.arange(sequence + 1, sequence + 1 + count, dtype=np.uint64)
-            keys, counts = np.unique(np.frombuffer(data, _KEYS)["key"], return_counts=True)
-            found = dict(zip(keys.tolist(), counts.tolist(), strict=True))
-        ring.sequence += count
+        ring.sequence += len(data) // LAYOUT.size
         ring.append(data)
         tick = ring.tick
-        by_disposition: dict[int, int] = {}
-        for key, number in found.items():
+        for key, number in counts.items():
             tick[key] = tick.get(key, 0) + number
-            by_disposition[key & 0xFF] = by_disposition.get(key & 0xFF, 0) + number
         if self.sink is not None:
             for begin in range(0, len(data), LAYOUT.size):
                 self.sink(bytes(data[begin : begin + LAYOUT.size]))
-        return by_disposition
 
     def guests(self) -> list[int]:
         """The guests that have records, by id."""

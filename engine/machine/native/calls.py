@@ -62,8 +62,8 @@ class Call(NamedTuple):
 
 
 CALLS = (
-    Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("walk", 2), Call("put_leaf", 5),
-    Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
+    Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("number_records", 2), Call("walk", 2),
+    Call("put_leaf", 5), Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
     Call("catch_up_for_access", 3, carried.catch_up_for_access), Call("catch_up", 3, carried.catch_up),
     Call("charge", 2, carried.charge), Call("catch_up_deprivileged", 1, carried.catch_up_deprivileged),
     Call("hand_over_deprivileged", 1, carried.hand_over_deprivileged),

@@ -13,7 +13,7 @@ from functools import cache
 from engine.isa.formats import Row
 from engine.machine.native import layout
 from engine.machine.native.layout import field
-from engine.machine.native.lowering import Code, statements
+from engine.machine.native.lowering import Code, statements, tail, threaded
 
 _WIDE = 3
 _OPS = field("ops")
@@ -108,11 +108,11 @@ def _decode() -> str:
     word = code.op(f"or i32 {low}, {code.op(f'shl i32 {high}, 16')}")
     handler = code.op(f"call ptr @decode_word(ptr %op, i32 {word})")
     code.do(f"store ptr {handler}, ptr %op")
-    code.end(f"ret i64 {code.op(f'musttail call i64 {handler}(ptr %s, ptr %op, i64 %budget)')}")
+    tail(code, handler, "%op", "%budget")
     code.label(straddles)
     code.do("store ptr @straddle, ptr %op")
-    code.end(f"ret i64 {code.op('musttail call i64 @straddle(ptr %s, ptr %op, i64 %budget)')}")
-    return code.text("define i64 @decode(ptr nonnull %s, ptr nonnull %op, i64 %budget) #1")
+    tail(code, "@straddle", "%op", "%budget")
+    return threaded(code, "@decode", visible=True)
 
 
 def _decode_word(rows: Sequence[Row]) -> str:

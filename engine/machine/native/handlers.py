@@ -32,6 +32,10 @@ from engine.machine.native.lowering import (
     Code,
     NotLowerable,
     Value,
+    call_threaded,
+    tail,
+    tail_far,
+    threaded,
 )
 from engine.machine.native.procedures import DONE, ILLEGAL, RESULT, TRAPPED, VIRTUAL, Procedures
 from engine.machine.privileged import SUPERVISOR
@@ -46,14 +50,11 @@ CLOCKS = {"clock": traps.clock, "retired": traps.retired, "time_ticks": traps.ti
 PROCEDURES = Procedures({
     "has_entry": access.has_entry, "read_entry": access.read_entry, "write_entry": access.write_entry,
     "use_context": access.use_context, "refresh": access.refresh, **CLOCKS,
-})  # fmt: skip
+}, inline=(privileged.pending_interrupt, privileged.enter_trap))  # fmt: skip
 EXITS = Procedures({
     "has_entry": exits.has_entry, "read_entry": exits.read_entry, "write_entry": exits.write_entry,
     "timer_changed": exits.timer_changed, **CLOCKS,
 }, {"emulate": exits.EMULATE, "stored_bytes": exits.STORED_BYTES}, "exit:")  # fmt: skip
-
-TYPE = "i64 (ptr, ptr, i64)"
-ARGUMENTS = "ptr nonnull %s, ptr nonnull %op, i64 %budget"
 
 
 def load_field(code: Code, name: str, kind: str = "i64") -> str:
@@ -62,12 +63,6 @@ def load_field(code: Code, name: str, kind: str = "i64") -> str:
 
 def store_field(code: Code, name: str, value: str, kind: str = "i64") -> None:
     code.do(f"store {kind} {value}, ptr {code.op(f'getelementptr i8, ptr %s, i64 {field(name)}')}{IN_MACHINE}")
-
-
-def tail(code: Code, function: str, operation: str, budget: str) -> None:
-    """End the block by going on in another function of TYPE."""
-    result = code.op(f"musttail call i64 {function}(ptr %s, ptr {operation}, i64 {budget})")
-    code.end(f"ret i64 {result}")
 
 
 class MachineScope(floats.FloatScope):
@@ -230,10 +225,11 @@ class HandlerScope(MachineScope):
         listed = "".join(f", i64 {argument}" for argument in arguments)
         result = code.op(f"call {RESULT} {symbol}(ptr %s{listed})")
         status = code.op(f"extractvalue {RESULT} {result}, 1")
-        done = code.name("done")
         self.bailed = self.traps = True
-        labels = ((DONE, done), (TRAPPED, "trapped"), (ILLEGAL, "illegal"), (VIRTUAL, "virtual"))
-        cases = " ".join(f"i64 {status}, label %{label}" for status, label in labels)
+        done, other = code.branch(code.op(f"icmp eq i64 {status}, {DONE}"), likely=True)
+        code.label(other)
+        labels = ((TRAPPED, "trapped"), (ILLEGAL, "illegal"), (VIRTUAL, "virtual"))
+        cases = " ".join(f"i64 {ended}, label %{label}" for ended, label in labels)
         code.end(f"switch i64 {status}, label %bail [ {cases} ]")
         code.label(done)
         return code.op(f"extractvalue {RESULT} {result}, 0")
@@ -279,9 +275,9 @@ class HandlerScope(MachineScope):
     def _return(self, function: Callable[..., Any]) -> Primitive:
         def lower(_args: list[ast.expr]) -> None:
             code = self.code
-            store_field(code, "pc", self.procedure(PROCEDURES.need(function)))
+            target = self.procedure(PROCEDURES.need(function))
             self.procedure(PROCEDURES.need(access.change_mode))
-            tail(code, "@attend_far", "%op", code.op("sub i64 %budget, 1"))
+            tail_far(code, target, code.op("sub i64 %budget, 1"), "@attend_far")
 
         return lower
 
@@ -405,8 +401,7 @@ class HandlerScope(MachineScope):
                 code.label(near)
                 follow(code, target, worth)
                 code.label(far)
-                store_field(code, "pc", program_counter(code, target))
-                self._far()
+                self._far(program_counter(code, target))
         else:
             address = self.number(args[0]).text
 
@@ -418,14 +413,12 @@ class HandlerScope(MachineScope):
                 target = code.op(f"getelementptr i8, ptr {begin}, i64 {code.op(f'shl i64 {distance}, 3')}")
                 follow(code, target, "true")
                 code.label(far)
-                store_field(code, "pc", address)
-                self._far()
+                self._far(address)
 
         self.pending = finish
 
-    def _far(self) -> None:
-        left = self.code.op("sub i64 %budget, 1")
-        tail(self.code, "@far", "%op", left)
+    def _far(self, address: str) -> None:
+        tail_far(self.code, address, self.code.op("sub i64 %budget, 1"))
 
 
 def know_steps(code: Code, budget: str) -> None:
@@ -490,7 +483,7 @@ def _report() -> str:
     store_field(code, "hot_count", code.op(f"add i64 {count}, 1"))
     code.label(on)
     tail(code, code.op("load ptr, ptr %op"), "%op", "%budget")
-    return code.text(f"define internal i64 @report({ARGUMENTS}) #1")
+    return threaded(code, "@report")
 
 
 def _plain() -> str:
@@ -507,7 +500,7 @@ def _plain() -> str:
     tail(code, chosen, "%op", "%budget")
     code.label(over)
     tail(code, "@over", "%op", "%budget")
-    return code.text(f"define i64 @plain({ARGUMENTS}) #1")
+    return threaded(code, "@plain", visible=True)
 
 
 def handler(row: Row) -> str | None:
@@ -533,7 +526,7 @@ def handler(row: Row) -> str | None:
     if scope.bailed:
         code.label("bail")
         tail(code, "@slow", "%op", "%budget")
-    return code.text(f"define internal i64 {symbol(row)}({ARGUMENTS}) #0")
+    return threaded(code, symbol(row), "#0")
 
 
 _NAMES: dict[tuple[str, int], str] = {}
@@ -551,13 +544,13 @@ def _leave(name: str, reason: int) -> str:
     store_field(code, "pc", program_counter(code, "%op"))
     know_steps(code, "%budget")
     code.end(f"ret i64 {reason}")
-    return code.text(f"define i64 @{name}({ARGUMENTS}) #1")
+    return threaded(code, f"@{name}", visible=True)
 
 
 def _far() -> str:
-    """Go on at `pc`, which may be in any page."""
+    """Go on at the address that stands in the operation's place, which may be in any page."""
     code = Code()
-    target = load_field(code, "pc")
+    target = code.op("ptrtoint ptr %op to i64")
     page = code.op(f"and i64 {target}, -4096")
     index = code.op(f"lshr i64 {target}, 8")
     index = code.op(f"and i64 {index}, {(layout.FETCH_ENTRIES - 1) << 4}")
@@ -573,6 +566,15 @@ def _far() -> str:
     operation = code.op(f"getelementptr i8, ptr {ops}, i64 {offset}")
     _go_on(code, operation, "%budget", "true")
     code.label(miss)
+    tail(code, "@far_miss", "%op", "%budget")
+    return threaded(code, "@far", visible=True)
+
+
+def _far_miss() -> str:
+    """As @far, for a page that the fetch TLB does not have."""
+    code = Code()
+    target = code.op("ptrtoint ptr %op to i64")
+    store_field(code, "pc", target)
     result = code.op(f"call {RESULT} {PROCEDURES.need(access.fetch_slow)}(ptr %s, i64 {target})")
     status = code.op(f"icmp eq i64 {code.op(f'extractvalue {RESULT} {result}, 1')}, {DONE}")
     known = code.op(f"icmp ne i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 0")
@@ -588,7 +590,7 @@ def _far() -> str:
     code.label(absent)
     know_steps(code, "%budget")
     code.end(f"ret i64 {layout.FETCH}")
-    return code.text(f"define i64 @far({ARGUMENTS}) #1")
+    return threaded(code, "@far_miss")
 
 
 def _straddle() -> str:
@@ -618,26 +620,25 @@ def _straddle() -> str:
     code.do(f"store i32 {key}, ptr {place}")
     code.label(same)
     tail(code, code.op(f"load ptr, ptr {handler_at}"), "%op", "%budget")
-    return code.text(f"define internal i64 @straddle({ARGUMENTS}) #1")
+    return threaded(code, "@straddle")
 
 
 def _next_page() -> str:
     """The operation behind a page's last: it is no instruction and costs no step."""
     code = Code()
-    store_field(code, "pc", program_counter(code, "%op"))
-    tail(code, "@far", "%op", "%budget")
-    return code.text(f"define i64 @next_page({ARGUMENTS}) #1")
+    tail_far(code, program_counter(code, "%op"), "%budget")
+    return threaded(code, "@next_page", visible=True)
 
 
 def _attend() -> str:
     """Go on at `operation`, but by way of what its page is now, and only if no interrupt is to be taken."""
     code = Code()
-    store_field(code, "pc", program_counter(code, "%op"))
-    tail(code, "@attend_far", "%op", "%budget")
-    return code.text(f"define i64 @attend({ARGUMENTS}) #1")
+    tail_far(code, program_counter(code, "%op"), "%budget", "@attend_far")
+    return threaded(code, "@attend")
 
 
 def _attend_far() -> str:
+    """As @attend, with the address that stands in the operation's place."""
     code = Code()
     result = code.op(f"call {RESULT} {PROCEDURES.need(privileged.pending_interrupt)}(ptr %s)")
     pending = code.op(f"icmp ne i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 0")
@@ -645,9 +646,10 @@ def _attend_far() -> str:
     code.label(on)
     tail(code, "@far", "%op", "%budget")
     code.label(leave)
+    store_field(code, "pc", code.op("ptrtoint ptr %op to i64"))
     know_steps(code, "%budget")
     code.end(f"ret i64 {layout.LIMIT}")
-    return code.text(f"define i64 @attend_far({ARGUMENTS}) #1")
+    return threaded(code, "@attend_far")
 
 
 def _trap() -> str:
@@ -655,7 +657,7 @@ def _trap() -> str:
     code = Code()
     store_field(code, "pc", program_counter(code, "%op"))
     tail(code, "@trap_at_pc", "%op", "%budget")
-    return code.text(f"define i64 @trap({ARGUMENTS}) #1")
+    return threaded(code, "@trap")
 
 
 def _encoding_trap(name: str, cause: Cause) -> str:
@@ -676,7 +678,7 @@ def _encoding_trap(name: str, cause: Cause) -> str:
     store_field(code, "trap_cause", str(int(cause)))
     store_field(code, "trap_value", code.op(f"zext i32 {word} to i64"))
     tail(code, "@trap", "%op", "%budget")
-    return code.text(f"define internal i64 @{name}({ARGUMENTS}) #1")
+    return threaded(code, f"@{name}")
 
 
 def _trap_at_pc() -> str:
@@ -694,7 +696,7 @@ def _trap_at_pc() -> str:
     tail(code, "@take_stage_fault", "%op", "%budget")
     code.label(plain)
     tail(code, "@take_trap", "%op", "%budget")
-    return code.text(f"define internal i64 @trap_at_pc({ARGUMENTS}) #0")
+    return threaded(code, "@trap_at_pc", "#0")
 
 
 def _take(name: str, take: Callable[[Code, str, str], str], succeed: Callable[[Code], None]) -> str:
@@ -712,7 +714,7 @@ def _take(name: str, take: Callable[[Code, str, str], str], succeed: Callable[[C
     code.end(f"ret i64 {layout.TRAP}")
     code.label(taken)
     succeed(code)
-    return code.text(f"define internal i64 @{name}({ARGUMENTS}) #1")
+    return threaded(code, f"@{name}")
 
 
 def _taken() -> str:
@@ -730,7 +732,7 @@ def _taken() -> str:
         full = code.op(f"icmp uge i64 {load_field(code, 'record_count')}, {load_field(code, 'record_limit')}")
         leave, on = code.branch(full, likely=False)
         code.label(on)
-        tail(code, "@far", "%op", code.op("sub i64 %budget, 1"))
+        tail_far(code, load_field(code, "pc"), code.op("sub i64 %budget, 1"))
         code.label(leave)
         code.end(f"ret i64 {layout.LIMIT}")
 
@@ -792,10 +794,10 @@ def _resume() -> str:
     asked = code.op(f"icmp ne i8 {load_field(code, 'leave', 'i8')}, 0")
     leave, on = code.branch(code.op(f"or i1 {full}, {asked}"), likely=False)
     code.label(on)
-    tail(code, "@far", "%op", left)
+    tail_far(code, load_field(code, "pc"), left)
     code.label(leave)
     code.end(f"ret i64 {layout.LIMIT}")
-    return code.text(f"define internal i64 @resume({ARGUMENTS}) #1")
+    return threaded(code, "@resume")
 
 
 def _csr_tables() -> str:
@@ -845,7 +847,7 @@ def _run() -> str:
     code.label(clean)
     left = code.op(f"sub i64 {load_field(code, 'limit')}, {load_field(code, 'steps')}")
     host = floats.entered(code)
-    reason = code.op(f"call i64 @far(ptr %s, ptr null, i64 {left})")
+    reason = call_threaded(code, "@far", load_field(code, "pc", "ptr"), left)
     floats.left(code, host)
     code.end(f"ret i64 {reason}")
     return code.text("define i64 @run(ptr nonnull %s)")
@@ -865,13 +867,13 @@ def module() -> str:
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
         _attend(), _attend_far(), _csr_tables(),
         _for_python("refresh", PROCEDURES.need(access.choose_anew), 1),
-        _for_python("prepare", PROCEDURES.need(entry.prepare), 0),
         _for_python("enter_trap", PROCEDURES.need(privileged.enter_trap), 1, "to", "cause", "value", "interrupt"),
         _for_python("translate", PROCEDURES.need(entry.translate), 1, "address", "access"),
+        _for_python("number_records", PROCEDURES.need(traps.number_records), 0, "sequence", "rows"),
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
         _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
         _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _next_page(), _straddle(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _far_miss(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
         "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",

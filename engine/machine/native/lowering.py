@@ -14,6 +14,7 @@ raises NotLowerable, and the instruction is left to the reference tier.
 from __future__ import annotations
 
 import ast
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -97,6 +98,37 @@ class Code:
     def text(self, header: str) -> str:
         """The function, given the line that defines it."""
         return "\n".join([f"{header} {{", "entry:", *self.allocations, *self.lines, "}"])
+
+
+#: How the functions that execute guests' instructions call each other: handlers, what stands between them, regions. They
+#: keep no register for who called them, and hold their arguments in registers that a procedure they call keeps. LLVM has
+#: this convention for two architectures.
+_CONVENTION = "preserve_nonecc" if platform.machine().lower() in ("x86_64", "amd64", "aarch64", "arm64") else "ccc"
+
+
+def threaded(code: Code, name: str, attributes: str = "#1", visible: bool = False) -> str:
+    """Such a function, of the type `i64 (state, operation, budget)`: %s, %op, %budget."""
+    linkage = "" if visible else "internal "
+    return code.text(f"define {linkage}{_CONVENTION} i64 {name}(ptr nonnull %s, ptr %op, i64 %budget) {attributes}")
+
+
+def declared(name: str) -> str:
+    """Such a function of another module."""
+    return f"declare {_CONVENTION} i64 {name}(ptr, ptr, i64)"
+
+
+def call_threaded(code: Code, function: str, operation: str, budget: str, kind: str = "call") -> str:
+    return code.op(f"{kind} {_CONVENTION} i64 {function}(ptr %s, ptr {operation}, i64 {budget})")
+
+
+def tail(code: Code, function: str, operation: str, budget: str) -> None:
+    """End the block by going on in another such function."""
+    code.end(f"ret i64 {call_threaded(code, function, operation, budget, 'musttail call')}")
+
+
+def tail_far(code: Code, address: str, budget: str, function: str = "@far") -> None:
+    """End the block by going on at a virtual address, which stands where others have the operation."""
+    tail(code, function, code.op(f"inttoptr i64 {address} to ptr"), budget)
 
 
 #: The functions of LLVM that lowered code calls, and the metadata that `Code.branch` and the two below refer to;

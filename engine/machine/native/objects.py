@@ -8,7 +8,6 @@ damaged or cannot be written costs a compilation and nothing else. When there ar
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import tempfile
 from collections.abc import Callable, Mapping
@@ -82,12 +81,14 @@ def host_has(feature: str) -> bool:
 def _machine() -> Any:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    # Guests' code has its addresses worked out; a loop's budget is what loop strength reduction would spread over registers.
+    llvm.set_option("", "--disable-lsr")
     return llvm.Target.from_default_triple().create_target_machine(
         cpu=llvm.get_host_cpu_name(),
         features=llvm.get_host_cpu_features().flatten(),
         opt=2,
         reloc="pic",
-        codemodel="jitdefault",
+        codemodel="small",
         jit=True,
     )
 
@@ -173,7 +174,3 @@ class Linked:
             builder.import_symbol(symbol, address)
         self._tracker = builder.link(_linker(), f"{name} {next(_serial)}")
         self.addresses: dict[str, int] = {symbol: self._tracker[symbol] for symbol in exported}
-
-    def function(self, symbol: str, *types: Any) -> Any:
-        """A symbol as a function of Python; `types`: the result's, then the arguments'."""
-        return ctypes.CFUNCTYPE(*types)(self.addresses[symbol])

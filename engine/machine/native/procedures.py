@@ -18,7 +18,7 @@ from __future__ import annotations
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from types import FunctionType, MappingProxyType
 from typing import Any
 
@@ -55,13 +55,15 @@ class Procedures:
     """The native form of some functions and of all that they call.
 
     `h.name(...)` means the function `methods[name]`, the native one `symbols[name]`, or a primitive of the machine's
-    words. prefix: of all symbols.
+    words. prefix: of all symbols. inline: functions that become part of whatever calls them.
     """
 
     def __init__(
-        self, methods: dict[str, Callable[..., Any]], symbols: Mapping[str, str] = MappingProxyType({}), prefix: str = ""
-    ) -> None:
+        self, methods: dict[str, Callable[..., Any]], symbols: Mapping[str, str] = MappingProxyType({}), prefix: str = "",
+        inline: Collection[Callable[..., Any]] = (),
+    ) -> None:  # fmt: skip
         self.prefix = prefix
+        self.inline = inline
         self.methods = methods
         self.symbols = symbols
         self.texts: dict[str, str] = {}
@@ -107,7 +109,8 @@ class Procedures:
         code.end(f"ret {RESULT} zeroinitializer")
         free = [index for index, name in enumerate(parameters) if index and name not in fixed]
         arguments = "".join(f", i64 %p{index}" for index in free)
-        return code.text(f"define internal {RESULT} {symbol}(ptr nonnull %s{arguments}) #0")
+        attributes = "nounwind alwaysinline" if function in self.inline else "#0"
+        return code.text(f"define internal {RESULT} {symbol}(ptr nonnull %s{arguments}) {attributes}")
 
 
 def _name(constant: Any) -> str:

@@ -32,7 +32,7 @@ from engine.machine import csrfile
 from engine.machine.memory import PAGE
 from engine.machine.native import layout
 from engine.machine.native.decoder import writes_float, writes_integer
-from engine.machine.native.handlers import ARGUMENTS, CLOCKS, MachineScope, is_native, know_steps, store_field, tail
+from engine.machine.native.handlers import CLOCKS, MachineScope, is_native, know_steps
 from engine.machine.native.lowering import (
     IN_MACHINE,
     METADATA,
@@ -42,7 +42,11 @@ from engine.machine.native.lowering import (
     NotLowerable,
     Value,
     constant,
+    declared,
     statements,
+    tail,
+    tail_far,
+    threaded,
 )
 from engine.machine.native.procedures import DONE, RESULT, Procedures
 
@@ -425,16 +429,14 @@ class _Writer:
         for label, write in self._aside.items():
             self.code.label(label)
             write()
+        self.code.allocations[:0] = self._prologue()
         return "\n".join([
-            f"define i64 @{SYMBOL}({ARGUMENTS}) #0 {{", *self._prologue(), *self.code.allocations,
-            *self.code.lines, "}", *self.procedures.texts.values(),
-            *(f"declare i64 @{name}(ptr, ptr, i64)" for name in IMPORTED),
-            "attributes #0 = { nounwind }", METADATA,
+            threaded(self.code, f"@{SYMBOL}", "#0", visible=True), *self.procedures.texts.values(),
+            *(declared(f"@{name}") for name in IMPORTED), "attributes #0 = { nounwind }", METADATA,
         ])  # fmt: skip
 
     def _prologue(self) -> list[str]:
         lines = [
-            "entry:",
             "  %left = alloca i64",
             "  store i64 %budget, ptr %left",
             f"  %page = getelementptr i8, ptr %op, i64 {-layout.OPERATION_BYTES * self.entry}",
@@ -512,8 +514,7 @@ class _Writer:
         code.label(near)
         self._chain(code.op(f"getelementptr i8, ptr %page, i64 {code.op(f'shl i64 {distance}, 3')}"))
         code.label(far)
-        store_field(code, "pc", target)
-        tail(code, "@far", "%op", code.op("load i64, ptr %left"))
+        tail_far(code, target, code.op("load i64, ptr %left"))
 
     def _go(self, slot: int) -> None:
         """To a slot: in the region, in the page, or in another page."""
@@ -525,8 +526,7 @@ class _Writer:
         if 0 <= slot < layout.SLOTS:
             self._chain(self._operation(slot))
         else:
-            store_field(code, "pc", code.op(f"add i64 %page_pc, {2 * slot}"))
-            tail(code, "@far", "%op", code.op("load i64, ptr %left"))
+            tail_far(code, code.op(f"add i64 %page_pc, {2 * slot}"), code.op("load i64, ptr %left"))
 
     def _operation(self, slot: int) -> str:
         return self.code.op(f"getelementptr i8, ptr %page, i64 {layout.OPERATION_BYTES * slot}")

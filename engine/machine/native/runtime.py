@@ -17,7 +17,7 @@ from weakref import WeakSet
 import numpy as np
 
 from engine.machine.memory import PAGE, Memory
-from engine.machine.native import calls, handlers, layout, objects
+from engine.machine.native import calls, handlers, layout, objects, traps
 from engine.machine.native.jit import THRESHOLD, WARM_THRESHOLD, Jit, compiled_before, digest
 from engine.machine.state import HartState
 
@@ -30,17 +30,17 @@ MAX_PAGES = 2048
 class Interpreter:
     """Entry points of the interpreter tier.
 
-    proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. walk, resume,
-    put_leaf, table_stored: of `exits`, with a virtual hart; they, `translate`, `refresh` and `enter_trap` return how that
-    ended (procedures.DONE and so on). charge, catch_up, hand_over and their like: of `carried` and
-    `translated`. Harts are state addresses."""
+    proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. number_records: of
+    `traps`. walk, resume, put_leaf, table_stored: of `exits`, with a virtual hart. charge, catch_up, hand_over and their
+    like: of `carried` and `translated`. What has no result of its own returns how it ended (procedures.DONE and so on).
+    Harts are state addresses."""
 
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
         symbols = [
-            "run", "decode", "next_page", "slow", "over", "far", "plain", "refresh", "prepare", "translate",
-            "enter_trap", "walk", "resume_exit", "put_leaf", "table_stored",
+            "run", "decode", "next_page", "slow", "over", "far", "plain", "refresh", "translate",
+            "enter_trap", "number_records", "walk", "resume_exit", "put_leaf", "table_stored",
         ]  # fmt: skip
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
@@ -49,6 +49,7 @@ class Interpreter:
         self.refresh: Callable[[int], int] = builtin("refresh")
         self.translate: Callable[[int, int, int], int] = builtin("translate")
         self.enter_trap: Callable[[int, int, int, int, int], int] = builtin("enter_trap")
+        self.number_records: Callable[[int, int, int], int] = builtin("number_records")
         self.walk: Callable[[int, int, int], int] = builtin("walk")
         self.put_leaf: Callable[[int, int, int, int, int, int], int] = builtin("put_leaf")
         self.table_stored: Callable[[int, int, int], int] = builtin("table_stored")
@@ -148,6 +149,7 @@ def native(compiles: bool) -> Native:
 
 
 _TAG = struct.Struct("<Q")
+_ROW = struct.Struct(f"<{traps.KEY_BYTES}s{8 - traps.KEY_BYTES}xQ")
 
 
 class Contexts:
@@ -176,6 +178,28 @@ class Contexts:
             for at in (layout.READS + data, layout.WRITES + data, code)
         )
         return loads, stores, fetches
+
+
+class NativeRecords:
+    """Room for so many records of traps that native code takes."""
+
+    def __init__(self, room: int) -> None:
+        self._records, self._rows = (
+            np.empty(room * size, np.uint8).data for size in (traps.RECORD_BYTES, traps.ROW_BYTES)
+        )
+        self.address, self._rows_at = (
+            ctypes.addressof(ctypes.c_char.from_buffer(place)) for place in (self._records, self._rows)
+        )
+
+    def numbered(self, hart: HartState, interpreter: Interpreter, sequence: int) -> tuple[memoryview, dict[int, int]]:
+        """What a hart wrote here, as Trace.extend wants it: the records, with the sequences that follow `sequence`, and how
+        many there are of each key."""
+        rows = interpreter.number_records(hart.address, sequence, self._rows_at)
+        counts = _ROW.iter_unpack(self._rows[: rows * traps.ROW_BYTES])
+        return (
+            self._records[: hart.record_count * traps.RECORD_BYTES],
+            {int.from_bytes(key, "big"): count for key, count in counts},
+        )
 
 
 def word_at(code_page: int, offset: int) -> int:

@@ -20,13 +20,19 @@ from engine.machine.traps import TRAP_LOOP
 from engine.trace.record import INTERRUPT_BIT, PATH_IDS, RECORD, Action, Cause, Disposition, Kind, Level
 
 RECORD_BYTES = RECORD.itemsize
+#: Of a row of `number_records`: the key, the number. What of a record is its key.
+ROW_BYTES, KEY_BYTES = 16, 4
 _FIELDS = RECORD.fields
 assert _FIELDS is not None
-TIME, POSITION, PC, VALUE, A, B, EXECUTED, COST, INSTRUCTION, IDS, KIND, CAUSE, PATH, DISPOSITION, ACTION, FROM, TO = (
+SEQUENCE, TIME, POSITION, PC, VALUE, A, B, EXECUTED, COST, INSTRUCTION, IDS, VCPU, KIND = (
     int(_FIELDS[name][1])
-    for name in ("time", "position", "pc", "value", "a", "b", "executed", "cost", "instruction", "host", "kind",
-                 "cause", "path", "disposition", "action", "from_level", "to_level")
+    for name in ("sequence", "time", "position", "pc", "value", "a", "b", "executed", "cost", "instruction", "host",
+                 "vcpu", "kind")
 )  # fmt: skip
+#: What `write_record` writes in one word: a byte each, from the vCPU on.
+_LAST_FIELDS = ("vcpu", "kind", "cause", "path", "disposition", "action", "from_level", "to_level")
+if [_FIELDS[name][1] - VCPU for name in _LAST_FIELDS] != list(range(8)):
+    raise ValueError("the last fields of a record are not bytes next to each other")
 TICK_NS = 100
 MASK32 = 0xFFFFFFFF
 #: Path of a trap that the hardware delivers, by where it came from and where it went.
@@ -121,14 +127,34 @@ def write_record(
     h.poke(record + COST, 4, cost)
     h.poke(record + INSTRUCTION, 4, instruction)
     h.poke(record + IDS, 4, ids)
-    h.poke(record + IDS + 4, 1, ids >> 32)
-    h.poke(record + KIND, 1, kind)
-    h.poke(record + CAUSE, 1, cause)
-    h.poke(record + PATH, 1, path)
-    h.poke(record + DISPOSITION, 1, disposition)
-    h.poke(record + ACTION, 1, action)
-    h.poke(record + FROM, 1, origin)
-    h.poke(record + TO, 1, to)
+    h.poke(
+        record + VCPU, 8,
+        ids >> 32 & 0xFF | kind << 8 | cause << 16 | path << 24 | disposition << 32 | action << 40 | origin << 48 | to << 56,
+    )  # fmt: skip
+
+
+def number_records(h: Any, sequence: int, rows: int) -> int:
+    """Give the hart's records their sequences, which follow `sequence`, and count them by what is counted (KEY_BYTES from
+    KIND on): a row at `rows` for each that there is. Returns how many rows there are."""
+    record = h.record_at
+    end = record + h.record_count * RECORD_BYTES
+    beyond = rows
+    while record < end:
+        key = h.peek(record + KIND, KEY_BYTES)
+        begin = record
+        while record < end and h.peek(record + KIND, KEY_BYTES) == key:
+            sequence += 1
+            h.poke(record + SEQUENCE, 8, sequence)
+            record += RECORD_BYTES
+        row = rows
+        while row < beyond and h.peek(row, 8) != key:
+            row += ROW_BYTES
+        if row == beyond:
+            h.poke(row, 8, key)
+            h.poke(row + 8, 8, 0)
+            beyond += ROW_BYTES
+        h.poke(row + 8, 8, h.peek(row + 8, 8) + (record - begin) // RECORD_BYTES)
+    return (beyond - rows) // ROW_BYTES
 
 
 def take_trap(h: Any, cause: int, value: int, interrupt: bool) -> None:
