@@ -173,11 +173,7 @@ class BinaryTranslation(TrapAndEmulate):
             virtual.pc = f[translated.PC] if point.pc == IN_WORD else hart.x[TARGET] & ~1
         for register, word, constant in point.fixes:
             virtual.x[register] = constant if word < 0 else f[word]
-        lent = virtual.lent
-        if lent is None:
-            translated.catch_up(virtual, hart.address)
-        else:
-            lent.catch_up_translated(virtual.address, hart.address)
+        virtual.moves.catch_up_translated(virtual.subject, hart.address)
 
     def _place(self, vcpu: VCpu) -> Place:
         return self._places.get(vcpu.virtual.number, _OUT)
@@ -217,11 +213,7 @@ class BinaryTranslation(TrapAndEmulate):
             place = _USER
         else:
             hart.pc = self._translation(vcpu, key)
-            lent = virtual.lent
-            if lent is None:
-                translated.hand_over(virtual, hart.address, *translated.SHOWN)
-            else:
-                lent.hand_over_translated(virtual.address, hart.address)
+            virtual.moves.hand_over_translated(virtual.subject, hart.address)
             place = _CACHE
         self._select(key, hart)
         hart.x[:] = virtual.x

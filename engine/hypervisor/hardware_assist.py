@@ -186,21 +186,25 @@ class HardwareAssist:
         """The virtual hart's state into the registers of the hart that it is loaded on."""
         hart, virtual, guest = vcpu.hart, vcpu.virtual, self.guest
         assert hart is not None
-        lent, vsatp = virtual.lent, self.memory.vsatp(virtual)
-        over = (hart.address, self.direct, self.injected, virtual.arrived, self._delta(), vsatp, guest.started)
-        virtual.arrived = 0
-        self._attend(hart, carried.hand_over(virtual, *over) if lent is None else lent.hand_over(virtual.address, *over))
+        vsatp = self.memory.vsatp(virtual)
+        changed = virtual.moves.hand_over(
+            virtual.subject, hart.address, self.direct, self.injected, virtual.arrived, self._delta(), vsatp, guest.started
+        )
+        self._handed_over(virtual, hart, changed)
 
     def _hand_over_after_access(self, vcpu: VCpu, hart: Hart) -> None:
         """As _hand_over, of what a load or a store can have changed."""
         virtual = vcpu.virtual
-        lent, vsatp = virtual.lent, self.memory.vsatp(virtual)
-        over = (hart.address, self.direct, self.injected, virtual.arrived, self._delta(), vsatp)
+        vsatp = self.memory.vsatp(virtual)
+        changed = virtual.moves.hand_over_after_access(
+            virtual.subject, hart.address, self.direct, self.injected, virtual.arrived, self._delta(), vsatp
+        )
+        self._handed_over(virtual, hart, changed)
+
+    def _handed_over(self, virtual: VirtualHart, hart: Hart, changed: int) -> None:
         virtual.arrived = 0
-        if lent is None:
-            self._attend(hart, carried.hand_over_after_access(virtual, *over))
-        else:
-            self._attend(hart, lent.hand_over_after_access(virtual.address, *over))
+        if changed:
+            self._attend(hart, changed)
 
     def _attend(self, hart: Hart, changed: int) -> None:
         """What handing over leaves to be done."""
@@ -220,21 +224,12 @@ class HardwareAssist:
     def catch_up(self, vcpu: VCpu) -> None:
         """Bring the virtual hart up to date with the hart that it is loaded on."""
         hart, virtual = vcpu.hart, vcpu.virtual
-        if hart is None:
-            return
-        lent = virtual.lent
-        if lent is None:
-            carried.catch_up(virtual, hart.address, self.direct, self.own_tables)
-        else:
-            lent.catch_up(virtual.address, hart.address, self.direct, self.own_tables)
+        if hart is not None:
+            virtual.moves.catch_up(virtual.subject, hart.address, self.direct, self.own_tables)
 
     def _catch_up_for_access(self, virtual: VirtualHart, hart: Hart) -> None:
         """As catch_up, of what the VMM looks at to map memory or to execute a load or a store."""
-        lent = virtual.lent
-        if lent is None:
-            carried.catch_up_for_access(virtual, hart.address, self.direct, self.own_tables)
-        else:
-            lent.catch_up_for_access(virtual.address, hart.address, self.direct, self.own_tables)
+        virtual.moves.catch_up_for_access(virtual.subject, hart.address, self.direct, self.own_tables)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._forget(hart)

@@ -32,7 +32,6 @@ from engine.machine import mmu
 from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE
 from engine.machine.mmu import PAGE_FAULTS, Access, RecordedWalk
-from engine.machine.native import carried
 from engine.machine.native.exits import granted
 from engine.machine.native.procedures import DONE
 from engine.machine.privileged import MACHINE, NO_INTERRUPT, USER
@@ -121,24 +120,15 @@ class TrapAndEmulate:
     def catch_up(self, vcpu: VCpu) -> None:
         """The virtual hart takes what the guest changes without a trap."""
         hart, virtual = vcpu.hart, vcpu.virtual
-        if hart is None:
-            return
-        lent = virtual.lent
-        if lent is None:
-            carried.catch_up_deprivileged(virtual, hart.address)
-        else:
-            lent.catch_up_deprivileged(virtual.address, hart.address)
+        if hart is not None:
+            virtual.moves.catch_up_deprivileged(virtual.subject, hart.address)
 
     @staticmethod
     def _hand_over(vcpu: VCpu) -> None:
         """The hart goes on where the virtual hart is."""
         virtual, hart = vcpu.virtual, vcpu.hart
         assert hart is not None
-        lent = virtual.lent
-        if lent is None:
-            carried.hand_over_deprivileged(virtual, hart.address)
-        else:
-            lent.hand_over_deprivileged(virtual.address, hart.address)
+        virtual.moves.hand_over_deprivileged(virtual.subject, hart.address)
 
     def _select_space(self, vcpu: VCpu, hart: Hart) -> None:
         """The hart translates through the shadow space that holds for what the guest believes now."""

@@ -30,6 +30,7 @@ from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import NO_PAGE, PAGE_SHARED, RamState
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access, RecordedWalk
+from engine.machine.native.calls import IN_PYTHON, Moves
 from engine.machine.native.procedures import DONE, TRAPPED
 from engine.machine.native.runtime import Interpreter
 from engine.machine.privileged import MACHINE, walk_options
@@ -493,7 +494,8 @@ class VirtualHart(Hart):
     whose own VS mode runs it now; `direct`: it takes its interrupts and timer by itself, too. `arrived`: software
     interrupts raised here since the VMM last handed them to a carrier that does not. `known`: an access that was
     translated for the instruction being emulated (virtual address, access, guest physical address). `lent`: the
-    native code of the hart that the vCPU is on."""
+    native code of the hart that the vCPU is on. `moves`: what brings its state to that hart and back, called with
+    `subject`."""
 
     bus: GuestBus  # type: ignore[assignment]
 
@@ -509,6 +511,8 @@ class VirtualHart(Hart):
         bus.memory.caches.remove(self)
         self.guest_ram_at, self.memory_at = ctypes.addressof(bus.ram), ctypes.addressof(bus.memory)
         self.lent: Interpreter | None = None
+        self.moves: Moves = IN_PYTHON
+        self.subject: VirtualHart | int = self
         self._walk: RecordedWalk | None = None
 
     @property
@@ -522,6 +526,11 @@ class VirtualHart(Hart):
     @property
     def interpreter(self) -> Interpreter | None:
         return self.lent
+
+    def lend(self, native: Interpreter | None) -> None:
+        """The vCPU is on a hart that executes by this native code, or by none."""
+        self.lent = native
+        self.moves, self.subject = (IN_PYTHON, self) if native is None else (native.moves, self.address)
 
     def translate(self, address: int, access: Access) -> int:
         known = self.known
@@ -686,7 +695,7 @@ class VCpu:
     def load(self, hart: Hart) -> None:
         self.hart = hart
         virtual = self.virtual
-        virtual.lent = hart.interpreter
+        virtual.lend(hart.interpreter)
         walks, references = self._walked
         self._walked = walks - hart.walks, references - hart.walk_references
         virtual.instructions_base -= hart.retired
@@ -701,7 +710,7 @@ class VCpu:
         self.virtual.instructions_base = self.instructions
         self._walked = self.walked
         self.virtual.keep_registers()
-        self.virtual.lent = None
+        self.virtual.lend(None)
         hart.clear_registers()
         hart.fcsr, hart.mstatus = 0, hart.mstatus & ~(Status.FS | Status.SD)
         self.hart = None
@@ -722,7 +731,8 @@ class VCpu:
     def restore(self, state: dict[str, Any]) -> None:
         """State as saved; not loaded on a hart."""
         self.hart, self._walked = None, (0, 0)
-        self.virtual.lent = self.virtual.carrier = None
+        self.virtual.lend(None)
+        self.virtual.carrier = None
         self.virtual.own_registers()
         self.virtual.load(state["virtual"])
         self.virtual.arrived = state.get("arrived", 0)

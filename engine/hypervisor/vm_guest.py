@@ -19,7 +19,6 @@ from engine.machine.hart import Hart
 from engine.machine.loader import RAM_BASE, LoadedImage
 from engine.machine.memory import PAGE, Memory
 from engine.machine.mmu import RecordedWalk
-from engine.machine.native import carried
 from engine.machine.privileged import MACHINE, USER
 from engine.machine.state import NEVER
 from engine.trace.record import (
@@ -224,11 +223,7 @@ class VmGuest(Guest):
             cost = 0
         elif between_worlds:
             hart.flush()
-        lent = virtual.lent
-        if lent is None:
-            carried.charge(virtual, hart.address, cost)
-        else:
-            lent.charge(virtual.address, hart.address, cost)
+        virtual.moves.charge(virtual.subject, hart.address, cost)
         if self.vm.ram.owed_ns:
             self.wait(hart)
         if by_hardware:

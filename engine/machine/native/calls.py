@@ -157,6 +157,35 @@ class Builtins:
         return make(ctypes.addressof(definition), self, None)
 
 
+def in_python(name: str) -> Any:
+    """The procedure of a builtin as Python executes it itself: of a hart, not of its address."""
+    [call] = [call for call in CALLS if call.name == name]
+    assert call.procedure is not None
+    procedure, constants = call.procedure, call.constants
+    return (lambda *arguments: procedure(*arguments, *constants)) if constants else procedure
+
+
+class Moves:
+    """The procedures of `carried` and `translated`. function: gives one of them by its builtin's name, of Builtins or
+    `in_python`; accordingly the first argument is a virtual hart's address or the hart itself."""
+
+    def __init__(self, function: Callable[[str], Any]) -> None:
+        self.charge: Callable[[Any, int, int], object] = function("charge")
+        self.catch_up_deprivileged: Callable[[Any, int], object] = function("catch_up_deprivileged")
+        self.hand_over_deprivileged: Callable[[Any, int], object] = function("hand_over_deprivileged")
+        self.catch_up_translated: Callable[[Any, int], object] = function("catch_up_translated")
+        self.hand_over_translated: Callable[[Any, int], object] = function("hand_over_translated")
+        self.catch_up: Callable[[Any, int, bool, bool], object] = function("catch_up")
+        self.catch_up_for_access: Callable[[Any, int, bool, bool], object] = function("catch_up_for_access")
+        self.hand_over: Callable[[Any, int, bool, int, int, int, int, int], int] = function("hand_over")
+        self.hand_over_after_access: Callable[[Any, int, bool, int, int, int, int], int] = function(
+            "hand_over_after_access"
+        )
+
+
+IN_PYTHON = Moves(in_python)
+
+
 def _address(name: str) -> int:
     """Of a function of Python's."""
     found = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value

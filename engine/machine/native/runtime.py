@@ -31,9 +31,8 @@ class Interpreter:
     """Entry points of the interpreter tier.
 
     proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. number_records: of
-    `traps`. walk, resume, put_leaf, table_stored: of `exits`, with a virtual hart. charge, catch_up, hand_over and their
-    like: of `carried` and `translated`. What has no result of its own returns how it ended (procedures.DONE and so on).
-    Harts are state addresses."""
+    `traps`. walk, resume, put_leaf, table_stored: of `exits`, with a virtual hart. What has no result of its own returns
+    how it ended (procedures.DONE and so on). Harts are state addresses."""
 
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
@@ -54,17 +53,7 @@ class Interpreter:
         self.put_leaf: Callable[[int, int, int, int, int, int], int] = builtin("put_leaf")
         self.table_stored: Callable[[int, int, int], int] = builtin("table_stored")
         self.resume: Callable[[int, int], int] = builtin("resume_exit")
-        self.charge: Callable[[int, int, int], int] = builtin("charge")
-        self.catch_up_deprivileged: Callable[[int, int], int] = builtin("catch_up_deprivileged")
-        self.hand_over_deprivileged: Callable[[int, int], int] = builtin("hand_over_deprivileged")
-        self.catch_up_translated: Callable[[int, int], int] = builtin("catch_up_translated")
-        self.hand_over_translated: Callable[[int, int], int] = builtin("hand_over_translated")
-        self.catch_up: Callable[[int, int, int, int], int] = builtin("catch_up")
-        self.catch_up_for_access: Callable[[int, int, int, int], int] = builtin("catch_up_for_access")
-        self.hand_over: Callable[[int, int, int, int, int, int, int, int], int] = builtin("hand_over")
-        self.hand_over_after_access: Callable[[int, int, int, int, int, int, int], int] = builtin(
-            "hand_over_after_access"
-        )
+        self.moves = calls.Moves(builtin)
 
 
 class CodePages:
