@@ -310,9 +310,8 @@ class HardwareAssist:
     def wake(self, vcpu: VCpu) -> None:
         """The board's clock may have been set, by this vCPU or another."""
         hart = vcpu.hart
-        if hart is not None:
-            self._attend(hart, carried.set_time(vcpu.virtual, hart.address, self._delta(), hart.vstimecmp))
-            self.guest.host.retime(hart)
+        if hart is not None and carried.set_time(vcpu.virtual, hart.address, self._delta(), hart.vstimecmp):
+            hart.update_timers()
 
     def inject_pending(self, vcpu: VCpu) -> bool:
         """hvip has what is pending, and the hart takes it; but where that needs the VMM, what arrived since the guest was

@@ -44,6 +44,7 @@ TICK_NS = 100
 LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _LAST_WORD = 4092
+_TIMER, _GUEST_TIMER = Interrupt.SUPERVISOR_TIMER, Interrupt.VIRTUAL_SUPERVISOR_TIMER
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
 
 class Monitor(Protocol):
@@ -422,37 +423,27 @@ class Hart(HartState):
     def timer_changed(self) -> None:
         """stimecmp, vstimecmp or what decides about them was written."""
         if self.menvcfg & EnvironmentBits.STCE:
-            self.mip &= ~(1 << Interrupt.SUPERVISOR_TIMER)  # the bit is the comparator's now
+            self.mip &= ~(1 << _TIMER)  # the bit is the comparator's now
         self.update_timers()
         self.on_timer()
 
     def update_timers(self) -> None:
         """Bring STIP and VSTIP in line with their comparators."""
-        for interrupt, enabled, now, compare in self._comparators():
-            self.set_line(interrupt, enabled and now >= compare)
+        on = self.menvcfg & EnvironmentBits.STCE
+        ticks = self.ticks() if on else 0
+        self.set_line(_TIMER, on != 0 and ticks >= self.stimecmp)
+        if self.hypervisor:
+            self.set_line(_GUEST_TIMER, on & self.henvcfg != 0 and ticks + self.htimedelta & MASK64 >= self.vstimecmp)
 
     def timer_due(self) -> int:
         """mtime at which the next comparator is reached; NEVER if none will be."""
-        ticks = self.ticks()
-        return min(
-            (
-                ticks + compare - now
-                for interrupt, enabled, now, compare in self._comparators()
-                if enabled and not self.lines >> interrupt & 1
-            ),
-            default=NEVER,
-        )
-
-    def _comparators(self) -> tuple[tuple[Interrupt, bool, int, int], ...]:
-        """(interrupt, is its comparator on, the time that it sees, the time that it waits for)."""
-        on = self.menvcfg & EnvironmentBits.STCE
-        ticks = self.ticks()
-        supervisor = (Interrupt.SUPERVISOR_TIMER, bool(on), ticks, self.stimecmp)
-        if not self.hypervisor:
-            return (supervisor,)
-        guest_ticks = (ticks + self.htimedelta) & MASK64
-        guest_on = bool(on & self.henvcfg)
-        return supervisor, (Interrupt.VIRTUAL_SUPERVISOR_TIMER, guest_on, guest_ticks, self.vstimecmp)
+        on, lines, due = self.menvcfg & EnvironmentBits.STCE, self.lines, []
+        if on and not lines >> _TIMER & 1:
+            due.append(self.stimecmp)
+        if on & self.henvcfg and not lines >> _GUEST_TIMER & 1:
+            ticks = self.ticks()
+            due.append(ticks + self.vstimecmp - (ticks + self.htimedelta & MASK64))
+        return min(due, default=NEVER)
 
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         """Drive an interrupt line into mip."""
