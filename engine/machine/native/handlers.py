@@ -172,7 +172,7 @@ class HandlerScope(MachineScope):
         self.row = row
         self.places = layout.places(row)
         self.pending: Callable[[], None] | None = None
-        self.bailed = self.traps = False
+        self.bailed = self.traps = self.stores = False
         self.attention: str | None = None
         self.primitives |= {
             "jump": self._jump,
@@ -235,7 +235,8 @@ class HandlerScope(MachineScope):
         return code.op(f"extractvalue {RESULT} {result}, 0")
 
     def _attend(self, condition: str = "true") -> None:
-        """Where the condition holds, interrupts and the place of the next instruction are looked at after this one."""
+        """Where the condition holds, interrupts and the place of the next instruction are looked at after this one. It is
+        counted as one that a jump reached, but not after a store: what the TLB missed says nothing of where to begin."""
         if self.attention is None:
             self.attention = self.code.allocate("i1")
             self.code.allocations.append(f"  store i1 false, ptr {self.attention}")
@@ -313,6 +314,7 @@ class HandlerScope(MachineScope):
         done = code.name("stored")
         code.label(miss)
         self.procedure(PROCEDURES.need(access.store_slow), address, str(size), value)
+        self.stores = True
         self._attend()
         code.end(f"br label %{done}")
         code.label(hit)
@@ -336,6 +338,7 @@ class HandlerScope(MachineScope):
         function = access.readable if table == layout.READS else access.writable
         code.do(f"store i64 {self.procedure(PROCEDURES.need(function), address, str(size))}, ptr {place}")
         if table == layout.WRITES:
+            self.stores = True
             self._attend()
         code.end(f"br label %{done}")
         code.label(hit)
@@ -516,7 +519,8 @@ def handler(row: Row) -> str | None:
         if scope.attention is not None:
             look, on = code.branch(code.op(f"load i1, ptr {scope.attention}"), likely=False)
             code.label(look)
-            tail(code, "@attend", following, code.op("sub i64 %budget, 1"))
+            attend = "@attend_store" if scope.stores else "@attend"
+            tail(code, attend, following, code.op("sub i64 %budget, 1"))
             code.label(on)
         follow(code, following)
     if scope.traps:
@@ -547,8 +551,8 @@ def _leave(name: str, reason: int) -> str:
     return threaded(code, f"@{name}", visible=True)
 
 
-def _far() -> str:
-    """Go on at the address that stands in the operation's place, which may be in any page."""
+def _far(name: str, worth: str | None) -> str:
+    """Go on at the address that stands in the operation's place, which may be in any page. `worth`: see `_count`."""
     code = Code()
     target = code.op("ptrtoint ptr %op to i64")
     page = code.op(f"and i64 {target}, -4096")
@@ -564,10 +568,10 @@ def _far() -> str:
     store_field(code, "page_pc", page)
     offset = code.op(f"shl i64 {code.op(f'and i64 {target}, 4094')}, 3")
     operation = code.op(f"getelementptr i8, ptr {ops}, i64 {offset}")
-    _go_on(code, operation, "%budget", "true")
+    _go_on(code, operation, "%budget", worth)
     code.label(miss)
     tail(code, "@far_miss", "%op", "%budget")
-    return threaded(code, "@far", visible=True)
+    return threaded(code, f"@{name}", visible=worth is not None)
 
 
 def _far_miss() -> str:
@@ -630,26 +634,26 @@ def _next_page() -> str:
     return threaded(code, "@next_page", visible=True)
 
 
-def _attend() -> str:
+def _attend(name: str) -> str:
     """Go on at `operation`, but by way of what its page is now, and only if no interrupt is to be taken."""
     code = Code()
-    tail_far(code, program_counter(code, "%op"), "%budget", "@attend_far")
-    return threaded(code, "@attend")
+    tail_far(code, program_counter(code, "%op"), "%budget", f"@{name}_far")
+    return threaded(code, f"@{name}")
 
 
-def _attend_far() -> str:
+def _attend_far(name: str, far: str) -> str:
     """As @attend, with the address that stands in the operation's place."""
     code = Code()
     result = code.op(f"call {RESULT} {PROCEDURES.need(privileged.pending_interrupt)}(ptr %s)")
     pending = code.op(f"icmp ne i64 {code.op(f'extractvalue {RESULT} {result}, 0')}, 0")
     leave, on = code.branch(pending, likely=False)
     code.label(on)
-    tail(code, "@far", "%op", "%budget")
+    tail(code, far, "%op", "%budget")
     code.label(leave)
     store_field(code, "pc", code.op("ptrtoint ptr %op to i64"))
     know_steps(code, "%budget")
     code.end(f"ret i64 {layout.LIMIT}")
-    return threaded(code, "@attend_far")
+    return threaded(code, f"@{name}_far")
 
 
 def _trap() -> str:
@@ -865,7 +869,8 @@ def module() -> str:
         f"@handlers = constant [{len(ROWS)} x ptr] [{table}]",
         *filter(None, native.values()), _trap(), _trap_at_pc(), _taken(), _resume(),
         _encoding_trap("illegal", Cause.ILLEGAL_INSTRUCTION), _encoding_trap("virtual", Cause.VIRTUAL_INSTRUCTION),
-        _attend(), _attend_far(), _csr_tables(),
+        _attend("attend"), _attend_far("attend", "@far"), _attend("attend_store"),
+        _attend_far("attend_store", "@far_on"), _csr_tables(),
         _for_python("refresh", PROCEDURES.need(access.choose_anew), 1),
         _for_python("enter_trap", PROCEDURES.need(privileged.enter_trap), 1, "to", "cause", "value", "interrupt"),
         _for_python("translate", PROCEDURES.need(entry.translate), 1, "address", "access"),
@@ -873,7 +878,8 @@ def module() -> str:
         _for_python("walk", EXITS.need(exits.walk), 1, "address", "access"), _resume_for_python(),
         _for_python("put_leaf", EXITS.need(exits.put_leaf), 1, "offset", "space", "address", "index", "leaf"),
         _for_python("table_stored", EXITS.need(exits.table_stored), 1, "target", "size"),
-        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far(), _far_miss(), _next_page(), _straddle(),
+        _leave("slow", layout.SLOW), _leave("over", layout.LIMIT), _far("far", "true"),
+        _far("far_on", None), _far_miss(), _next_page(), _straddle(),
         _plain(), _report(), _run(), decoder(ROWS),
         exits.emulator(EXITS), exits.stored_bytes(), *PROCEDURES.texts.values(), *EXITS.texts.values(),
         "declare i64 @llvm.usub.sat.i64(i64, i64)", "declare i64 @llvm.umin.i64(i64, i64)",
