@@ -250,7 +250,7 @@ class DirectTables:
 
     # -- leaves ----------------------------------------------------------------------------------------
     def _entry(self, offset: int) -> int:
-        return self.memory.read(offset, 8)
+        return self.memory.views[3][offset >> 3]
 
     def _put_leaf(self, offset: int, page: int, rights: int, mark: int) -> None:
         granted = _GRANTS_W if rights & W else 0

@@ -339,36 +339,35 @@ class ShadowTables(ShadowState):
 
     def _drop_range(self, key: SpaceKey, address: int, level: int) -> None:
         """Clear every leaf below what one guest entry of `level` translates."""
-        table = self.roots.get(key)
+        table, words = self.roots.get(key), self.memory.views[3]
         for above in range(mmu.LEVELS - 1, level, -1):
             if table is None:
                 return
-            entry = self.memory.read(table * PAGE + 8 * (address >> (12 + 9 * above) & 0x1FF), 8)
-            table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
+            entry = words[table * PAGE + 8 * (address >> (12 + 9 * above) & 0x1FF) >> 3]
+            table = (entry >> 10) - FIRST_PAGE if entry & mmu.V else None
         if table is None or table in self.foreign:
             return
         offset = table * PAGE + 8 * (address >> (12 + 9 * level) & 0x1FF)
-        entry = self.memory.read(offset, 8)
+        entry = words[offset >> 3]
         if not entry & mmu.V:
             return
         if level == 0:
             self.memory.write(offset, 8, 0)
             self.dropped += 1
         else:
-            self._drop_children(key, (entry >> 10) - (RAM_BASE >> 12), level - 1)
+            self._drop_children(key, (entry >> 10) - FIRST_PAGE, level - 1)
 
     def _drop_children(self, key: SpaceKey, table: int | None, level: int) -> None:
         if table is None or table in self.foreign:
             return
-        for index in range(512):
-            offset = table * PAGE + 8 * index
-            entry = self.memory.read(offset, 8)
+        first = table * PAGE >> 3
+        for at, entry in enumerate(self.memory.views[3][first : first + 512].tolist(), first):
             if not entry & mmu.V:
                 continue
             if level:
-                self._drop_children(key, (entry >> 10) - (RAM_BASE >> 12), level - 1)
+                self._drop_children(key, (entry >> 10) - FIRST_PAGE, level - 1)
             else:
-                self.memory.write(offset, 8, 0)
+                self.memory.write(8 * at, 8, 0)
                 self.dropped += 1
 
     # -- state ---------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from engine.bits import MASK64
 from engine.machine.state import MemoryState
 
 PAGE = 4096
@@ -80,7 +81,10 @@ class Memory(MemoryState):
         if flags & TABLE and (self.ram[offset & ~7] | self.ram[(offset + size - 1) & ~7]) & 1:
             self.flush()
         self.dirty[page] = 1
-        self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
+        if size == 8 and not offset & 7:
+            self.views[3][offset >> 3] = value & MASK64
+        else:
+            self.ram[offset : offset + size] = (value & ((1 << (8 * size)) - 1)).to_bytes(size, "little")
         if not flags:
             return
         if flags & CODE:
