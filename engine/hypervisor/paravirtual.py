@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from engine.bits import MASK64
 from engine.commands import Problem
 from engine.hypervisor import hypercalls
-from engine.hypervisor.direct_tables import DirectTables, RefusedError
+from engine.hypervisor.direct_tables import ENTRIES, DirectTables, RefusedError
 from engine.hypervisor.frames import OutOfFramesError
 from engine.hypervisor.hypercalls import BATCH_LIMIT, BY_NUMBER, CALL, UPCALL, WORD, Device, Event, Number
 from engine.hypervisor.technique import Outcome, claim
@@ -337,10 +337,8 @@ class Paravirtual:
         virtual, ram, hart = vcpu.virtual, self.guest.vm.ram, vcpu.hart
         assert hart is not None
         right = _RIGHTS[access]
-        walk = RecordedWalk(virtual.bus)
         if virtual.satp:
-            options = Status.SUM | mmu.LOOK
-            target = mmu.walk(walk, virtual.satp, 0, address, access, virtual.privilege, options)
+            target = virtual.look(address, access, Status.SUM | mmu.LOOK)
         elif ram.holds(address, 1):
             target = address
         else:
@@ -353,9 +351,9 @@ class Paravirtual:
             if not virtual.satp:
                 self.tables.fill_start(page)
             else:
-                step = walk.trail[-1]
-                if step.level == 1 and step.table >> 12 in self.tables.tables:
-                    self.tables.fill_megapage(step.table >> 12, step.index, page, step.entry)
+                level, table = virtual.reached
+                if level == 1 and table >> 12 in self.tables.tables:
+                    self.tables.fill_megapage(table >> 12, address >> 21 & ENTRIES - 1, page, virtual.leaf)
             if not self.tables.grants(hart.satp, address, right):
                 raise Trap(mmu.page_fault(access), address)
         action = _DIRECT_FILL if action is None else action

@@ -558,9 +558,19 @@ class VirtualHart(Hart):
         self._walk = None
         if self._walked_natively(address, access):
             return self.bus.ram.target
+        return self._walk_in_python(address, access, walk_options(self, 0))
+
+    def look(self, address: int, access: Access, options: int) -> int:
+        """As `walk`, and nothing is set in the guest's tables. options: of mmu.walk, with LOOK."""
+        self._walk = None
+        if self.lent is not None and self._went(self.lent.look(self.address, address, access, options)):
+            return self.bus.ram.target
+        return self._walk_in_python(address, access, options)
+
+    def _walk_in_python(self, address: int, access: Access, options: int) -> int:
         walk = self._walk = RecordedWalk(self.bus)
         satp = 0 if self.privilege == MACHINE else self.satp
-        return mmu.walk(walk, satp, 0, address, access, self.privilege, walk_options(self, 0))
+        return mmu.walk(walk, satp, 0, address, access, self.privilege, options)
 
     @property
     def walker(self) -> Interpreter | None:
@@ -573,6 +583,15 @@ class VirtualHart(Hart):
         return self.bus.ram.leaf if self._walk is None else self._walk.leaf
 
     @property
+    def reached(self) -> tuple[int, int]:
+        """The level and the table of that entry."""
+        if self._walk is None:
+            ram = self.bus.ram
+            return ram.level, ram.trail[ram.level]
+        step = self._walk.trail[-1]
+        return step.level, step.table
+
+    @property
     def trail(self) -> Sequence[int]:
         """The guest physical addresses of the tables that the latest `walk` went through."""
         if self._walk is None:
@@ -582,9 +601,10 @@ class VirtualHart(Hart):
 
     def _walked_natively(self, address: int, access: Access) -> bool:
         """Where it led is in RamState. Raises Trap. False: only Python can do it."""
-        if self.lent is None:
-            return False
-        ended = self.lent.walk(self.address, address, access)
+        return self.lent is not None and self._went(self.lent.walk(self.address, address, access))
+
+    def _went(self, ended: int) -> bool:
+        """See _walked_natively. ended: how native code ended."""
         if ended == DONE:
             return True
         if ended == TRAPPED:

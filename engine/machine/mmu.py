@@ -52,6 +52,10 @@ class Access(IntEnum):
     LOAD_EXECUTABLE = 3  # of hlvx: a load that needs X instead of R
 
 
+#: Its members by names of their own: Python takes longer to look one up in its enumeration than to call a function.
+_FETCH, _LOAD, _STORE, _LOAD_EXECUTABLE = Access
+
+
 class Walker(Protocol):
     """Who walks. `fault_gpa` and `fault_instruction` are set before a guest-page fault is raised: what htval
     and htinst are to say of it."""
@@ -93,26 +97,26 @@ def flag_text(entry: int) -> str:
 
 def page_fault(access: int) -> int:
     """The cause of a page fault of the first stage, or the only one."""
-    if access == Access.FETCH:
+    if access == _FETCH:
         return Cause.INSTRUCTION_PAGE_FAULT
-    return Cause.STORE_PAGE_FAULT if access == Access.STORE else Cause.LOAD_PAGE_FAULT
+    return Cause.STORE_PAGE_FAULT if access == _STORE else Cause.LOAD_PAGE_FAULT
 
 
 def guest_page_fault(access: int) -> int:
-    if access == Access.FETCH:
+    if access == _FETCH:
         return Cause.INSTRUCTION_GUEST_PAGE_FAULT
-    return Cause.STORE_GUEST_PAGE_FAULT if access == Access.STORE else Cause.LOAD_GUEST_PAGE_FAULT
+    return Cause.STORE_GUEST_PAGE_FAULT if access == _STORE else Cause.LOAD_GUEST_PAGE_FAULT
 
 
 def access_fault(access: int) -> int:
-    if access == Access.FETCH:
+    if access == _FETCH:
         return Cause.INSTRUCTION_ACCESS_FAULT
-    return Cause.STORE_ACCESS_FAULT if access == Access.STORE else Cause.LOAD_ACCESS_FAULT
+    return Cause.STORE_ACCESS_FAULT if access == _STORE else Cause.LOAD_ACCESS_FAULT
 
 
 #: By cause, what was not permitted.
 PAGE_FAULTS, GUEST_PAGE_FAULTS = (
-    {int(Cause(cause(access))): access for access in (Access.FETCH, Access.LOAD, Access.STORE)}
+    {int(Cause(cause(access))): access for access in (_FETCH, _LOAD, _STORE)}
     for cause in (page_fault, guest_page_fault)
 )
 
@@ -120,13 +124,13 @@ PAGE_FAULTS, GUEST_PAGE_FAULTS = (
 def permitted(entry: int, access: int, privilege: int, status: int) -> bool:
     """Do the leaf's R, W, X and U bits allow the access from U (0) or S (1) mode with this mstatus?"""
     if entry & U:
-        if privilege == 1 and (access == Access.FETCH or not status & Status.SUM):
+        if privilege == 1 and (access == _FETCH or not status & Status.SUM):
             return False
     elif privilege == 0:
         return False
-    if access == Access.FETCH or access == Access.LOAD_EXECUTABLE:
+    if access in (_FETCH, _LOAD_EXECUTABLE):
         return entry & X != 0
-    if access == Access.STORE:
+    if access == _STORE:
         return entry & W != 0
     return entry & R != 0 or (status & Status.MXR != 0 and entry & X != 0)
 
@@ -168,7 +172,7 @@ def second_stage(
             if verdict == FAULT:
                 break
             if verdict == LEAF:
-                wanted = entry | A | (D if access == Access.STORE else 0)
+                wanted = entry | A | (D if access == _STORE else 0)
                 if wanted != entry and not options & LOOK:
                     w.write_entry(at, wanted)
                 return target(entry, level, guest)
@@ -190,7 +194,7 @@ def first_stage(
             at = place
             if hgatp >> 60:
                 at = second_stage(
-                    w, hgatp, place, address, access, Access.LOAD, options >> OPTIONS_SHIFT, TABLE_READ
+                    w, hgatp, place, address, access, _LOAD, options >> OPTIONS_SHIFT, TABLE_READ
                 )
             if not w.has_entry(at):
                 raise Trap(access_fault(access), address)
@@ -199,11 +203,11 @@ def first_stage(
             if verdict == FAULT:
                 break
             if verdict == LEAF:
-                wanted = entry | A | (D if access == Access.STORE else 0)
+                wanted = entry | A | (D if access == _STORE else 0)
                 if wanted != entry and not options & LOOK:
                     if hgatp >> 60:
                         second_stage(
-                            w, hgatp, place, address, access, Access.STORE, options >> OPTIONS_SHIFT, TABLE_WRITE
+                            w, hgatp, place, address, access, _STORE, options >> OPTIONS_SHIFT, TABLE_WRITE
                         )
                     w.write_entry(at, wanted)
                 return target(entry, level, address)
@@ -269,6 +273,6 @@ def look(
     """The walk of somebody who only looks (LOOK is added to `options`), and where it ends if it does."""
     walked = RecordedWalk(tables)
     try:
-        return walked, walk(walked, satp, hgatp, address, Access.LOAD, privilege, options | LOOK)
+        return walked, walk(walked, satp, hgatp, address, _LOAD, privilege, options | LOOK)
     except Trap:
         return walked, None

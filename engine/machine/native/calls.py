@@ -20,7 +20,7 @@ import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from engine.machine.native import carried, entry, objects, translated
+from engine.machine.native import carried, entry, exits, objects, translated
 from engine.machine.native.handlers import CLOCKS
 from engine.machine.native.lowering import METADATA
 from engine.machine.native.procedures import DONE, RESULT, Procedures
@@ -52,18 +52,20 @@ define internal {RESULT} @run_natively(ptr %s) {{
 class Call(NamedTuple):
     """A builtin: so many words after the hart. procedure: what is called; None: the interpreter tier's function of that
     name. constants: what stands for the procedure's parameters after those words. long: Python's lock is released
-    meanwhile."""
+    meanwhile. ended: it returns how the procedure ended, not its result."""
 
     name: str
     words: int = 0
     procedure: Callable[..., Any] | None = None
     constants: tuple[Any, ...] = ()
     long: bool = False
+    ended: bool = False
 
 
 CALLS = (
     Call("refresh"), Call("translate", 2), Call("enter_trap", 4), Call("number_records", 2), Call("walk", 2),
     Call("put_leaf", 5), Call("table_stored", 2), Call("resume_exit", 1), Call("proceed", 1, entry.proceed, long=True),
+    Call("look", 3, exits.look, ended=True),
     Call("catch_up_for_access", 3, carried.catch_up_for_access), Call("catch_up", 3, carried.catch_up),
     Call("charge", 2, carried.charge), Call("catch_up_deprivileged", 1, carried.catch_up_deprivileged),
     Call("hand_over_deprivileged", 1, carried.hand_over_deprivileged),
@@ -106,7 +108,10 @@ def _stub(call: Call, procedures: Procedures) -> str:
         lines.append(f"  %result = call i64 @{call.name}(ptr %s{listed})")
     else:
         symbol = procedures.need(call.procedure, (None,) * call.words + call.constants)
-        lines += [f"  %ended = call {RESULT} {symbol}(ptr %s{listed})", f"  %result = extractvalue {RESULT} %ended, 0"]
+        lines += [
+            f"  %ended = call {RESULT} {symbol}(ptr %s{listed})",
+            f"  %result = extractvalue {RESULT} %ended, {int(call.ended)}",
+        ]
     if call.long:
         lines.append("  call void @PyEval_RestoreThread(ptr %thread)")
     lines += ["  %integer = call ptr @PyLong_FromLongLong(i64 %result)", "  ret ptr %integer", "}"]
@@ -115,7 +120,9 @@ def _stub(call: Call, procedures: Procedures) -> str:
 
 def _module() -> str:
     """The stubs as LLVM IR."""
-    procedures = Procedures(dict(CLOCKS), {"run": "@run_natively"}, "call:")
+    procedures = Procedures({
+        "has_entry": exits.has_entry, "read_entry": exits.read_entry, "write_entry": exits.write_entry, **CLOCKS,
+    }, {"run": "@run_natively"}, "call:")  # fmt: skip
     stubs = [_stub(call, procedures) for call in CALLS]
     declared = [
         f"declare i64 @{call.name}(ptr{', i64' * call.words})" for call in CALLS if call.procedure is None

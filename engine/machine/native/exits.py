@@ -386,6 +386,12 @@ def walk(h: Any, address: int, access: int) -> None:
     h.poke(h.guest_ram_at + TARGET, 8, privileged.translate(h, address, access))
 
 
+def look(h: Any, address: int, access: int, options: int) -> None:
+    """As `walk`, with these options of mmu.walk, which say that nothing is to be set in the tables."""
+    h.poke(h.guest_ram_at + LEVEL, 8, mmu.LEVELS)
+    h.poke(h.guest_ram_at + TARGET, 8, mmu.walk(h, h.satp, 0, address, access, h.privilege, options))
+
+
 def storable(h: Any, address: int) -> int:
     """Where in this process the guest's RAM at `address` is, for a store that nobody else has to be told of."""
     word = page_word(h, address)

@@ -31,7 +31,7 @@ class Interpreter:
     """Entry points of the interpreter tier.
 
     proceed, translate: of the module `entry`. refresh: access.choose_anew. enter_trap: of `privileged`. number_records: of
-    `traps`. walk, resume, put_leaf, table_stored: of `exits`, with a virtual hart. What has no result of its own returns
+    `traps`. walk, look, resume, put_leaf, table_stored: of `exits`, with a virtual hart. What has no result of its own returns
     how it ended (procedures.DONE and so on). Harts are state addresses."""
 
     def __init__(self) -> None:
@@ -50,6 +50,7 @@ class Interpreter:
         self.enter_trap: Callable[[int, int, int, int, int], int] = builtin("enter_trap")
         self.number_records: Callable[[int, int, int], int] = builtin("number_records")
         self.walk: Callable[[int, int, int], int] = builtin("walk")
+        self.look: Callable[[int, int, int, int], int] = builtin("look")
         self.put_leaf: Callable[[int, int, int, int, int, int], int] = builtin("put_leaf")
         self.table_stored: Callable[[int, int, int], int] = builtin("table_stored")
         self.resume: Callable[[int, int], int] = builtin("resume_exit")
