@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from engine.bits import MASK64
@@ -33,7 +33,7 @@ from engine.machine.mmu import Access
 from engine.machine.native.entry import STRETCH_STEPS
 from engine.machine.native.layout import EMPTY, FETCH, LIMIT, SLOW, TRAP
 from engine.machine.native.procedures import TRAPPED
-from engine.machine.native.runtime import Contexts, Interpreter, Native, word_at
+from engine.machine.native.runtime import Contexts, Interpreter, Native, Stops, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
 from engine.machine.reference import Operation, operation
 from engine.machine.state import NEVER, NO_RESERVATION, NO_STREAK, NO_TIME, HartState
@@ -92,7 +92,8 @@ class Hart(HartState):
         self.on_timer: Callable[[], None] = _nothing  # `timer_due` may have changed
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
-        self.probe: Probe | None = None
+        self._probe: Probe | None = None
+        self._stops: Stops | None = None  # where it is called; None: before every instruction
         self._native: Native | None = None
         self._native_contexts: Contexts | None = None
         self._contexts: dict[tuple[int, ...], Caches] = {}
@@ -107,6 +108,20 @@ class Hart(HartState):
         """`x` and `f` are this hart's own words."""
         self.x = _register_view(self, "x_words")
         self.f = _register_view(self, "f_words")
+
+    def look(self, probe: Probe | None, stops: Collection[int] | None = None) -> None:
+        """From now on call `probe` before each instruction or, in the native tiers, before each at the virtual addresses
+        `stops`. None: no longer."""
+        if self._stops is not None:
+            self._stops.close()
+        self._probe, self._stops = probe, None
+        if probe is not None and stops is not None and self._native is not None:
+            self._stops = Stops(self, self._native, stops)
+
+    @property
+    def _steps_singly(self) -> bool:
+        """Is every instruction looked at?"""
+        return self._probe is not None and self._stops is None
 
     def clear_registers(self) -> None:
         self.x[:] = self.f[:] = _CLEARED
@@ -498,8 +513,8 @@ class Hart(HartState):
                 continue
             self.horizon = horizon = min(self.next_event, until)
             self.limit = max(0, min(end, horizon - self.extra))
-            if self.probe is not None:
-                self.probe(self)
+            if self._probe is not None and self._stops is None:
+                self._probe(self)
                 self.limit = min(self.limit, self.steps + 1)
             self._execute()
         return self.steps - begin
@@ -537,7 +552,7 @@ class Hart(HartState):
         state = self.address
         self.limit = min(self.limit, self.steps + STRETCH_STEPS)
         while self.steps < self.limit:
-            reason = SLOW if self.probe is not None else native.run(state)
+            reason = SLOW if self._steps_singly else native.run(state)
             if self.record_count:
                 self.on_records()
             if native.jit is not None and (self.hot_count or native.jit.finished):
@@ -554,7 +569,9 @@ class Hart(HartState):
                 if reason == FETCH:
                     self._fetch_native(pc, native)
                     continue
-                word = self._native_word(pc) if self.probe is None else self.fetch(pc)
+                word = self.fetch(pc) if self._steps_singly else self._native_word(pc)
+                if self._stops is not None and pc in self._stops.addresses and self._probe is not None:
+                    self._probe(self)
                 self.pc = operation(word)(self, pc) & MASK64
                 self.steps += 1
             except Trap as trap:
@@ -571,7 +588,7 @@ class Hart(HartState):
         """The encoding of the instruction at pc, of which native code made a load or a store that trapped; None: it has
         to be fetched."""
         offset = self.pc & 0xFFF
-        if self._native is None or self.probe is not None or offset > _LAST_WORD or self.page_pc != self.pc - offset:
+        if self._native is None or self._steps_singly or offset > _LAST_WORD or self.page_pc != self.pc - offset:
             return None
         return encoding_of(word_at(self.ops, offset))
 
@@ -588,6 +605,8 @@ class Hart(HartState):
         memory, page = self.bus.memory, offset >> 12
         if not memory.native_code[page]:
             memory.use_as_native_code(page, native.pages.of(memory.read_bytes(page << 12, PAGE)))
+        if self._stops is not None:
+            self._stops.use(pc, memory.native_code[page])
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:
         self.pc = pc
