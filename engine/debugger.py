@@ -4,8 +4,11 @@
                                                 and runs again up to the place that was asked for
 
 A run to a breakpoint is two runs of the same stretch. In the first a probe on every hart looks at the machine
-before each instruction and notes where it would have stopped; the second ends there. So a guest that is being
-debugged executes exactly what it would have executed without, and its memory is never patched.
+before instructions and notes where it would have stopped; the second ends there. So a guest that is being
+debugged executes exactly what it would have executed without, and its memory is never patched. For breakpoints the probe
+looks at their addresses, and the rest runs natively; for watchpoints, for a step back, and where a host translates its
+guests' code, it looks before each instruction, at some 100,000 a second. A stretch is short at first and grows while
+nothing is found.
 
 Invariants
 - A breakpoint is a virtual address, compared with the pc of every vCPU before the instruction executes. The
@@ -27,6 +30,7 @@ from typing import NamedTuple, Protocol
 from engine.commands import GuestSet
 from engine.document import GuestRow, HostRow
 from engine.history import History
+from engine.hypervisor.binary_translation import BinaryTranslation
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs
 from engine.hypervisor.guest import Guest
 from engine.hypervisor.host import Host
@@ -40,9 +44,12 @@ from engine.machine.privileged import MACHINE, SUPERVISOR, USER
 from engine.machine.tiers import Tier
 from engine.world import World
 
-SLICE_STEPS = 20_000
-#: Stretch that is searched at once for a stop in the past.
-WINDOW_STEPS = 50_000
+#: Stretches that are run at once: the first, how they grow, and the longest under a probe that looks before each
+#: instruction and otherwise.
+FIRST_STEPS, GROWTH = 64, 4
+SLICE_STEPS, LONG_STEPS = 20_000, 1 << 20
+#: Stops in a stretch of the past, each looked at in Python, after which a probe gives up and looks at the rest by itself.
+MAX_HITS = 20_000
 MAX_STOPS = 256
 MAX_WATCHED_BYTES = PAGE
 
@@ -215,9 +222,11 @@ class Debugger:
     def go(self) -> Running:
         """Run until something stops the guest. Goes on yielding None while it waits for input."""
         eye = _Eye(self, backward=False) if self.breakpoints or self.watchpoints else None
+        steps = FIRST_STEPS
         while not self.guest.ended:
             begin = self.world.position
-            self._run(SLICE_STEPS, eye)
+            self._run(steps, eye)
+            steps = self._longer(steps, eye)
             if eye is not None:
                 eye.look_once_more()
             if eye is not None and eye.first is not None:
@@ -243,6 +252,11 @@ class Debugger:
             if self.waits or done % SLICE_STEPS == 0:
                 yield None
         yield self._ending() if self.guest.ended else Stop(vcpu, "step")
+
+    @staticmethod
+    def _longer(steps: int, eye: _Eye | None) -> int:
+        """How long the next stretch is when nothing was found in one of so many steps."""
+        return min(steps * GROWTH, LONG_STEPS if eye is None or eye.stops is not None else SLICE_STEPS)
 
     def _run(self, steps: int, eye: _Eye | None) -> None:
         """Run on, keeping what is printed for the first time."""
@@ -274,12 +288,20 @@ class Debugger:
         """Go back to the latest place where a run would have stopped, or to where the history begins."""
         end = self.world.position
         eye = _Eye(self, backward=True)
+        steps = FIRST_STEPS
         while end > self.history.begin:
-            begin = max(self.history.begin, end - WINDOW_STEPS)
-            self._replay(begin, end, eye)
-            if eye.last is not None:
-                self.history.seek(eye.last.position)
-                yield eye.last.stop
+            begin = max(self.history.begin, end - steps)
+            if steps >= LONG_STEPS:
+                begin = self.history.checkpoint_before(end)
+            steps = self._longer(steps, eye)
+            yield from self._replay(begin, end, eye)
+            found = eye.last
+            while eye.gave_up and found is not None:
+                yield from self._replay(found.position + 1, end, eye)
+                found = eye.last or found
+            if found is not None:
+                self.history.seek(found.position)
+                yield found.stop
                 return
             end = begin
             self.history.seek(end)
@@ -289,10 +311,12 @@ class Debugger:
     def step_back(self, vcpu: int) -> Running:
         """Take back this vCPU's latest step."""
         now, end = self._moment(vcpu), self.world.position
+        steps = FIRST_STEPS
         while end > self.history.begin:
-            begin = max(self.history.begin, end - WINDOW_STEPS)
+            begin = max(self.history.begin, end - steps)
             eye = _Eye(self, backward=True, every_step_of=vcpu)
-            self._replay(begin, end, eye)
+            steps = self._longer(steps, eye)
+            yield from self._replay(begin, end, eye)
             begin = begin if eye.last is None else eye.last.position
             self.history.seek(begin)
             found = None
@@ -309,31 +333,36 @@ class Debugger:
             yield None
         yield Stop(vcpu, "begin")
 
-    def _replay(self, begin: int, end: int, eye: _Eye) -> None:
+    def _replay(self, begin: int, end: int, eye: _Eye) -> Iterator[None]:
         """Run a stretch of the past under an eye."""
         self.history.seek(begin)
         eye.begin()
         with self._looking(eye):
             while self.world.position < end:
-                self.history.run(end - self.world.position)
+                self.history.run(min(end - self.world.position, LONG_STEPS))
+                if self.world.position < end:
+                    yield None
         eye.look_once_more()
 
     @contextmanager
     def _looking(self, eye: _Eye | None) -> Iterator[None]:
-        # Of all hosts: a guest that migrates goes on elsewhere within a stretch.
-        harts = [hart for host in self.world.hosts.values() for hart in host.harts]
-        for hart in harts:
-            hart.probe = eye
+        self._look(eye)
         try:
             yield
         finally:
-            for hart in harts:
-                hart.probe = None
+            self._look(None)
+
+    def _look(self, eye: _Eye | None) -> None:
+        """Let `eye` look at the harts of all hosts: a guest that migrates goes on elsewhere within a stretch."""
+        for host in self.world.hosts.values():
+            for hart in host.harts:
+                hart.look(eye, None if eye is None else eye.stops)
 
 
 class _Eye:
-    """Looks before every instruction of a stretch, and notes where the guest would have stopped: `first` and
-    `last`. every_step_of: note each attempt of that vCPU instead of breakpoints and watchpoints."""
+    """Looks before instructions of a stretch, and notes where the guest would have stopped: `first` and `last`.
+    every_step_of: note each attempt of that vCPU instead of breakpoints and watchpoints. stops: the addresses at which it
+    has to look; None: everywhere. gave_up: has it noted as many as it may, and looked no more?"""
 
     def __init__(self, debugger: Debugger, backward: bool, every_step_of: int | None = None) -> None:
         self.first: _Hit | None = None
@@ -344,6 +373,9 @@ class _Eye:
         self._breakpoints = frozenset(debugger.breakpoints)
         self._watched = dict(debugger.watchpoints) if every_step_of is None else {}
         self._standing = {vcpu: debugger._moment(vcpu) for vcpu in range(debugger.guest.vcpu_count)}
+        translated = any(host.technique is BinaryTranslation for host in debugger.world.hosts.values())
+        everywhere = every_step_of is not None or bool(self._watched) or translated
+        self.stops = None if everywhere else self._breakpoints
         self._values: dict[Range, bytes] = {}
         self._attempt = (0, 0)  # position and vCPU of the latest one
         self.begin()
@@ -351,6 +383,8 @@ class _Eye:
     def begin(self) -> None:
         """A stretch begins here."""
         self.first = self.last = None
+        self._hits = 0
+        self.gave_up = False
         self._values = {key: self._value(key) for key in self._watched}
         self._attempt = (self._position, 0)
 
@@ -402,6 +436,10 @@ class _Eye:
     def _note(self, position: int, stop: Stop) -> None:
         self.last = _Hit(position, stop)
         self.first = self.first or self.last
+        self._hits += 1
+        if self.stops is not None and (not self._backward or self._hits >= MAX_HITS):
+            self.gave_up = True
+            self._debugger._look(None)
 
 
 def poke(world: World, change: GuestSet) -> bool:

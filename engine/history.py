@@ -352,6 +352,10 @@ class History:
         return self
 
     # -- checkpoints ---------------------------------------------------------------------------------
+    def checkpoint_before(self, position: int) -> int:
+        """The latest position before one, which is not the history's begin, that is reached without running."""
+        return self._before(position - 1).position
+
     def _before(self, position: int) -> Checkpoint:
         """The last checkpoint at or before `position`."""
         return self.checkpoints[bisect_right(self.checkpoints, position, key=_position) - 1]

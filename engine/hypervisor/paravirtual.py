@@ -338,7 +338,7 @@ class Paravirtual:
         assert hart is not None
         right = _RIGHTS[access]
         if virtual.satp:
-            target = virtual.look(address, access, Status.SUM | mmu.LOOK)
+            target = virtual.look_up(address, access, Status.SUM | mmu.LOOK)
         elif ram.holds(address, 1):
             target = address
         else:

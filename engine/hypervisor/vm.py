@@ -560,7 +560,7 @@ class VirtualHart(Hart):
             return self.bus.ram.target
         return self._walk_in_python(address, access, walk_options(self, 0))
 
-    def look(self, address: int, access: Access, options: int) -> int:
+    def look_up(self, address: int, access: Access, options: int) -> int:
         """As `walk`, and nothing is set in the guest's tables. options: of mmu.walk, with LOOK."""
         self._walk = None
         if self.lent is not None and self._went(self.lent.look(self.address, address, access, options)):

@@ -43,6 +43,7 @@ class HartState(ctypes.Structure):
     emptied. choices: how often something decided anew which context is whose. chosen_status, chosen_satp, chosen_vsatp,
     chosen_hgatp: the registers by which (see engine.machine.native.access.refresh). tlb_at, ops, page_pc: the present
     context, code page and its virtual address (see engine.machine.native.layout).
+    stops_at, stop_count: the pages in which native code has to stop, as rows (see engine.machine.native.runtime.Stops).
     hot, hot_count: operations that were reached often, as pairs of code page and byte offset, until the JIT takes them.
     record_at, record_count, record_limit: records of traps that native code took, until somebody fetches them; with a
     limit of 0 it takes none. record_ids: host, guest and vCPU as a record has them. position_base: what `steps` has to
@@ -131,6 +132,8 @@ class HartState(ctypes.Structure):
         ("exit_executed", _WORD),
         ("walks", _WORD),
         ("walk_references", _WORD),
+        ("stops_at", _WORD),
+        ("stop_count", _WORD),
         ("hot", _WORD * (2 * MAX_HOT)),
         ("hot_count", _WORD),
         ("waiting", _BYTE),
@@ -186,6 +189,8 @@ class HartState(ctypes.Structure):
     exit_executed: int
     walks: int
     walk_references: int
+    stops_at: int
+    stop_count: int
     hot: ctypes.Array[ctypes.c_uint64]
     hot_count: int
     record_at: int

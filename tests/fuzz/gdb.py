@@ -46,7 +46,7 @@ REQUESTS = (
 )  # fmt: skip
 SLICES = 3
 #: A run is cut into slices this short here, so that it is interrupted soon.
-SLICE_STEPS, WINDOW_STEPS = 300, 1_000
+SLICE_STEPS, LONG_STEPS = 300, 1_000
 
 
 def _image() -> LoadedImage:
@@ -88,7 +88,7 @@ def _bytes(chance: random.Random) -> bytes:
 
 
 @patch.object(debugger, "SLICE_STEPS", SLICE_STEPS)
-@patch.object(debugger, "WINDOW_STEPS", WINDOW_STEPS)
+@patch.object(debugger, "LONG_STEPS", LONG_STEPS)
 def fuzz(count: int, seed: int) -> Counter[str]:
     """How often which kind of reply came."""
     replies: Counter[str] = Counter()

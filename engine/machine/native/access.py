@@ -246,10 +246,25 @@ def fetch_page(h: Any, address: int) -> int:
     return fetch_slow(h, address)
 
 
+def stopping(h: Any, address: int, page: int) -> int:
+    """What to execute in the place of a decoded page at a virtual page's address: another where the hart has to stop in it,
+    0 while there is none."""
+    row = h.stops_at
+    end = row + layout.STOP_BYTES * h.stop_count
+    found = page
+    while row < end:
+        if h.peek(row, 8) == address:
+            found = h.peek(row + 16, 8) if h.peek(row + 8, 8) == page else 0
+        row += layout.STOP_BYTES
+    return found
+
+
 def fetch_slow(h: Any, address: int) -> int:
     """The decoded page of a virtual address; 0 if there is none yet."""
     offset = offset_in_ram(h, privileged.translate(h, address, Access.FETCH))
     page: int = h.peek(h.peek(h.memory_at + CODE, 8) + (offset >> 12 << 3), 8)
+    if page and h.stop_count:
+        page = stopping(h, address & ~0xFFF, page)
     if page:
         entry = h.tlb_at + DATA_BYTES + ((address >> 12 & LAST_FETCH) << 4)
         h.poke(entry, 8, address & ~0xFFF)

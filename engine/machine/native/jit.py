@@ -119,6 +119,8 @@ class Jit:
 
     def _ask(self, page: int, slot: int) -> None:
         content = ctypes.string_at(page + layout.CONTENT_AT, PAGE)
+        if not self._pages.holds(page, content):
+            return
         key = (digest(content), slot)
         if key in self._known:
             self._place(page, slot, self._known[key])

@@ -54,6 +54,9 @@ NEXT_AT = KEY_AT + 8 * KEY_WORDS
 CONTEXT_BYTES = NEXT_AT + 80
 CONTEXTS = 16
 
+#: Of a row of `HartState.stops_at`: a virtual page's address, the decoded page of its content, and what to execute instead.
+STOP_BYTES = 24
+
 #: Why native code came back. LIMIT: `limit` is reached, or somebody has to look at interrupts. SLOW: the
 #: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet. TRAP: the instruction at pc
 #: raised the trap in `trap_cause` and `trap_value`, which is somebody else's to take.

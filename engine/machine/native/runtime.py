@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from weakref import WeakSet
 
@@ -23,6 +23,8 @@ from engine.machine.state import HartState
 
 _OPTIMIZATION = 2
 _PAGES_A_CHUNK = 64
+#: Decoded pages that one hart has of its own, to stop in.
+MAX_OWN_PAGES = 64
 #: Decoded pages kept in a process; then all are forgotten and found again as they are executed.
 MAX_PAGES = 2048
 
@@ -76,6 +78,7 @@ class CodePages:
         self._chunks: list[mmap.mmap] = []
         self._free: list[int] = []
         self.users: WeakSet[Memory] = WeakSet()
+        self.stops: WeakSet[Stops] = WeakSet()
 
     def of(self, content: bytes) -> int:
         """The decoded page of 4096 bytes of code; nothing is decoded in a new one."""
@@ -83,23 +86,33 @@ class CodePages:
         if found is None:
             if len(self._by_content) >= MAX_PAGES:
                 self.forget()
-            if not self._free:
-                self._grow()
-            found = self._by_content[content] = self._free.pop()
-            ctypes.memmove(found, self._empty, len(self._empty))
-            ctypes.memmove(found + layout.CONTENT_AT, content, PAGE)
+            found = self._by_content[content] = self.take(content)
             for slot in self._worth.get(digest(content), ()):
                 ctypes.c_uint16.from_address(found + layout.HEAT_AT + 2 * slot).value = (1 << 16) - WARM_THRESHOLD
         return found
 
+    def take(self, content: bytes) -> int:
+        """A page of its own of a content, in which nothing is decoded and no region will be; `give_back` it."""
+        if not self._free:
+            self._grow()
+        found = self._free.pop()
+        ctypes.memmove(found, self._empty, len(self._empty))
+        ctypes.memmove(found + layout.CONTENT_AT, content, PAGE)
+        return found
+
+    def give_back(self, pages: Iterable[int]) -> None:
+        self._free += pages
+
     def holds(self, page: int, content: bytes) -> bool:
-        """Is this the decoded page of that content?"""
+        """Is this the decoded page that everybody has of that content?"""
         return self._by_content.get(content) == page
 
     def forget(self) -> None:
         """Drop all decoded pages, wherever they are in use."""
         for memory in self.users:
             memory.forget_native()
+        for stops in self.stops:
+            stops.forget()
         self._free += self._by_content.values()
         self._by_content.clear()
 
@@ -168,6 +181,51 @@ class Contexts:
             for at in (layout.READS + data, layout.WRITES + data, code)
         )
         return loads, stores, fetches
+
+
+class Stops:
+    """The virtual addresses before whose instructions a hart's native code stops: it leaves them to Python. Their pages have
+    decoded pages of their own, because others execute the shared ones. `close` it in the end."""
+
+    def __init__(self, hart: HartState, native: Native, addresses: Iterable[int]) -> None:
+        self.addresses = frozenset(addresses)
+        self._hart, self._pages, self._slow = hart, native.pages, native.interpreter.addresses["slow"]
+        self._slots: dict[int, list[int]] = {}  # by virtual page
+        for address in self.addresses:
+            self._slots.setdefault(address & -PAGE, []).append(address % PAGE >> 1)
+        self._numbers = {page: number for number, page in enumerate(self._slots)}
+        self._rows = np.zeros((len(self._slots), layout.STOP_BYTES // 8), np.uint64)
+        self._rows[:, 0] = np.array(list(self._slots), np.uint64)
+        self._own: dict[tuple[int, int], int] = {}  # by virtual page and shared decoded page
+        hart.stops_at, hart.stop_count, hart.stale = self._rows.ctypes.data, len(self._slots), layout.EMPTY
+        native.pages.stops.add(self)
+
+    def use(self, pc: int, shared: int) -> None:
+        """pc's virtual page has a content now that others execute by the decoded page `shared`."""
+        page = pc & -PAGE
+        slots = self._slots.get(page)
+        if slots is None:
+            return
+        own = self._own.get((page, shared))
+        if own is None:
+            if len(self._own) >= MAX_OWN_PAGES:
+                self.forget()
+            own = self._own[page, shared] = self._pages.take(ctypes.string_at(shared + layout.CONTENT_AT, PAGE))
+            for slot in slots:
+                ctypes.c_uint64.from_address(own + layout.OPERATION_BYTES * slot).value = self._slow
+        self._rows[self._numbers[page], 1:] = shared, own
+
+    def forget(self) -> None:
+        """The shared decoded pages are others from now on."""
+        self._rows[:, 1:] = 0
+        self._pages.give_back(self._own.values())
+        self._own.clear()
+        self._hart.stale = layout.EMPTY
+
+    def close(self) -> None:
+        """The hart stops nowhere."""
+        self._hart.stop_count = 0
+        self.forget()
 
 
 class NativeRecords:
