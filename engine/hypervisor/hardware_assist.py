@@ -93,7 +93,7 @@ _OF_CSR = (Action.CSR_READ, Action.CSR_WRITE, Action.ADDRESS_SPACE)
 @dataclass
 class HardwareAssist:
     """Runs the vCPUs of one VM on host harts. It is the `monitor` of a hart while one of them is loaded. direct, tagged:
-    there is no no-direct-interrupts, no no-vmid. injected: interrupts that the VMM hands over in hvip."""
+    there is no no-direct-interrupts, no no-vmid. injected, own_tables: see engine.machine.native.carried."""
 
     guest: VmGuest
     memory: TwoStages | Shadowed
@@ -202,12 +202,8 @@ class HardwareAssist:
         self._handed_over(virtual, hart, changed)
 
     def _handed_over(self, virtual: VirtualHart, hart: Hart, changed: int) -> None:
-        virtual.arrived = 0
-        if changed:
-            self._attend(hart, changed)
-
-    def _attend(self, hart: Hart, changed: int) -> None:
         """What handing over leaves to be done."""
+        virtual.arrived = 0
         if changed & carried.SITUATION:
             hart.refresh()
         if changed & carried.TIME:
@@ -226,10 +222,6 @@ class HardwareAssist:
         hart, virtual = vcpu.hart, vcpu.virtual
         if hart is not None:
             virtual.moves.catch_up(virtual.subject, hart.address, self.direct, self.own_tables)
-
-    def _catch_up_for_access(self, virtual: VirtualHart, hart: Hart) -> None:
-        """As catch_up, of what the VMM looks at to map memory or to execute a load or a store."""
-        virtual.moves.catch_up_for_access(virtual.subject, hart.address, self.direct, self.own_tables)
 
     def _resume(self, vcpu: VCpu, hart: Hart) -> None:
         self._forget(hart)
@@ -250,11 +242,12 @@ class HardwareAssist:
     def trap(self, hart: Hart, cause: int, value: int, interrupt: bool) -> None:  # noqa: ARG002
         """A VM exit at hart.pc."""
         vcpu = self.guest.loaded(hart)
-        origin, pc, base = vcpu.level, hart.pc, vcpu.virtual.instructions_base
+        virtual = vcpu.virtual
+        origin, pc, base = vcpu.level, hart.pc, virtual.instructions_base
         instruction = 0
         access = _FAULTS.get(cause)
         if access is not None:
-            self._catch_up_for_access(vcpu.virtual, hart)
+            virtual.moves.catch_up_for_access(virtual.subject, hart.address, self.direct, self.own_tables)
             outcome, instruction = self._page_fault(vcpu, hart, access, value)
         else:
             self.catch_up(vcpu)
@@ -262,7 +255,7 @@ class HardwareAssist:
                 outcome, instruction = self._virtual_instruction(vcpu, hart, value), value
             else:
                 outcome = self._trap_below(vcpu, hart, _ECALL_S if cause == _ECALL_VS else cause, value)
-        if vcpu.virtual.instructions_base != base:
+        if virtual.instructions_base != base:
             hart.streak_at = NO_STREAK
         self.guest.exit(vcpu, outcome, cause, pc, value, instruction, origin)
         hart.reported = hart.retired
