@@ -1047,7 +1047,7 @@ def _key(vcpu: VCpu, guest: VmGuest) -> Key:
 def _clock_at(time: int) -> int:
     """A time as a hart's clock can show it. One before the host was switched on is what a guest brings along
     whose timer was due already."""
-    return min(NEVER, max(0, time))
+    return 0 if time < 0 else time if time < NEVER else NEVER
 
 
 def _too_little_memory(need: int, free: int, swap: int = 0) -> Problem:

@@ -45,6 +45,7 @@ LAST_SLOT = 2047  # a page has 2048 halfwords, where instructions may begin
 _CONTEXTS = 64
 _LAST_WORD = 4092
 _TIMER, _GUEST_TIMER = Interrupt.SUPERVISOR_TIMER, Interrupt.VIRTUAL_SUPERVISOR_TIMER
+_TIMER_LINE, _GUEST_TIMER_LINE = 1 << _TIMER, 1 << _GUEST_TIMER
 _MISALIGNED = {Access.LOAD: Cause.LOAD_MISALIGNED, Access.STORE: Cause.STORE_MISALIGNED}
 
 class Monitor(Protocol):
@@ -438,7 +439,7 @@ class Hart(HartState):
     def timer_changed(self) -> None:
         """stimecmp, vstimecmp or what decides about them was written."""
         if self.menvcfg & EnvironmentBits.STCE:
-            self.mip &= ~(1 << _TIMER)  # the bit is the comparator's now
+            self.mip &= ~_TIMER_LINE  # the bit is the comparator's now
         self.update_timers()
         self.on_timer()
 
@@ -452,13 +453,15 @@ class Hart(HartState):
 
     def timer_due(self) -> int:
         """mtime at which the next comparator is reached; NEVER if none will be."""
-        on, lines, due = self.menvcfg & EnvironmentBits.STCE, self.lines, []
-        if on and not lines >> _TIMER & 1:
-            due.append(self.stimecmp)
-        if on & self.henvcfg and not lines >> _GUEST_TIMER & 1:
+        on, lines = self.menvcfg & EnvironmentBits.STCE, self.lines
+        waits = on and not lines & _TIMER_LINE
+        due = self.stimecmp if waits else NEVER
+        if on & self.henvcfg and not lines & _GUEST_TIMER_LINE:
             ticks = self.ticks()
-            due.append(ticks + self.vstimecmp - (ticks + self.htimedelta & MASK64))
-        return min(due, default=NEVER)
+            of_guest = ticks + self.vstimecmp - (ticks + self.htimedelta & MASK64)
+            if not waits or of_guest < due:
+                due = of_guest
+        return due
 
     def set_line(self, interrupt: Interrupt, level: bool) -> None:
         """Drive an interrupt line into mip."""
