@@ -63,7 +63,7 @@ from engine.trace.record import Action, Cause, Disposition, Kind
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+#: Members of enumerations that exits need, by names of their own (why: engine.machine.mmu).
 _VM_EXIT, _EXCEPTION = Kind.VM_EXIT, Kind.EXCEPTION
 _EMULATED = Disposition.EMULATED
 _CHAIN = Action.CHAIN

@@ -74,7 +74,7 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+#: Members of enumerations that exits need, by names of their own (why: engine.machine.mmu).
 _VM_EXIT, _PAGE_FAULT = Kind.VM_EXIT, Kind.PAGE_FAULT
 _EMULATED, _INJECTED = Disposition.EMULATED, Disposition.INJECTED
 _CSR_READ, _CSR_WRITE, _ADDRESS_SPACE, _WFI = Action.CSR_READ, Action.CSR_WRITE, Action.ADDRESS_SPACE, Action.WFI

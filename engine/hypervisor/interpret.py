@@ -22,7 +22,7 @@ from engine.trace.record import Action, Cause, Disposition, Kind
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+#: Members of enumerations that exits need, by names of their own (why: engine.machine.mmu).
 _MMIO = Kind.MMIO
 _FORWARDED = Disposition.FORWARDED
 _MMIO_READ, _MMIO_WRITE = Action.MMIO_READ, Action.MMIO_WRITE

@@ -48,7 +48,7 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+#: Members of enumerations that exits need, by names of their own (why: engine.machine.mmu).
 _HYPERCALL, _SYSCALL, _EXCEPTION, _PAGE_FAULT = Kind.HYPERCALL, Kind.SYSCALL, Kind.EXCEPTION, Kind.PAGE_FAULT
 _EMULATED, _FORWARDED, _INJECTED = Disposition.EMULATED, Disposition.FORWARDED, Disposition.INJECTED
 _HYPERCALL_RETURN, _MULTICALL, _INJECT_EXCEPTION = Action.HYPERCALL_RETURN, Action.MULTICALL, Action.INJECT_EXCEPTION

@@ -41,7 +41,7 @@ from engine.trace.record import INTERRUPT_BIT, Action, Cause, Disposition, Inter
 if TYPE_CHECKING:
     from engine.hypervisor.vm_guest import VmGuest
 
-#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+#: Members of enumerations that exits need, by names of their own (why: engine.machine.mmu).
 _VM_EXIT, _PAGE_FAULT, _EXCEPTION, _HYPERCALL = Kind.VM_EXIT, Kind.PAGE_FAULT, Kind.EXCEPTION, Kind.HYPERCALL
 _SYSCALL = Kind.SYSCALL
 _EMULATED, _INJECTED = Disposition.EMULATED, Disposition.INJECTED

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 from engine.hypervisor.guest import FAILED, Guest, Pages, TableReader, kind_of
 
-#: Members of enumerations that exits need: Python takes longer to look one up in its enumeration than to call a function.
+#: Members of enumerations that exits need, by names of their own (why: engine.machine.mmu).
 _MMIO_READ, _MMIO_WRITE = Action.MMIO_READ, Action.MMIO_WRITE
 _HARDWARE = Disposition.HARDWARE
 _KERNEL_DEVICE, _DEVICE = Exit.KERNEL_DEVICE, Exit.DEVICE
