@@ -6,9 +6,9 @@
 A run to a breakpoint is two runs of the same stretch. In the first a probe on every hart looks at the machine
 before instructions and notes where it would have stopped; the second ends there. So a guest that is being
 debugged executes exactly what it would have executed without, and its memory is never patched. For breakpoints the probe
-looks at their addresses, and the rest runs natively; for watchpoints, for a step back, and where a host translates its
-guests' code, it looks before each instruction, at some 100,000 a second. A stretch is short at first and grows while
-nothing is found.
+looks at their addresses, and the rest runs natively; for watchpoints, for a step back, in the reference tier and where a
+host translates its guests' code, it looks before each instruction, at some 100,000 a second. A stretch is short at first and
+grows while nothing is found.
 
 Invariants
 - A breakpoint is a virtual address, compared with the pc of every vCPU before the instruction executes. The
@@ -373,8 +373,10 @@ class _Eye:
         self._breakpoints = frozenset(debugger.breakpoints)
         self._watched = dict(debugger.watchpoints) if every_step_of is None else {}
         self._standing = {vcpu: debugger._moment(vcpu) for vcpu in range(debugger.guest.vcpu_count)}
-        translated = any(host.technique is BinaryTranslation for host in debugger.world.hosts.values())
-        everywhere = every_step_of is not None or bool(self._watched) or translated
+        elsewhere = any(
+            host.technique is BinaryTranslation or host.active.interpreter is None for host in debugger.world.hosts.values()
+        )
+        everywhere = every_step_of is not None or bool(self._watched) or elsewhere
         self.stops = None if everywhere else self._breakpoints
         self._values: dict[Range, bytes] = {}
         self._attempt = (0, 0)  # position and vCPU of the latest one
