@@ -30,8 +30,9 @@ from engine.machine.memory import PAGE
 from engine.machine.native import layout, objects, regions
 from engine.machine.state import HartState
 
-#: How often an operation is reached by a counted jump until it is worth compiling.
-THRESHOLD = 4096
+#: How often an operation is reached by a counted jump until it is worth compiling: a region takes some 20 ms, in which the
+#: interpreter executes millions of instructions. Below 1 << 16.
+THRESHOLD = 60_000
 #: The same for one that was worth it before: its object may still be on disk.
 WARM_THRESHOLD = 16
 #: Regions waiting to be compiled. What finds no room is asked for again when its count wraps the next time.
