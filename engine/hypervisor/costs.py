@@ -171,7 +171,7 @@ class Way(NamedTuple):
 
 
 class _Ways(dict[tuple[Exit, Level, Level | None], Way]):
-    """As `Routes.way`, found once for each."""
+    """The way of an exit, by its kind, where it began, and where execution resumes (None: nowhere); found once for each."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -202,14 +202,10 @@ class Routes:
             if stack in HYPERVISORS and (crossing := CROSSINGS.get(leg)) is not None
         ]
 
-    def way(self, kind: Exit, origin: Level, to: Level | None) -> Way:
-        """The way of an exit. to: where execution resumes, None where it does not."""
-        return self.ways[kind, origin, to]
-
     def packed(self, kind: Exit, kernel: Level) -> int:
         """For native code, of guests whose kernel runs at the level `kernel`: cycles in the lowest 32 bits, above
         them the path ids from user to user, from user to kernel, from kernel to user, and within the kernel."""
         ends = [(origin, to) for origin in (Level.USER, kernel) for to in (Level.USER, kernel)]
-        found = [self.way(kind, origin, to) for origin, to in ends]
+        found = [self.ways[kind, origin, to] for origin, to in ends]
         [cycles] = {way.cycles for way in found}
         return sum(way.path << 32 + 8 * index for index, way in enumerate(found)) | cycles

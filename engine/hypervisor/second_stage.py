@@ -22,7 +22,6 @@ import numpy as np
 
 from engine.hypervisor.frames import Frames
 from engine.machine import mmu
-from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import StageState
 from engine.machine.memory import PAGE
 from engine.machine.native.exits import FIRST_PAGE, STAGE_LEAF
@@ -45,7 +44,7 @@ class SecondStage(StageState):
         self.memory = frames.memory
         self.vmid = vmid & _VMID_MASK
         self.root: int | None = None
-        self._found: dict[int, int] = {}  # lower tables by the first page, in their span, that they lead from
+        self._found: dict[int, int] = {}  # lower tables by the number of the 2 MiB that they map
 
     @property
     def tables(self) -> list[int]:
@@ -56,7 +55,7 @@ class SecondStage(StageState):
         """The register's value, the root made if it is new. Raises OutOfFramesError."""
         if self.root is None:
             self.root = self.frames.take_row(ROOT_FRAMES)
-        return mmu.SV39 << 60 | self.vmid << _VMID_SHIFT | (RAM_BASE >> 12) + self.root
+        return mmu.SV39 << 60 | self.vmid << _VMID_SHIFT | FIRST_PAGE + self.root
 
     def map(self, page: int, frame: int, writable: bool) -> None:
         """Let the hart reach a guest page. Raises OutOfFramesError."""
@@ -73,12 +72,12 @@ class SecondStage(StageState):
             offset = table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF))
             entry = words[offset >> 3]
             if entry & mmu.V:
-                table = (entry >> 10) - (RAM_BASE >> 12)
+                table = (entry >> 10) - FIRST_PAGE
             else:
                 table = self.frames.take()
                 self._words[self.count] = table
                 self.count += 1
-                self.memory.write(offset, 8, ((RAM_BASE >> 12) + table) << 10 | mmu.V)
+                self.memory.write(offset, 8, FIRST_PAGE + table << 10 | mmu.V)
         return table
 
     def remap(self, page: int, frame: int, writable: bool) -> None:
@@ -103,7 +102,7 @@ class SecondStage(StageState):
             if table is None:
                 return None
             entry = self.memory.read(table * PAGE + 8 * (page >> 9 * level & (0x7FF if level == 2 else 0x1FF)), 8)
-            table = (entry >> 10) - (RAM_BASE >> 12) if entry & mmu.V else None
+            table = (entry >> 10) - FIRST_PAGE if entry & mmu.V else None
         return table
 
     def protect(self, pages: Sequence[int]) -> None:

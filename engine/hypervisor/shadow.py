@@ -33,7 +33,6 @@ from engine.hypervisor.vm import FIRST_PAGE, GuestRam, VCpu, VirtualHart
 from engine.isa.csrs import Status
 from engine.machine import mmu
 from engine.machine.hart import Hart
-from engine.machine.loader import RAM_BASE
 from engine.machine.mappings import MAX_LEAVES, MAX_SPACES, RELEASE_AFTER, SPACE_WORDS, ShadowState
 from engine.machine.memory import PAGE
 from engine.machine.native import exits
@@ -113,7 +112,7 @@ class ShadowTables(ShadowState):
             root = self.roots[key] = self.frames.take()
             self.tables[key] = []
             self._number(key)
-        return _FIRST_SATP + root
+        return _host_satp(root)
 
     def _number(self, key: SpaceKey) -> None:
         """Give a space its number, and tell native code of it."""
@@ -164,7 +163,7 @@ class ShadowTables(ShadowState):
                     self.satp(key)
                     return self._entry_offset(key, address, make, of_level)
                 self.tables[key].append(frame)
-                self.memory.write(offset, 8, ((RAM_BASE >> 12) + frame) << 10 | mmu.V)
+                self.memory.write(offset, 8, FIRST_PAGE + frame << 10 | mmu.V)
                 table = frame
             else:
                 return None
@@ -174,7 +173,7 @@ class ShadowTables(ShadowState):
         """Let a space use a foreign table of leaves where `address` is. Raises OutOfFramesError."""
         if self._linked.get(key) == (address, table):
             return
-        entry = ((RAM_BASE >> 12) + table) << 10 | mmu.V
+        entry = FIRST_PAGE + table << 10 | mmu.V
         offset = self._entry_offset(key, address, make=True, of_level=1)
         assert offset is not None
         if self.memory.read(offset, 8) != entry:
@@ -187,7 +186,7 @@ class ShadowTables(ShadowState):
         self._linked.clear()
         for key in self.roots:
             offset = self._entry_offset(key, address, make=False, of_level=1)
-            if offset is not None and self.memory.read(offset, 8) >> 10 == (RAM_BASE >> 12) + table:
+            if offset is not None and self.memory.read(offset, 8) >> 10 == FIRST_PAGE + table:
                 self.memory.write(offset, 8, 0)
         self.foreign.discard(table)
 
@@ -272,7 +271,7 @@ class ShadowTables(ShadowState):
             entry = self.memory.read(offset, 8)
             if not entry & mmu.V:
                 continue
-            if entry >> 10 != (RAM_BASE >> 12) + frame:
+            if entry >> 10 != FIRST_PAGE + frame:
                 self.memory.write(offset, 8, 0)
             elif not self.writable(guest_page):
                 self.memory.write(offset, 8, entry & ~mmu.W)
@@ -442,11 +441,8 @@ def _nobody(_key: SpaceKey, _address: int, _level: int) -> None:
     """Nothing rests on the tables but the leaves."""
 
 
-_FIRST_SATP = mmu.SV39 << 60 | RAM_BASE >> 12
-
-
 def _host_satp(root: int) -> int:
-    return _FIRST_SATP + root
+    return (mmu.SV39 << 60) + FIRST_PAGE + root
 
 
 def _key(parts: list[int]) -> SpaceKey:

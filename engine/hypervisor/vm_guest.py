@@ -201,7 +201,7 @@ class VmGuest(Guest):
         hart, virtual, host = vcpu.hart, vcpu.virtual, self.host
         assert hart is not None
         if self.ended:
-            way = host.routes.way(Exit.PRIVILEGED, origin, None)
+            way = host.routes.ways[Exit.PRIVILEGED, origin, None]
             if self.ended_as == FAILED:
                 assert self.failure is not None
                 disposition, action, a, b = (
@@ -213,7 +213,7 @@ class VmGuest(Guest):
             else:
                 disposition, action, a, b = Disposition.EMULATED, Action.SHUTDOWN, self.exit_status or 0, 0
         elif outcome.device:
-            way = host.routes.way(self._device_exit(action, a), origin, vcpu.level)
+            way = host.routes.ways[self._device_exit(action, a), origin, vcpu.level]
             if self._moved is not None:
                 (action, a, b), self._moved = self._moved, None
         else:
@@ -256,7 +256,7 @@ class VmGuest(Guest):
         vcpu = self.vcpus[0]
         self.technique.catch_up(vcpu)
         level = vcpu.level
-        path = self.host.routes.way(Exit.TIMER, level, level).path
+        path = self.host.routes.ways[Exit.TIMER, level, level].path
         self.host.record(
             self.id, vcpu.number, Kind.INTERRUPT, INTERRUPT_BIT | Interrupt.SUPERVISOR_TIMER, path, Disposition.EMULATED,
             action, level, level, self.host.active.clock, vcpu.pc, 0, 0, 0, 0, a, b,

@@ -30,8 +30,8 @@ from engine.machine import csrfile, mmu, privileged
 from engine.machine.bus import Bus
 from engine.machine.memory import PAGE
 from engine.machine.mmu import Access
-from engine.machine.native.entry import EXIT, STRETCH_STEPS
-from engine.machine.native.layout import EMPTY, FETCH, LIMIT, TRAP
+from engine.machine.native.entry import STRETCH_STEPS
+from engine.machine.native.layout import EMPTY, EXIT, FETCH, LIMIT, TRAP
 from engine.machine.native.procedures import TRAPPED
 from engine.machine.native.runtime import Contexts, Interpreter, Native, Stops, word_at
 from engine.machine.privileged import MACHINE, NO_INTERRUPT
@@ -94,8 +94,8 @@ class Hart(HartState):
         self.on_timer: Callable[[], None] = _nothing  # `timer_due` may have changed
         self.monitor: Monitor | None = None
         self.observe: Observer | None = None
-        self._probe: Probe | None = None
-        self._stops: Stops | None = None  # where it is called; None: before every instruction
+        self._probe: Probe | None = None  # called before every instruction
+        self._stops: tuple[Stops, Probe] | None = None  # called before some
         self._native: Native | None = None
         self._native_contexts: Contexts | None = None
         self._contexts: dict[tuple[int, ...], Caches] = {}
@@ -115,15 +115,12 @@ class Hart(HartState):
         """From now on call `probe` before each instruction or, in the native tiers, before each at the virtual addresses
         `stops`. None: no longer."""
         if self._stops is not None:
-            self._stops.close()
-        self._probe, self._stops = probe, None
+            self._stops[0].close()
+        self._probe = self._stops = None
         if probe is not None and stops is not None and self._native is not None:
-            self._stops = Stops(self, self._native, stops)
-
-    @property
-    def _steps_singly(self) -> bool:
-        """Is every instruction looked at?"""
-        return self._probe is not None and self._stops is None
+            self._stops = Stops(self, self._native, stops), probe
+        else:
+            self._probe = probe
 
     def clear_registers(self) -> None:
         self.x[:] = self.f[:] = _CLEARED
@@ -507,7 +504,7 @@ class Hart(HartState):
                 continue
             self.horizon = horizon = min(self.next_event, until)
             self.limit = max(0, min(end, horizon - self.extra))
-            if self._probe is not None and self._stops is None:
+            if self._probe is not None:
                 self._probe(self)
                 self.limit = min(self.limit, self.steps + 1)
             self._execute()
@@ -543,7 +540,7 @@ class Hart(HartState):
 
     def _execute_native(self, native: Native) -> None:
         """As `_execute`: native code runs, and what it leaves undone is done here, one instruction at a time."""
-        if self._steps_singly:
+        if self._probe is not None:
             if self.steps < self.limit:
                 self._complete(self.pc, self.fetch)
             return
@@ -572,8 +569,8 @@ class Hart(HartState):
         """Execute an instruction that native code left undone. False: it trapped."""
         try:
             word = fetch(pc)
-            if self._stops is not None and pc in self._stops.addresses and self._probe is not None:
-                self._probe(self)
+            if self._stops is not None and pc in self._stops[0].addresses:
+                self._stops[1](self)
             try:
                 self.pc = operation(word)(self, pc) & MASK64
             except IllegalInstruction:
@@ -590,7 +587,7 @@ class Hart(HartState):
         """The encoding of the instruction at pc, of which native code made a load or a store that trapped; None: it has
         to be fetched."""
         offset = self.pc & 0xFFF
-        if self._native is None or self._steps_singly or offset > _LAST_WORD or self.page_pc != self.pc - offset:
+        if self._native is None or self._probe is not None or offset > _LAST_WORD or self.page_pc != self.pc - offset:
             return None
         return encoding_of(word_at(self.ops, offset))
 
@@ -613,7 +610,7 @@ class Hart(HartState):
         if not memory.native_code[page]:
             memory.use_as_native_code(page, native.pages.of(memory.read_bytes(page << 12, PAGE)))
         if self._stops is not None:
-            self._stops.use(pc, memory.native_code[page])
+            self._stops[0].use(pc, memory.native_code[page])
         return True
 
     def _trapped(self, pc: int, cause: int, value: int) -> None:

@@ -136,7 +136,7 @@ def test_everything_is_done_by_dragging(open_page: Callable[..., Page], locale: 
     drop(page, item(page, "scheduler", "credit"), RIGHT)
     expect(page.locator("#section-host-shares select")).to_have_value("credit")
     drop(page, item(page, "sharing", "pages"), RIGHT)
-    expect(page.locator("#announcer")).to_contain_text(words["sharing"])
+    expect(page.locator("#announcer p").last).to_have_text(words["sharing"])
     expect(page.locator("#inspector [data-action=host-sharing]")).to_be_checked()
     drop(page, item(page, "overcommit", "memory"), RIGHT)
     expect(page.locator("#inspector [data-action=host-overcommit]")).to_be_checked()

@@ -8,7 +8,6 @@ afterwards. A run that it starts is advanced a little and then interrupted, as a
 
 from __future__ import annotations
 
-import argparse
 import random
 import re
 from collections import Counter
@@ -23,6 +22,7 @@ from engine.gdb import PACKET_BYTES, Stub, frame
 from engine.hypervisor.stacks import Configuration
 from engine.isa.assembler import assemble
 from engine.machine.loader import LoadedImage, inspect
+from tests.fuzz import asked
 from tests.support.run import CONFIGURATIONS
 
 PROGRAM = """
@@ -117,14 +117,6 @@ def fuzz(count: int, seed: int) -> Counter[str]:
     return replies
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    for reply, times in fuzz(options.count, options.seed).most_common():
-        print(f"{times:>8}  {reply!r}")
-
-
 if __name__ == "__main__":
-    main()
+    for reply, times in fuzz(*asked("gdb", __doc__, 1000, 1)).most_common():
+        print(f"{times:>8}  {reply!r}")

@@ -9,7 +9,6 @@ may happen: no other exception, no guest whose host cannot be saved and go on fr
 
 from __future__ import annotations
 
-import argparse
 import random
 import struct
 from collections import Counter
@@ -24,6 +23,7 @@ from engine.hypervisor.stacks import Configuration
 from engine.isa.table import ROWS
 from engine.machine.loader import LoadedImage, inspect, with_disk, with_firmware, with_initrd
 from engine.trace.rings import Trace
+from tests.fuzz import asked, outcomes, show
 
 STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual", "vmware", "xen")
 RUN_STEPS, MORE_STEPS = 100_000, 5_000
@@ -125,27 +125,8 @@ def check(kind: Callable[[random.Random], Case], chance: random.Random, stack: s
 
 def fuzz(count: int, seed: int) -> Counter[str]:
     """How often each kind of input came to what."""
-    outcomes: Counter[str] = Counter()
-    for number in range(count):
-        chance = random.Random(f"{seed}/{number}")
-        stack, kind = chance.choice(STACKS), chance.choice(KINDS)
-        try:
-            outcome = check(kind, chance, stack)
-        except BaseException as error:
-            error.add_note(f"input {number} of seed {seed}: {kind.__name__}, {stack}")
-            raise
-        outcomes[f"{kind.__name__}: {outcome}"] += 1
-    return outcomes
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.images", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    for outcome, times in sorted(fuzz(options.count, options.seed).items()):
-        print(f"{times:>8}  {outcome}")
+    return outcomes(check, KINDS, STACKS, count, seed)
 
 
 if __name__ == "__main__":
-    main()
+    show(fuzz(*asked("images", __doc__, 1000, 1)))

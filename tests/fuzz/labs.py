@@ -7,7 +7,6 @@ way of the past. Records and consoles must be the same. Prints the seeds of labs
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import NamedTuple
 
 from engine.commands import ConsoleInput, GuestCreate, GuestPower, HostSharing, ImageAssemble, LabError, LabSeek
 from engine.lab import Lab
+from tests.fuzz import asked
 from tests.support.labs import console, guests_of, host_create
 
 CHATTER = (Path(__file__).parents[1] / "support" / "chatter.s").read_text()
@@ -103,15 +103,12 @@ def _disturb(lab: Lab, dice: random.Random) -> Lab:
 
 def main() -> int:
     """The exit status is 1 when a lab differed."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.labs", description=__doc__)
-    parser.add_argument("--count", type=int, default=100, help="labs (100)")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
-    arguments = parser.parse_args()
+    count, first = asked("labs", __doc__, 100, 0)
     differing = [
-        seed for seed in range(arguments.seed, arguments.seed + arguments.count) if run(seed, 0) != run(seed, 1)
+        seed for seed in range(first, first + count) if run(seed, 0) != run(seed, 1)
     ]
     sys.stdout.write("".join(f"seed {seed} differs\n" for seed in differing))
-    sys.stdout.write(f"{arguments.count} labs, {len(differing)} differ\n")
+    sys.stdout.write(f"{count} labs, {len(differing)} differ\n")
     return int(bool(differing))
 
 

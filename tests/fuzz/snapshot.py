@@ -8,7 +8,6 @@ Nothing else may happen: no other exception, no guest whose host cannot go on. T
 
 from __future__ import annotations
 
-import argparse
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import zstandard
 from engine import snapshot
 from engine.commands import GuestCreate, ImageAdd, LabError, SnapshotTake
 from engine.lab import Lab
+from tests.fuzz import asked, outcomes, show
 from tests.support.labs import guests_of, host_create, lab_of
 
 STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual")
@@ -145,29 +145,8 @@ def check(content: bytes, stack: str) -> str:
 
 def fuzz(count: int, seed: int) -> Counter[str]:
     """How often each kind of input came to what."""
-    outcomes: Counter[str] = Counter()
-    for number in range(count):
-        chance = random.Random(f"{seed}/{number}")
-        stack = chance.choice(STACKS)
-        kind = chance.choice(KINDS)
-        content = kind(file_of(stack), chance)
-        try:
-            outcome = check(content, stack)
-        except BaseException as error:
-            error.add_note(f"input {number} of seed {seed}: {kind.__name__}, {stack}")
-            raise
-        outcomes[f"{kind.__name__}: {outcome}"] += 1
-    return outcomes
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    for outcome, times in sorted(fuzz(options.count, options.seed).items()):
-        print(f"{times:>8}  {outcome}")
+    return outcomes(lambda kind, chance, stack: check(kind(file_of(stack), chance), stack), KINDS, STACKS, count, seed)
 
 
 if __name__ == "__main__":
-    main()
+    show(fuzz(*asked("snapshot", __doc__, 1000, 1)))

@@ -7,7 +7,6 @@ first run compiled, the second enters wherever its stretches begin.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
@@ -21,7 +20,7 @@ from engine.machine.loader import inspect
 from engine.machine.memory import Memory
 from engine.machine.native.runtime import Native
 from tests.conformance.programs import BASE, SCENARIOS, case
-from tests.fuzz import loops
+from tests.fuzz import asked, loops
 
 MEMORY_MIB = 4
 STEP_LIMIT = 60_000
@@ -122,16 +121,13 @@ def check(name: str, source: str) -> str | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.tiers", description=__doc__)
-    parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    count, seed = asked("tiers", __doc__, 100, 0)
     failed, begin = 0, time.monotonic()
-    for name, source in programs(options.count, options.seed):
+    for name, source in programs(count, seed):
         if found := check(name, source):
             failed += 1
             print(found, flush=True)
-    print(f"{options.count} programs in {time.monotonic() - begin:.0f} s, {failed} differ")
+    print(f"{count} programs in {time.monotonic() - begin:.0f} s, {failed} differ")
     return failed > 0
 
 

@@ -7,7 +7,6 @@ The same goes to a twin that is replaced by its own snapshot again and again. Pr
 
 from __future__ import annotations
 
-import argparse
 import random
 import struct
 import sys
@@ -21,6 +20,7 @@ from engine.devices.virtio.console import INPUT_BYTES, OUTPUT_BYTES, Console
 from engine.devices.virtio.mmio import VirtioDevice
 from engine.devices.virtio.net import FRAME_BYTES, Net, mac_address
 from engine.devices.virtio.rng import MOST_BYTES, Rng
+from tests.fuzz import asked
 from tests.support.virtio_driver import DRIVER_OK, NEEDS_RESET, RAM, Bench, Driver, Ram
 
 RAM_BYTES = 1 << 16
@@ -252,18 +252,15 @@ def run(seed: int) -> int:
 
 def main() -> int:
     """The exit status is 1 when something broke."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz.virtio", description=__doc__)
-    parser.add_argument("--count", type=int, default=1000, help="cases (1000)")
-    parser.add_argument("--seed", type=int, default=0, help="the first seed (0)")
-    arguments = parser.parse_args()
+    count, first = asked("virtio", __doc__, 1000, 0)
     broken = returned = 0
-    for seed in range(arguments.seed, arguments.seed + arguments.count):
+    for seed in range(first, first + count):
         try:
             returned += run(seed)
         except BrokenError as error:
             broken += 1
             sys.stdout.write(f"{error}\n")
-    sys.stdout.write(f"{arguments.count} cases, {returned} notifications gave buffers back, {broken} broke\n")
+    sys.stdout.write(f"{count} cases, {returned} notifications gave buffers back, {broken} broke\n")
     return int(broken > 0)
 
 

@@ -75,6 +75,10 @@ CALLS = (
 )  # fmt: skip
 
 
+#: What the interpreter tier has to export for them, besides `run`.
+OF_INTERPRETER = tuple(call.name for call in CALLS if call.procedure is None)
+
+
 def _stub(call: Call, procedures: Procedures) -> str:
     words = [f"%word{index}" for index in range(call.words + 1)]
     lines = [
@@ -147,7 +151,7 @@ class Builtins:
         image = objects.image_of("calls", _OPTIMIZATION, _module)
         assert image is not None
         imported = {name: _address(name) for name in _API}
-        imported |= {call.name: interpreter[call.name] for call in CALLS if call.procedure is None}
+        imported |= {name: interpreter[name] for name in OF_INTERPRETER}
         self._code = objects.Linked(
             "calls", image, [f"call_{call.name}" for call in CALLS], imported | {"run": interpreter["run"]}
         )

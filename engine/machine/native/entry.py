@@ -7,14 +7,12 @@ from __future__ import annotations
 from typing import Any
 
 from engine.machine import privileged
-from engine.machine.native.layout import LIMIT, TRAP
+from engine.machine.native.layout import EXIT, LIMIT, TRAP
 from engine.machine.privileged import MACHINE
 from engine.trace.record import Cause
 
 #: After so many steps at the latest the JIT may put new regions in their places.
 STRETCH_STEPS = 1 << 22
-#: Why `proceed` came back, besides the reasons of `layout`: as TRAP, and the trap is the hart's monitor's.
-EXIT = 4
 
 
 def translate(h: Any, address: int, access: int) -> None:
@@ -36,7 +34,7 @@ def prepare(h: Any) -> bool:
 
 
 def proceed(h: Any, anew: bool) -> int:
-    """Run a hart. anew: `limit` has yet to be set. Returns one of the reasons of `layout`, or EXIT; a trap is counted as a
+    """Run a hart. anew: `limit` has yet to be set. Returns one of the reasons of `layout`; a trap is counted as a
     step already."""
     if anew and not prepare(h):
         return LIMIT

@@ -59,8 +59,8 @@ STOP_BYTES = 24
 
 #: Why native code came back. LIMIT: `limit` is reached, or somebody has to look at interrupts. SLOW: the
 #: instruction at pc is for the reference tier. FETCH: pc's page cannot be executed yet. TRAP: the instruction at pc
-#: raised the trap in `trap_cause` and `trap_value`, which is somebody else's to take.
-LIMIT, SLOW, FETCH, TRAP = range(4)
+#: raised the trap in `trap_cause` and `trap_value`, which is somebody else's to take; EXIT: its monitor's.
+LIMIT, SLOW, FETCH, TRAP, EXIT = range(5)
 
 
 def offset_of(structure: type[ctypes.Structure], name: str) -> int:

@@ -39,10 +39,7 @@ class Interpreter:
     def __init__(self) -> None:
         image = objects.image_of("interpreter", _OPTIMIZATION, handlers.module)
         assert image is not None
-        symbols = [
-            "run", "decode", "next_page", "slow", "over", "far", "plain", "refresh", "translate",
-            "enter_trap", "number_records", "walk", "resume_exit", "put_leaf", "table_stored",
-        ]  # fmt: skip
+        symbols = ["run", "decode", "next_page", "slow", "over", "far", "plain", *calls.OF_INTERPRETER]
         self.code = objects.Linked("interpreter", image, symbols, {})
         self.addresses = self.code.addresses
         builtin = calls.Builtins(self.addresses).function

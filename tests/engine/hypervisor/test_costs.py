@@ -73,7 +73,7 @@ def test_every_route_of_every_stack_has_its_paths() -> None:
                 for kernel in (K, V):
                     packed = routes.packed(kind, kernel)
                     for index, (origin, to) in enumerate((a, b) for a in (U, kernel) for b in (U, kernel)):
-                        assert packed >> 32 + 8 * index & 0xFF == routes.way(kind, origin, to).path
+                        assert packed >> 32 + 8 * index & 0xFF == routes.ways[kind, origin, to].path
 
 
 @pytest.mark.parametrize("profile", get_args(ProfileId))
@@ -90,7 +90,7 @@ def test_what_was_published_comes_out_again() -> None:
     """C. Dall et al., ISCA 2016, table 2: a hypercall is the whole round trip, I/O latency that to the driver domain."""
 
     def cycles(profile: ProfileId, stack: str, kind: Exit) -> int:
-        return Routes(Configuration.parse(f"{stack}/hardware-assist"), Costs(profile)).way(kind, K, K).cycles
+        return Routes(Configuration.parse(f"{stack}/hardware-assist"), Costs(profile)).ways[kind, K, K].cycles
 
     hypercalls = [cycles(profile, stack, Exit.HYPERCALL) for profile in ("dall-arm-2016", "dall-x86-2016")
                   for stack in ("kvm", "xen")]  # fmt: skip
@@ -147,7 +147,7 @@ def test_exits_take_the_way_of_their_stack(configuration: str) -> None:
 
 def test_a_type_2_host_pays_more_crossings_for_each_device_access_than_a_type_1() -> None:
     def crossings(stack: str) -> int:
-        path = Routes(Configuration.parse(f"{stack}/hardware-assist"), DEFAULT_COSTS).way(Exit.DEVICE, K, K).path
+        path = Routes(Configuration.parse(f"{stack}/hardware-assist"), DEFAULT_COSTS).ways[Exit.DEVICE, K, K].path
         return len(PATHS[path]) - 1
 
     assert crossings("cloud") < crossings("kvm") == crossings("parallels") < crossings("vmware") == crossings("xen")
@@ -167,7 +167,7 @@ def test_native_code_takes_the_same_ways_as_the_reference(configuration: str) ->
 def test_a_kernel_can_serve_devices_itself_but_the_console() -> None:
     host, _ = _host("kvm/hardware-assist+in-kernel-devices", WORK)
     routes = host.routes
-    assert PATHS[routes.way(Exit.KERNEL_DEVICE, K, K).path] == (K, H, K)
+    assert PATHS[routes.ways[Exit.KERNEL_DEVICE, K, K].path] == (K, H, K)
     host.run(3_000_000)
     seen = _stations(_records(host), *DEVICES)
     assert (H, DEVICE, H) in seen  # the UART
