@@ -45,7 +45,7 @@ def test_a_trap_is_found_opened_and_explained(page: Page) -> None:
     page.keyboard.press("Enter")
     detail = traps.locator(".detail")
     expect(detail.locator("h3")).to_be_focused()
-    expect(detail.locator(".detail-instruction")).to_have_text(re.compile(r"^(csr|sret|mret|wfi|sfence)"))
+    expect(detail.locator(".detail-instruction")).to_have_text(re.compile(r"^(csr|rdtime|sret|wfi|sfence)"))
     expect(detail.locator(".crossings li").first).to_contain_text("deprivileged kernel → ")
     expect(detail.locator("tr.changed").first).to_be_visible()
     page.keyboard.press("Escape")
