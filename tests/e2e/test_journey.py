@@ -87,8 +87,8 @@ def test_a_student_watches_builds_steps_and_comes_back(open_page: Callable[..., 
     console.locator(".console-screen:visible").click()
     page.keyboard.type("echo hi there\n")
     expect(screen.locator("> div").get_by_text(re.compile(r"^hi there\s*$"))).to_have_count(1)
-    page.keyboard.type("work syscall 1000000\n")
-    expect(screen).to_contain_text("work syscall 1000000")
+    page.keyboard.type("work syscall 1000000000\n")
+    expect(screen).to_contain_text("work syscall 1000000000")
     page.keyboard.press("Control+Shift+F6")
     pause(page)
 
