@@ -24,7 +24,9 @@ import zstandard
 from engine.commands import LabError
 
 MAGIC = b"RINGSIDE"
-VERSION = 1
+#: Of what is saved of machines, here and in engine.snapshot. It is raised when that changes: a machine goes on exactly
+#: from where it was, or not at all.
+VERSION = 2
 POOLED = 256
 LIMIT_BYTES = 1 << 30
 
@@ -76,10 +78,9 @@ def pack(root: Any) -> bytes:
     return _HEADER.pack(MAGIC, VERSION, hashlib.sha256(body).digest()) + body
 
 
-def unpack(content: bytes) -> Any:
-    """The tree of `pack`; tuples come back as lists. Raises LabError "checkpoint-damaged" or "checkpoint-
-    newer".
-    """
+def unpack(content: bytes, older: bool = False) -> Any:
+    """The tree of `pack`; tuples come back as lists. older: also one of an older version, in which machines are saved in
+    another way. Raises LabError "checkpoint-damaged", "checkpoint-newer" or "checkpoint-older"."""
     if len(content) < _HEADER.size:
         raise damaged(f"it has {len(content)} bytes, fewer than its header")
     magic, version, digest = _HEADER.unpack_from(content)
@@ -89,6 +90,13 @@ def unpack(content: bytes) -> Any:
         raise LabError(
             "checkpoint-newer",
             f"This lab was saved by a newer Ringside (format {version}; this one reads up to {VERSION}).",
+            version=version,
+            supported=VERSION,
+        )
+    if version < VERSION and not older:
+        raise LabError(
+            "checkpoint-older",
+            f"This lab was saved by an older Ringside (format {version}; this one goes on from format {VERSION}).",
             version=version,
             supported=VERSION,
         )

@@ -958,11 +958,16 @@ class Lab:
         )
 
     @classmethod
-    def load(cls, content: bytes, limits: Limits = Limits(), library: Library | None = None) -> Lab:
-        """The lab of `save`. Raises LabError "checkpoint-damaged", "checkpoint-newer" or "library-lacks", and
-        nothing else."""
-        root = checkpoint.unpack(content)
+    def load(
+        cls, content: bytes, limits: Limits = Limits(), library: Library | None = None, afresh: bool = False
+    ) -> Lab:
+        """The lab of `save`. afresh: its structure alone, also of an older version's; every guest is about to start, and
+        nothing can be undone. Raises LabError "checkpoint-damaged", "checkpoint-newer", "checkpoint-older" or
+        "library-lacks", and nothing else."""
+        root = checkpoint.unpack(content, older=afresh)
         try:
+            if afresh:
+                root |= {"undo": [], "redo": [], "history": {}}
             for part in ("document", "undo", "redo"):
                 root[part] = migrated(root[part])
             saved = msgspec.convert(root, _Saved)
@@ -973,9 +978,12 @@ class Lab:
             lab._next_id = saved.next_id
             lab._undo = deque(saved.undo)
             lab._redo = saved.redo
-            lab._world = lab._blank_world(lab._report.hear)
-            lab._history = History.load(saved.history, lab._world)
-            lab._report.forget(lab._document, lab._world)
+            if afresh:
+                lab._start_world()
+            else:
+                lab._world = lab._blank_world(lab._report.hear)
+                lab._history = History.load(saved.history, lab._world)
+                lab._report.forget(lab._document, lab._world)
         except LabError as error:
             if error.problem.key.startswith("library-"):
                 raise

@@ -34,7 +34,7 @@ import zstandard
 from msgspec import Meta, Raw, Struct
 
 from engine.bits import MASK64
-from engine.checkpoint import NONSENSE, pack, pooled, resolved, unpack
+from engine.checkpoint import NONSENSE, VERSION, pack, pooled, resolved, unpack
 from engine.commands import LabError, StackId, Switches, TechniqueId
 from engine.document import GuestRow, HostRow, ImageRow
 from engine.hypervisor.costs import DEFAULT_COSTS, Costs
@@ -53,7 +53,6 @@ from engine.trace.rings import Trace
 from engine.world import World, anew
 
 MAGIC = b"RINGSNAP"
-VERSION = 1
 SUFFIX = ".ringside"
 MANIFEST_BYTES = 64 << 20
 CONTENT_BYTES = 128 << 20
@@ -170,7 +169,7 @@ def _too_large(what: str) -> LabError:
 def identity(content: bytes) -> str:
     """The id of a snapshot among a lab's images: a hash of what it holds, however it was compressed. Raises
     LabError."""
-    manifest = _manifest(content)[0]
+    manifest = _manifest(content, older=True)[0]
     whole = hashlib.blake2b(digest_size=_DIGEST)
     whole.update(bytes(manifest.about) + _digest(manifest.tree))
     for part in manifest.contents:
@@ -180,7 +179,7 @@ def identity(content: bytes) -> str:
 
 # -- reading -----------------------------------------------------------------------------------------
 def read(content: bytes) -> Snapshot:
-    """The snapshot in a file. Raises LabError "snapshot-foreign", "snapshot-newer", "snapshot-truncated" or
+    """The snapshot in a file. Raises LabError "snapshot-foreign", "snapshot-format", "snapshot-truncated" or
     "snapshot-damaged"."""
     manifest, at = _manifest(content)
     tree = _tree(manifest)
@@ -213,8 +212,8 @@ def read(content: bytes) -> Snapshot:
         raise damaged("manifest", _reason(error)) from error
 
 
-def _manifest(content: bytes) -> tuple[_Manifest, int]:
-    """The manifest, and where the contents begin."""
+def _manifest(content: bytes, older: bool = False) -> tuple[_Manifest, int]:
+    """The manifest, and where the contents begin. older: also of a file whose guest cannot go on here."""
     begin = _HEADER.size + _DIGEST
     if not is_snapshot(content):
         raise LabError("snapshot-foreign", "This file is no snapshot of Ringside's.")
@@ -222,9 +221,9 @@ def _manifest(content: bytes) -> tuple[_Manifest, int]:
     _, version, _zero, size, digest = _HEADER.unpack_from(content)
     if _digest(content[: _HEADER.size]) != content[_HEADER.size : begin]:
         raise damaged("header", "its checksum does not match")
-    if version != VERSION:
+    if version != VERSION and not (older and version < VERSION):
         raise LabError(
-            "snapshot-newer",
+            "snapshot-format",
             f"This snapshot has format {version}; this Ringside reads format {VERSION}.",
             version=version,
             supported=VERSION,

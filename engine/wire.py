@@ -40,8 +40,8 @@ class Open(ToWorker, tag="open", frozen=True):
 
     Without a checkpoint the lab is made (`origin`), with one it is loaded; then `log` is replayed, each
     entry at its position. A quarantined lab does not run on to the entries' positions, takes them where its
-    checkpoint stands, and is paused. `slot` (from 1) is what the worker writes into its marker while it
-    works for this lab.
+    checkpoint stands, and is paused. So does a lab that is opened afresh, of whose checkpoint only the structure is
+    used. `slot` (from 1) is what the worker writes into its marker while it works for this lab.
     """
 
     lab: str
@@ -53,6 +53,7 @@ class Open(ToWorker, tag="open", frozen=True):
     log: list[Entry]
     tick: int  # the last tick number that pages have seen
     quarantined: bool
+    afresh: bool
     limits: dict[str, int]  # fields of engine.lab.Limits that the server's configuration sets
     gdb: str | None = None  # the address of gdb's ports; None: there are none
 

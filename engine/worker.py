@@ -536,7 +536,7 @@ class Worker:
         limits = Limits(**sizes)
         try:
             if message.checkpoint is not None:
-                lab = Lab.load(message.checkpoint, limits, self._library)
+                lab = Lab.load(message.checkpoint, limits, self._library, message.afresh)
             elif message.origin == "demo":
                 lab = Lab.demo(limits, self._library)
             else:
@@ -545,11 +545,13 @@ class Worker:
             self._fail_to_open(seat, error.problem)
             return
         job.progress(0.0)
+        stands = message.quarantined or message.afresh
+        is_kept = message.checkpoint is not None and not message.afresh
         seat.revision = message.revision
-        if message.checkpoint is not None:
+        if is_kept:
             seat.saved = (message.revision, lab.position)
         for number, entry in enumerate(message.log):
-            if not message.quarantined:
+            if not stands:
                 self._run_to(seat, lab, entry.position, job, number / len(message.log))
             command = _logged(entry.command)
             try:
@@ -558,16 +560,16 @@ class Worker:
                 if error.problem.key in _LIBRARY_LACKS:
                     self._fail_to_open(seat, error.problem)
                     return
-                # accepted once, refused now: a quarantined lab, which skipped the time between, may do that
+                # accepted once, refused now: a lab that skipped the time between may do that
                 sys.stderr.write(f"lab {seat.name}: entry {entry.revision} could not be replayed: {error}\n")
             seat.revision = entry.revision
         seat.lab = lab
         lab.drain()
         self._refresh(seat)
         self.send(wire.Opened(seat.name, seat.revision, Raw(seat.document)))
-        if message.quarantined and seat.running:
+        if stands and seat.running:
             self._command(seat, LabPause())
-        seat.next_save = 0.0 if message.checkpoint is None else self._clock() + CHECKPOINT_SECONDS
+        seat.next_save = self._clock() + CHECKPOINT_SECONDS if is_kept else 0.0
 
     def _fail_to_open(self, seat: Seat, problem: Problem) -> None:
         del self._seats[seat.name]

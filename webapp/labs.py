@@ -14,6 +14,7 @@ Invariants
   opened again from the store, requests under way are refused, the pages are told and get a keyframe.
 - A lab for which its worker died `FATAL_DEATHS` times within `SURVIVED_SECONDS` of opening is quarantined:
   opened at its checkpoint, paused. Its structure is kept, the time since the checkpoint is not run again.
+- A lab that cannot be opened as it was left is opened afresh when somebody asks for that, and never by itself.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from gevent.threadpool import ThreadPool
 from msgspec import Raw
 
 from engine import wire
+from engine.checkpoint import damaged
 from engine.commands import AnyCommand, AnyQuery, LabError, Problem
 from engine.compare import Difference, Together
 from engine.library import Manifest
@@ -45,13 +47,15 @@ from webapp.config import Config
 from webapp.fetching import Fetch, Fetcher
 from webapp.library import NewImage, library_folder
 from webapp.protocol import Accepted, Answered, NoticeEvent
-from webapp.store import Change, LabRow, Store, StoreError, document_name
+from webapp.store import Change, LabRow, Saved, Store, document_name
 from webapp.workers import Pool, WorkerProcess
 
 FATAL_DEATHS = 3
 SURVIVED_SECONDS = 60.0
 LIBRARY_SECONDS = 2.0
 DEMO = "demo"
+#: Why a lab may be opened afresh.
+_LOST = ("checkpoint-damaged", "checkpoint-older", "lab-poisoned")
 _NOT_KEPT = Problem("not-kept", "The change was taken back: the server could not write it to its disk.")
 
 log = logging.getLogger(__name__)
@@ -98,6 +102,7 @@ class Lab:
     deaths: int = 0
     reopening: bool = False  # its pages have seen it before
     discarding: bool = False  # what its worker holds is not what is kept
+    afresh: bool = False  # it is being opened with every guest about to start
     requests: dict[int, AsyncResult] = field(default_factory=dict)
     viewers: list[Viewer] = field(default_factory=list)
     showing: bool = False  # a Show is under way
@@ -211,6 +216,18 @@ class Labs:
         self._make(lab, "new", name)
         self._opened(lab)
         return lab
+
+    def open_afresh(self, lab: str) -> None:
+        """Open a lab that cannot be opened as it was left: its structure, with every guest about to start. A lab that can be
+        opened is left as it is. Raises LabError when it cannot be had like that either."""
+        try:
+            self._opened(lab)
+        except LabError as error:
+            if error.problem.key not in _LOST:
+                raise
+            lost = self._labs[lab]
+            lost.afresh, lost.deaths = True, 0
+            self._opened(lab)
 
     def command(self, lab: str, command: AnyCommand) -> Accepted:
         """Carry out and keep a command. Raises LabError: nothing has changed."""
@@ -354,11 +371,12 @@ class Labs:
                 Problem("lab-poisoned", "This lab ends the engine's process even when it is opened paused."),
             )
             return
-        try:
-            saved = self._kept(lambda: self._store.saved(lab.id))
-        except StoreError as error:
-            self._unopened(lab, Problem("checkpoint-damaged", str(error), {"reason": str(error)}))
-            return
+        saved = self._kept(lambda: self._store.saved(lab.id))
+        if saved is None:
+            if not lab.afresh:
+                self._unopened(lab, damaged("none of its files in the data folder can be read").problem)
+                return
+            saved = Saved(None, self.row(lab.id).revision, [])
         worker = self._pool.choose()
         lab.worker, lab.slot = worker, next(self._slots)
         worker.labs[lab.slot] = lab.id
@@ -367,7 +385,7 @@ class Labs:
             worker,
             wire.Open(
                 lab.id, lab.slot, "demo" if lab.origin == "demo" else "new", lab.name,
-                saved.checkpoint, saved.revision, saved.log, lab.tick, quarantined, self._config.lab_limits(),
+                saved.checkpoint, saved.revision, saved.log, lab.tick, quarantined, lab.afresh, self._config.lab_limits(),
                 None if self._config.gdb == "off" else self._config.gdb,
             ),
         )  # fmt: skip
@@ -375,7 +393,7 @@ class Labs:
     def _unopened(self, lab: Lab, problem: Problem) -> None:
         log.error("lab %s cannot be opened: %s", lab.id, problem.message)
         self._let_go(lab)
-        lab.problem = problem
+        lab.problem, lab.afresh = problem, False
         for viewer in self._take_viewers(lab):
             viewer(problem)
         lab.settled.set()
@@ -515,6 +533,7 @@ class Labs:
 
     def _is_open(self, lab: Lab, message: wire.Opened) -> None:
         lab.state, lab.problem, lab.opened_at = State.OPEN, None, time.monotonic()
+        lab.afresh = False
         changed, lab.document = bytes(lab.document) != bytes(message.document), message.document
         if changed:
             document = bytes(message.document)

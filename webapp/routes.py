@@ -190,6 +190,13 @@ def classification() -> Response:
     return Response(found.json(), mimetype="application/json")
 
 
+@pages.post("/labs/<name>/afresh")
+def open_afresh(name: str) -> Response:
+    """Open a lab that cannot be opened as it was left, with every guest about to start."""
+    labs_of_server().open_afresh(name)
+    return json_response({"ok": True})
+
+
 @pages.post("/labs/<name>/images")
 def upload_image(name: str) -> Response:
     file = request.files.get("file")

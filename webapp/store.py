@@ -277,8 +277,9 @@ class Store:
                 )
         self._forget(dropped)
 
-    def saved(self, lab: str) -> Saved:
-        """The lab from its newest readable checkpoint on. Raises KeyError when there is no such lab."""
+    def saved(self, lab: str) -> Saved | None:
+        """The lab from its newest readable checkpoint on; None when it has some and their files are all damaged. Raises
+        KeyError when there is no such lab."""
         with self._engine.connect() as connection:
             if connection.execute(sql.select(_labs.c.id).where(_labs.c.id == lab)).first() is None:
                 raise KeyError(lab)
@@ -292,9 +293,7 @@ class Store:
                     revision = row.revision
                     break
             if checkpoints and content is None:
-                raise StoreError(
-                    f"No checkpoint of the lab {lab} can be read: their files in {self._blobs} are damaged."
-                )
+                return None
             rows = connection.execute(
                 sql.select(_log.c.revision, _log.c.position, _log.c.command)
                 .where((_log.c.lab == lab) & (_log.c.revision > revision))

@@ -106,6 +106,7 @@ export const ERROR_MESSAGES = {
   'error.unknown-command': ['The lab does not know this command. Reload the page.', '실험실이 모르는 명령입니다. 페이지를 새로 고치세요.'],
   'error.unknown-query': ['The lab does not know this question. Reload the page.', '실험실이 모르는 요청입니다. 페이지를 새로 고치세요.'],
   'error.checkpoint-newer': ['This lab was saved by a newer Ringside (format {version}; this one reads up to {supported}).', '더 새로운 Ringside가 저장한 실험실입니다 (형식 {version}, 여기서는 {supported}까지 읽음).'],
+  'error.checkpoint-older': ['This lab was saved by an older Ringside (format {version}; this one goes on from format {supported}).', '이전 Ringside가 저장한 실험실입니다 (형식 {version}, 여기서는 형식 {supported}부터 이어서 실행).'],
   'error.stretch-too-long': ['This stretch takes more than {limit} steps to run again. Choose a shorter one.', '이 구간을 다시 실행하려면 {limit}단계가 넘게 걸립니다. 더 짧은 구간을 고르세요.'],
   'error.stretch-too-full': ['This stretch has more than {limit} traps. Choose a shorter one.', '이 구간에는 트랩이 {limit}개 넘게 있습니다. 더 짧은 구간을 고르세요.'],
   'error.held-by-gdb': ['gdb holds {guest}: detach it, or close its port, first.', 'gdb가 {guest:을} 잡고 있습니다. 먼저 gdb를 분리하거나 포트를 닫으세요.'],
@@ -114,7 +115,7 @@ export const ERROR_MESSAGES = {
   'error.gdb-other-guest': ['Another guest of this lab has the port for gdb. Close it first.', '이 실험실의 다른 게스트가 gdb용 포트를 쓰고 있습니다. 먼저 닫으세요.'],
   // snapshots (engine/snapshot.py)
   'error.snapshot-foreign': ['This file is no snapshot of Ringside’s.', 'Ringside 스냅샷 파일이 아닙니다.'],
-  'error.snapshot-newer': ['This snapshot has format {version}; this Ringside reads format {supported}.', '스냅샷의 형식은 {version}인데, 이 Ringside는 형식 {supported:을} 읽습니다.'],
+  'error.snapshot-format': ['This snapshot has format {version}; this Ringside reads format {supported}.', '스냅샷의 형식은 {version}인데, 이 Ringside는 형식 {supported:을} 읽습니다.'],
   'error.snapshot-truncated': ['The snapshot ends after {have} bytes, inside its {part}; it needs {need}. Copy it again.', '스냅샷이 {part} 안에서 {have}바이트 만에 끝납니다. {need}바이트가 필요하니 다시 복사하세요.'],
   'error.snapshot-damaged': ['The snapshot is damaged in its {part}: {reason}.', '스냅샷의 {part:이} 손상되었습니다: {reason}.'],
   'error.snapshot-too-large': ['This guest is too large for a snapshot ({what}); its files may have {limit} MiB each, and all of it {total} MiB.', '이 게스트는 스냅샷으로 저장하기에 너무 큽니다 ({what}). 파일은 각각 {limit} MiB, 전체는 {total} MiB까지입니다.'],

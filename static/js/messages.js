@@ -683,6 +683,11 @@ export const MESSAGES = {
   'lab.empty': ['An empty lab', '빈 실험실'],
   'lab.empty.detail': ['Drag a host from the palette onto the canvas, then a guest onto the host.', '팔레트에서 호스트를 캔버스로 끌어다 놓고, 그 위에 게스트를 놓으세요.'],
   'lab.retry': ['Reload', '새로 고침'],
+  'lab.afresh': ['Start its guests again', '게스트 다시 시작'],
+  'lab.afresh.detail': [
+    'Its hosts, guests and images are kept. What ran in the guests cannot go on: each starts from its image again.',
+    '호스트와 게스트, 이미지는 그대로 있습니다. 실행 중이던 내용은 이어갈 수 없으므로, 게스트가 모두 이미지에서 다시 시작합니다.',
+  ],
   'lab.refused': ['This lab cannot be opened', '이 실험실을 열 수 없습니다'],
 
   // other pages

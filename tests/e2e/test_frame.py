@@ -9,6 +9,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import FloatRect, Locator, Page, expect
 
 from tests.e2e.conftest import Console
+from tests.support.saved import as_older, rewrite
+from tests.support.server import Server
 
 HOSTS = '#objects tr[aria-level="1"]'
 GUESTS = '#objects tr[aria-level="2"]'
@@ -196,12 +198,41 @@ def test_a_lab_that_is_not_there_says_so(open_page: Callable[..., Page], console
     expect(page.get_by_role("link", name="All labs")).to_be_visible()
 
 
+def test_a_lab_of_an_older_version_can_be_begun_again(open_page: Callable[..., Page], server: Server) -> None:
+    page = open_page()
+    ready(page)
+    page.locator('[data-item="host"]').focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Space")
+    expect(page.locator(HOSTS)).to_have_count(2)
+    page.close()
+    server.stop()
+    rewrite(server.data, "demo", as_older)
+    server.start()
+    page = open_page(locale="ko-KR", viewport={"width": 1024, "height": 700})
+    expect(page.locator(".middle")).to_contain_text("이전 Ringside가 저장한 실험실입니다")
+    page.locator("[data-action=language-en]").click()
+    expect(page.locator(".middle")).to_contain_text("This lab was saved by an older Ringside")
+    expect(page.locator(".middle").get_by_role("link", name="Open the demo lab")).to_have_count(0)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+    page.locator(".middle").get_by_role("button", name="Start its guests again").click()
+    ready(page)
+    expect(page.locator(HOSTS)).to_have_count(2)
+    expect(page.get_by_role("button", name=re.compile("^Run"))).to_be_visible()
+    page.locator(GUESTS).focus()
+    page.keyboard.press("s")
+    expect(page.locator("#inspector .figure", has_text=re.compile(r"^Traps\d")).locator("dd")).to_have_text("1")
+
+
 def test_a_new_lab_is_empty_and_says_what_to_do(open_page: Callable[..., Page]) -> None:
     page = open_page("/labs")
     page.get_by_label("Name of a new lab").fill("Mine")
     page.get_by_role("button", name="Create").click()
     ready(page)
     expect(page.locator(".middle")).to_contain_text("An empty lab")
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
     page.locator(".middle").get_by_role("button", name="Add a host").click()
     expect(page.locator(HOSTS)).to_have_count(1)
     expect(page.locator(".middle")).to_be_hidden()

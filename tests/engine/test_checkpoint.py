@@ -29,7 +29,7 @@ _TREES = st.recursive(
 
 def _sealed(plain: bytes) -> bytes:
     body = zstandard.compress(plain)
-    return struct.pack("<8sI32s", b"RINGSIDE", 1, hashlib.sha256(body).digest()) + body
+    return struct.pack("<8sI32s", b"RINGSIDE", checkpoint.VERSION, hashlib.sha256(body).digest()) + body
 
 
 @given(_TREES)
@@ -54,7 +54,7 @@ def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     content[bit // 8] ^= 1 << bit % 8
     with pytest.raises(LabError) as caught:
         checkpoint.unpack(bytes(content))
-    assert caught.value.problem.key in {"checkpoint-damaged", "checkpoint-newer"}
+    assert caught.value.problem.key in {"checkpoint-damaged", "checkpoint-newer", "checkpoint-older"}
 
 
 @given(st.data())
@@ -91,10 +91,17 @@ def test_a_frame_larger_than_the_limit_is_not_unpacked(monkeypatch: pytest.Monke
         checkpoint.unpack(content)
 
 
-def test_a_newer_format_says_so() -> None:
-    content = bytearray(checkpoint.pack({}))
-    content[8] = 2
+@pytest.mark.parametrize(("by", "key"), [(1, "checkpoint-newer"), (-1, "checkpoint-older")])
+def test_another_format_says_so(by: int, key: str) -> None:
+    content = bytearray(checkpoint.pack({"page": bytes(4096)}))
+    content[8] += by
     with pytest.raises(LabError) as caught:
         checkpoint.unpack(bytes(content))
-    assert caught.value.problem.key == "checkpoint-newer"
-    assert caught.value.problem.params == {"version": 2, "supported": 1}
+    assert caught.value.problem.key == key
+    assert caught.value.problem.params == {"version": checkpoint.VERSION + by, "supported": checkpoint.VERSION}
+
+
+def test_an_older_one_is_read_when_asked_for() -> None:
+    content = bytearray(checkpoint.pack({"page": bytes(4096)}))
+    content[8] -= 1
+    assert checkpoint.unpack(bytes(content), older=True) == {"page": bytes(4096)}

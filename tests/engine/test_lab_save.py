@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from typing import Any
 
 import pytest
@@ -12,16 +13,21 @@ from hypothesis import strategies as st
 from engine import checkpoint, guests
 from engine.commands import (
     ConsoleInput,
+    GuestCreate,
     GuestPower,
     GuestRemove,
     HostCreate,
     ImageAdd,
     LabError,
+    LabReset,
     LabSeek,
+    LabSpeed,
     LabUndo,
+    SnapshotTake,
 )
 from engine.lab import Lab
-from tests.support.labs import crowded, guests_of, lab_of, run_to
+from tests.support.labs import console, crowded, guests_of, lab_of, registers, run_to
+from tests.support.saved import as_older
 
 
 def _everything() -> Lab:
@@ -116,3 +122,38 @@ def test_a_checkpoint_with_a_correct_digest_and_a_wrong_content(saved: bytes, da
         parent[last] = data.draw(_JUNK, label="junk")
     with contextlib.suppress(LabError):
         Lab.load(checkpoint.pack(root)).document()
+
+
+def test_afresh_the_structure_comes_back_and_its_guests_start(saved: bytes) -> None:
+    lab, again = _everything(), Lab.load(as_older(saved), afresh=True)
+    structure = ("hosts", "guests", "images", "costs")
+    assert {part: again.document()[part] for part in structure} == {part: lab.document()[part] for part in structure}
+    assert again.position == 0
+    with pytest.raises(LabError, match="nothing to undo"):
+        again.apply(LabUndo())
+    lab.apply(LabReset())
+    for each in (lab, again):
+        each.apply(LabSpeed("max"))
+        each.run(20_000)
+    first = guests_of(lab)[0]
+    assert registers(again, first) == registers(lab, first)
+    assert console(again, first) == console(lab, first)
+    [mine] = [row["id"] for row in again.document()["images"] if row["name"] == "mine.elf"]
+    again.apply(GuestCreate(again.document()["hosts"][0]["id"], mine))
+    assert Lab.load(again.save()).document() == again.document()
+
+
+def test_a_kept_snapshot_of_an_older_version_stays_and_starts_nothing() -> None:
+    lab = lab_of(["run=demo"])
+    run_to(lab, 5_000)
+    image = lab.apply(SnapshotTake(guests_of(lab)[0]))["image"]
+    root = checkpoint.unpack(lab.save())
+    [content] = root["images"].values()
+    header = bytearray(content[:56])
+    header[8] -= 1
+    root["images"] = {image: bytes(header) + hashlib.blake2b(header, digest_size=32).digest() + content[88:]}
+    again = Lab.load(checkpoint.pack(root))
+    assert again.document()["images"] == lab.document()["images"]
+    with pytest.raises(LabError) as caught:
+        again.apply(GuestCreate(again.document()["hosts"][0]["id"], image))
+    assert caught.value.problem.key == "snapshot-format"

@@ -11,6 +11,7 @@ import pytest
 import zstandard
 
 from engine import guests, snapshot
+from engine.checkpoint import VERSION
 from engine.commands import (
     FitsQuery,
     GuestCreate,
@@ -221,17 +222,18 @@ def test_every_truncation_is_found() -> None:
             snapshot.read(nothing)
 
 
-def _sealed(manifest: bytes, rest: bytes = b"", version: int = snapshot.VERSION) -> bytes:
+def _sealed(manifest: bytes, rest: bytes = b"", version: int = VERSION) -> bytes:
     header = struct.pack("<8sIIQ32s", b"RINGSNAP", version, 0, len(manifest), snapshot._digest(manifest))
     body = header + snapshot._digest(header) + manifest + rest
     return body + snapshot._digest(body)
 
 
-def test_another_format_says_so() -> None:
+@pytest.mark.parametrize("version", [VERSION - 1, VERSION + 1])
+def test_another_format_says_so(version: int) -> None:
     with pytest.raises(LabError) as caught:
-        snapshot.read(_sealed(b"", version=2))
-    assert caught.value.problem.key == "snapshot-newer"
-    assert caught.value.problem.params == {"version": 2, "supported": 1}
+        snapshot.read(_sealed(b"", version=version))
+    assert caught.value.problem.key == "snapshot-format"
+    assert caught.value.problem.params == {"version": version, "supported": VERSION}
 
 
 def _with_manifest(**changes: object) -> bytes:

@@ -35,6 +35,7 @@ from engine.compare import Difference, Measure, Task, Together
 from engine.hypervisor.stacks import Configuration
 from engine.lab import Lab
 from engine.worker import TICK_SECONDS, Pace, Worker
+from tests.support.saved import as_older
 
 Message = TypeVar("Message", bound=wire.FromWorker)
 
@@ -64,7 +65,7 @@ class Bench:
     def open(self, lab: str = "one", **fields: Any) -> wire.Opened:
         values: dict[str, Any] = {
             "slot": 1, "origin": "new", "name": lab, "checkpoint": None, "revision": 0, "log": [], "tick": 0,
-            "quarantined": False, "limits": {},
+            "quarantined": False, "afresh": False, "limits": {},
         }  # fmt: skip
         self.worker.receive(wire.Open(lab=lab, **{**values, **fields}))
         return self.until(wire.Opened)
@@ -363,9 +364,28 @@ def test_a_quarantined_lab_keeps_its_structure_and_is_paused(bench: Bench) -> No
     assert again.lab().position == checkpoint.position
 
 
+def test_a_lab_that_is_opened_afresh_is_paused_and_kept_at_once(bench: Bench) -> None:
+    bench.open()
+    guest = bench.guest()
+    bench.done(LabSpeed("max"))
+    bench.done(LabRun())
+    kept = bench.until(wire.Checkpoint, lambda saved: saved.position > 0)
+    created = bench.do(HostCreate(name="kept"))
+    entry = bench.until(wire.Done, lambda done: done.request == created).entry
+    again = Bench()
+    again.open(checkpoint=as_older(kept.content), revision=kept.revision, log=[entry], afresh=True)
+    document = again.lab().document()
+    assert not document["running"]
+    assert "kept" in [host["name"] for host in document["hosts"]]
+    assert [row["id"] for row in document["guests"]] == [guest]
+    fresh = again.until(wire.Checkpoint)
+    assert fresh.position == 0
+    assert Lab.load(fresh.content).document()["hosts"] == document["hosts"]
+
+
 def test_a_damaged_checkpoint_is_refused(bench: Bench) -> None:
     bench.worker.receive(
-        wire.Open("one", 1, "new", "one", b"not a checkpoint", 0, [], 0, quarantined=False, limits={})
+        wire.Open("one", 1, "new", "one", b"not a checkpoint", 0, [], 0, quarantined=False, afresh=False, limits={})
     )
     assert bench.until(wire.OpenFailed).problem.key == "checkpoint-damaged"
 

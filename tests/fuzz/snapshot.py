@@ -18,6 +18,7 @@ import msgspec
 import zstandard
 
 from engine import snapshot
+from engine.checkpoint import VERSION
 from engine.commands import GuestCreate, ImageAdd, LabError, SnapshotTake
 from engine.lab import Lab
 from tests.fuzz import asked, outcomes, show
@@ -26,7 +27,7 @@ from tests.support.labs import guests_of, host_create, lab_of
 STACKS = ("bare-metal", "trap-and-emulate", "binary-translation", "hardware-assist", "paravirtual")
 KEYS = {
     "snapshot-foreign",
-    "snapshot-newer",
+    "snapshot-format",
     "snapshot-truncated",
     "snapshot-damaged",
 }
@@ -87,7 +88,7 @@ def garble(content: bytes, chance: random.Random) -> bytes:
         plain[chance.randrange(len(plain))] = chance.randrange(256)
     packed = zstandard.compress(bytes(plain))
     header = snapshot._HEADER.pack(
-        snapshot.MAGIC, snapshot.VERSION, 0, len(packed), snapshot._digest(packed)
+        snapshot.MAGIC, VERSION, 0, len(packed), snapshot._digest(packed)
     )
     body = header + snapshot._digest(header) + packed + content[begin : -snapshot._DIGEST]
     return body + snapshot._digest(body)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import websocket
 
+from tests.support.saved import as_older, rewrite
 from tests.support.server import Server
+from tests.webapp.browser import Answer, Browser
 from tests.webapp.client import Page
 from tests.webapp.conftest import create_lab, make_server, workers_of
 
@@ -226,6 +228,60 @@ def test_a_lab_that_ends_its_worker_again_and_again_is_opened_paused(own: Server
         assert not keyframe["running"]
         assert keyframe["document"]["guests"]
         page.command("lab.step", unit="instruction")
+
+
+def _post_afresh(server: Server, lab: str) -> Answer:
+    browser = Browser(server)
+    browser.get("/labs")
+    return browser.request("POST", f"/labs/{lab}/afresh", headers={"X-CSRF-Token": browser.csrf, "Accept": "application/json"})
+
+
+def test_a_lab_that_cannot_go_on_is_begun_again_when_asked_for(own: Server) -> None:
+    lab = create_lab(own)
+    with Page(own.port) as page:
+        page.join(lab)
+        host = page.command("host.create", name="kept")["result"]["host"]
+        page.command("guest.create", host=host, image="ringos", arguments="run=demo")
+        page.command("lab.speed", speed="max")
+        page.command("lab.run")
+        page.until("tick", lambda tick: tick["position"] > 100_000)
+        assert _post_afresh(own, lab).status == 200
+        before = page.command("lab.pause") and page.join(lab)["keyframe"]
+    assert before["position"] > 100_000, "what can go on is left as it is"
+    own.stop()
+    rewrite(own.data, lab, as_older)
+    own.start()
+    with Page(own.port) as page:
+        refused = page.ask("join", {"lab": lab, "protocol": 1})
+        assert refused["error"]["key"] == "checkpoint-older"
+        assert _post_afresh(own, lab).status == 200
+        after = page.join(lab)["keyframe"]
+        assert (after["document"]["hosts"], after["document"]["guests"]) == (
+            before["document"]["hosts"], before["document"]["guests"],
+        )  # fmt: skip
+        assert (after["position"], after["document"]["running"]) == (0, False)
+        page.command("guest.rename", guest=after["document"]["guests"][0]["id"], name="later")
+    own.kill()
+    own.start()
+    with Page(own.port) as page:
+        assert page.join(lab)["keyframe"]["document"]["guests"][0]["name"] == "later"
+
+
+def test_a_lab_of_which_nothing_can_be_read_begins_as_it_was_made(own: Server) -> None:
+    with Page(own.port) as page:
+        page.join("demo")
+        page.command("host.create", name="lost")
+    own.stop()
+    for blob in (own.data / "blobs").glob("*/*"):
+        blob.write_bytes(b"damaged")
+    own.start()
+    with Page(own.port) as page:
+        assert page.ask("join", {"lab": "demo", "protocol": 1})["error"]["key"] == "checkpoint-damaged"
+        assert _post_afresh(own, "demo").status == 200
+        hosts = page.join("demo")["keyframe"]["document"]["hosts"]
+        assert [host["name"] for host in hosts] == ["host-1"]
+        page.command("host.create", name="new")
+    assert _post_afresh(own, "nowhere").status == 404
 
 
 def test_a_lab_that_nobody_watches_is_put_aside_and_comes_back(

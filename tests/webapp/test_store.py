@@ -115,8 +115,7 @@ def test_a_damaged_checkpoint_costs_only_replay(store: Store, folder: Path) -> N
     for path in (folder / "blobs").rglob("*"):
         if path.is_file():
             path.unlink()
-    with pytest.raises(StoreError, match="damaged"):
-        store.saved("a")
+    assert store.saved("a") is None
 
 
 def test_labs_with_the_same_state_share_its_blob(store: Store, folder: Path) -> None:

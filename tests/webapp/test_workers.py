@@ -54,7 +54,7 @@ def opened(pool: Pool, ear: Ear) -> WorkerProcess:
     """The worker, holding a lab "one" in slot 5."""
     worker = pool.choose()
     worker.labs[5] = "one"
-    pool.send(worker, wire.Open("one", 5, "new", "one", None, 0, [], 0, quarantined=False, limits={}))
+    pool.send(worker, wire.Open("one", 5, "new", "one", None, 0, [], 0, quarantined=False, afresh=False, limits={}))
     assert isinstance(ear.messages.get(timeout=PATIENCE_SECONDS), wire.Opened)
     return worker
 

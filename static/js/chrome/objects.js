@@ -29,6 +29,8 @@ export class Objects {
     this.current = null;
     this.dirty = true;
     this.body = h('tbody');
+    this.empty = h('p.empty');
+    this.scroll = h('div.scroll');
     const touch = () => {
       this.dirty = true;
       scheduler.invalidate();
@@ -62,9 +64,16 @@ export class Objects {
       h('thead', null, h('tr', null, COLUMNS.map((column) => h('th', { scope: 'col', class: column }, app.t(`objects.${column}`))))), this.body);
     table.addEventListener('keydown', (event) => this.key(event));
     this.empty = h('p.empty', null, app.t('objects.empty'));
+    this.scroll = h('div.scroll', {}, table, this.empty);
     this.root.replaceChildren(h('header', null, h('h2', null, app.t('objects.label')),
-      h('button.quiet.square', { type: 'button', 'aria-label': app.t('objects.hide'), onclick: () => this.setOpen(false) }, icon(ICONS.close))),
-    h('div.scroll', { tabindex: -1 }, table, this.empty));
+      h('button.quiet.square', { type: 'button', 'aria-label': app.t('objects.hide'), onclick: () => this.setOpen(false) }, icon(ICONS.close))), this.scroll);
+    this.emptied(true);
+  }
+
+  /** Say so where nothing is listed; then Tab reaches what scrolls, since it has no rows to reach. @param {boolean} isEmpty */
+  emptied(isEmpty) {
+    this.empty.hidden = !isEmpty;
+    this.scroll.tabIndex = isEmpty ? 0 : -1;
   }
 
   /** @param {boolean} open */
@@ -91,7 +100,7 @@ export class Objects {
       row.element.remove();
       this.rows.delete(key);
     }
-    if (this.empty) this.empty.hidden = order.length > 0;
+    this.emptied(order.length === 0);
     if (!this.current || !keys.has(this.current)) this.current = order.length ? `${order[0].kind}:${order[0].id}` : null;
     order.forEach((selection, index) => {
       const key = `${selection.kind}:${selection.id}`;

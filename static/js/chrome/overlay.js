@@ -3,10 +3,16 @@
  * of an empty or loading lab.
  */
 import { byId, h, icon, setText } from '../dom.js';
+import { ask } from '../http.js';
 import { ICONS } from '../icons.js';
 import { actionButton, dispositionMark } from './parts.js';
 
 /** @typedef {import('../app.js').App} App */
+
+/** The lab of the home page. */
+const DEMO = 'demo';
+/** Why a lab may be begun again: webapp.labs. */
+const LOST = new Set(['checkpoint-damaged', 'checkpoint-older', 'lab-poisoned']);
 
 export class Overlay {
   /**
@@ -42,7 +48,7 @@ export class Overlay {
   build() {
     const { app } = this;
     const dispositions = app.store.reader ? app.store.schema.dispositions : [];
-    const legend = h('details.legend', { open: app.preferences.get('legend', true) },
+    const legend = h('details.legend', { open: app.preferences.get('legend', true), hidden: dispositions.length === 0 },
       h('summary', null, h('span', null, app.t('legend.title'))),
       h('ul', null, dispositions.map((name) => h('li', { title: app.t(`disposition.${name}.detail`) }, dispositionMark(name), app.t(`disposition.${name}`)))));
     legend.addEventListener('toggle', () => app.preferences.set('legend', legend.open));
@@ -92,15 +98,28 @@ export class Overlay {
     if (app.connection === 'refused') {
       const problem = app.refusal;
       const text = problem ? app.problemText(problem) : '';
-      this.show(app.t('lab.refused'), text, h('button.primary', { type: 'button', onclick: () => location.reload() }, app.t('lab.retry')),
-        h('a.button', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
+      const lost = problem !== null && LOST.has(problem.key);
+      this.show(app.t('lab.refused'), lost ? `${text} ${app.t('lab.afresh.detail')}` : text,
+        lost && h('button.primary', { type: 'button', onclick: () => void this.openAfresh() }, app.t('lab.afresh')),
+        h('button', { type: 'button', class: lost ? null : 'primary', onclick: () => location.reload() }, app.t('lab.retry')),
+        app.lab !== DEMO && h('a.button', { href: '/' }, app.t('http.home')), h('a.button', { href: '/labs' }, app.t('http.labs')));
     } else if (!lab) this.show(app.t(app.connection === 'connecting' ? 'lab.loading' : 'connection.reconnecting'), app.t('lab.loading.detail'));
     else if (lab.hosts.length === 0) {
       this.show(app.t('lab.empty'), app.t('lab.empty.detail'), h('button.primary', { type: 'button', onclick: () => app.actions?.run('host-create') }, icon(ICONS.host), app.t('do.host-create')));
     } else this.middle.hidden = true;
   }
 
-  /** @param {string} title @param {string} detail @param {...Node} buttons */
+  /** Have a lab that cannot go on begin again. */
+  async openAfresh() {
+    try {
+      await ask(this.app, `/labs/${this.app.lab}/afresh`, 'POST');
+      location.reload();
+    } catch (problem) {
+      this.app.complain(problem);
+    }
+  }
+
+  /** @param {string} title @param {string} detail @param {...(Node | false)} buttons */
   show(title, detail, ...buttons) {
     this.middle.hidden = false;
     this.middle.replaceChildren(h('strong', null, title), h('p', null, detail), h('div.buttons', null, ...buttons));
