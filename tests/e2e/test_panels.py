@@ -94,6 +94,29 @@ def test_the_timeline_goes_back_across_a_trap(page: Page) -> None:
     assert int(slider.get_attribute("aria-valuenow") or 0) < before
 
 
+def test_the_timeline_is_at_the_present_when_the_lab_went_on_without_it(page: Page) -> None:
+    booted(page)
+    slider = open_panel(page, "timeline").get_by_role("slider")
+    before = int(slider.get_attribute("aria-valuenow") or 0)
+    open_panel(page, "console")
+    page.locator("#canvas").focus()
+    page.keyboard.press("r")
+    instructions = page.locator("#inspector .figure", has_text="Instructions").locator("dd")
+    while int((instructions.text_content() or "").replace(",", "")) < before + 500_000:
+        page.wait_for_timeout(100)
+    pause(page)
+    export = open_panel(page, "timeline").get_by_role("link", name="Export")
+    expect(slider).not_to_have_attribute("aria-valuenow", str(before))
+    for _ in range(100):
+        present = int(slider.get_attribute("aria-valuenow") or 0)
+        begin, end = map(int, re.findall(r"(?:from|to)=(\d+)", export.get_attribute("href") or ""))
+        if begin <= present <= end:
+            break
+        page.wait_for_timeout(100)
+    assert begin <= present <= end
+    assert begin > before
+
+
 def test_registers_code_and_memory_agree(page: Page) -> None:
     booted(page)
     cpu = open_panel(page, "cpu")

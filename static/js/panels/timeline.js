@@ -26,7 +26,7 @@ export function mountTimeline(root, app) {
   /** @type {Mark[]} */
   let marks = [];
   let history = { ...app.store.history };
-  let view = inside({ begin: history.end - FIRST_VIEW, end: history.end }, history);
+  let view = following({ begin: history.end - FIRST_VIEW, end: history.end }, app.store.position, history);
   let shown = true;
   let asked = '';
   /** @type {number | null} where the pointer is, px from the lanes' left edge */
@@ -36,8 +36,8 @@ export function mountTimeline(root, app) {
   /** @type {number | null} */
   let going = null;
   let answered = false;
-  /** While running, how far the marks reach: the playhead keeps to what is known of the traps behind it. */
-  let known = 0;
+  /** Where the lab was when the marks were asked for. While it runs, the playhead keeps to that: the traps behind it are known. */
+  let known = app.store.position;
   const flagsName = `timeline.flags.${app.lab}`;
 
   /** @returns {number[]} */
@@ -123,9 +123,11 @@ export function mountTimeline(root, app) {
       const result = await app.query({ type: 'timeline' });
       marks = result.marks;
       answered = true;
+      const isFollowed = visible(known);
       known = result.position;
       history = { begin: result.begin, end: Math.max(result.end, result.position) };
-      view = app.store.running ? following(view, known, history) : inside(view, history);
+      const follows = app.store.running || (isFollowed && !visible(known));
+      view = follows ? following(view, known, history) : inside(view, history);
       state.show(marks.length === 0 && history.end === history.begin ? app.t('timeline.empty') : null);
     } catch (error) {
       state.show(app.t('panel.failed', { reason: app.problemText(error) }), () => poll.request(false));
