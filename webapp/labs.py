@@ -54,7 +54,7 @@ FATAL_DEATHS = 3
 SURVIVED_SECONDS = 60.0
 LIBRARY_SECONDS = 2.0
 DEMO = "demo"
-#: Why a lab may be opened afresh.
+#: Why a lab may be opened afresh; its pages are told so in the problem's params.
 _LOST = ("checkpoint-damaged", "checkpoint-older", "lab-poisoned")
 _NOT_KEPT = Problem("not-kept", "The change was taken back: the server could not write it to its disk.")
 
@@ -223,7 +223,7 @@ class Labs:
         try:
             self._opened(lab)
         except LabError as error:
-            if error.problem.key not in _LOST:
+            if "afresh" not in error.problem.params:
                 raise
             lost = self._labs[lab]
             lost.afresh, lost.deaths = True, 0
@@ -392,6 +392,8 @@ class Labs:
 
     def _unopened(self, lab: Lab, problem: Problem) -> None:
         log.error("lab %s cannot be opened: %s", lab.id, problem.message)
+        if problem.key in _LOST:
+            problem = msgspec.structs.replace(problem, params={**problem.params, "afresh": True})
         self._let_go(lab)
         lab.problem, lab.afresh = problem, False
         for viewer in self._take_viewers(lab):

@@ -11,8 +11,6 @@ import { actionButton, dispositionMark } from './parts.js';
 
 /** The lab of the home page. */
 const DEMO = 'demo';
-/** Why a lab may be begun again: webapp.labs. */
-const LOST = new Set(['checkpoint-damaged', 'checkpoint-older', 'lab-poisoned']);
 
 export class Overlay {
   /**
@@ -98,7 +96,7 @@ export class Overlay {
     if (app.connection === 'refused') {
       const problem = app.refusal;
       const text = problem ? app.problemText(problem) : '';
-      const lost = problem !== null && LOST.has(problem.key);
+      const lost = Boolean(problem?.params?.afresh);
       this.show(app.t('lab.refused'), lost ? `${text} ${app.t('lab.afresh.detail')}` : text,
         lost && h('button.primary', { type: 'button', onclick: () => void this.openAfresh() }, app.t('lab.afresh')),
         h('button', { type: 'button', class: lost ? null : 'primary', onclick: () => location.reload() }, app.t('lab.retry')),
