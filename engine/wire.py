@@ -41,7 +41,8 @@ class Open(ToWorker, tag="open", frozen=True):
     Without a checkpoint the lab is made (`origin`), with one it is loaded; then `log` is replayed, each
     entry at its position. A quarantined lab does not run on to the entries' positions, takes them where its
     checkpoint stands, and is paused. So does a lab that is opened afresh, of whose checkpoint only the structure is
-    used. `slot` (from 1) is what the worker writes into its marker while it works for this lab.
+    used; a `Checkpoint` of it comes before `Opened`. `slot` (from 1) is what the worker writes into its marker while it
+    works for this lab.
     """
 
     lab: str

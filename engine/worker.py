@@ -546,9 +546,8 @@ class Worker:
             return
         job.progress(0.0)
         stands = message.quarantined or message.afresh
-        is_kept = message.checkpoint is not None and not message.afresh
         seat.revision = message.revision
-        if is_kept:
+        if message.checkpoint is not None and not message.afresh:
             seat.saved = (message.revision, lab.position)
         for number, entry in enumerate(message.log):
             if not stands:
@@ -565,11 +564,13 @@ class Worker:
             seat.revision = entry.revision
         seat.lab = lab
         lab.drain()
+        if message.afresh:
+            self._save(seat)
         self._refresh(seat)
         self.send(wire.Opened(seat.name, seat.revision, Raw(seat.document)))
         if stands and seat.running:
             self._command(seat, LabPause())
-        seat.next_save = self._clock() + CHECKPOINT_SECONDS if is_kept else 0.0
+        seat.next_save = 0.0 if message.checkpoint is None else self._clock() + CHECKPOINT_SECONDS
 
     def _fail_to_open(self, seat: Seat, problem: Problem) -> None:
         del self._seats[seat.name]

@@ -218,8 +218,8 @@ class Labs:
         return lab
 
     def open_afresh(self, lab: str) -> None:
-        """Open a lab that cannot be opened as it was left: its structure, with every guest about to start. A lab that can be
-        opened is left as it is. Raises LabError when it cannot be had like that either."""
+        """Open a lab that cannot be opened as it was left: its structure, with every guest about to start; it is kept when this
+        returns. A lab that can be opened is left as it is. Raises LabError when it cannot be had like that either."""
         try:
             self._opened(lab)
         except LabError as error:
@@ -228,6 +228,7 @@ class Labs:
             lost = self._labs[lab]
             lost.afresh, lost.deaths = True, 0
             self._opened(lab)
+            self._kept(lambda: None)
 
     def command(self, lab: str, command: AnyCommand) -> Accepted:
         """Carry out and keep a command. Raises LabError: nothing has changed."""

@@ -373,13 +373,18 @@ def test_a_lab_that_is_opened_afresh_is_paused_and_kept_at_once(bench: Bench) ->
     created = bench.do(HostCreate(name="kept"))
     entry = bench.until(wire.Done, lambda done: done.request == created).entry
     again = Bench()
-    again.open(checkpoint=as_older(kept.content), revision=kept.revision, log=[entry], afresh=True)
+    again.worker.receive(
+        wire.Open(
+            "one", 1, "new", "one", as_older(kept.content), kept.revision, [entry], 0, quarantined=False, afresh=True, limits={}
+        )
+    )
+    fresh = again.until(wire.Checkpoint)
+    assert again.until(wire.Opened).revision == entry.revision, "what was kept is kept again before it is open"
     document = again.lab().document()
     assert not document["running"]
     assert "kept" in [host["name"] for host in document["hosts"]]
     assert [row["id"] for row in document["guests"]] == [guest]
-    fresh = again.until(wire.Checkpoint)
-    assert fresh.position == 0
+    assert (fresh.revision, fresh.position) == (entry.revision, 0)
     assert Lab.load(fresh.content).document()["hosts"] == document["hosts"]
 
 
