@@ -54,6 +54,40 @@ def test_a_trap_is_found_opened_and_explained(page: Page) -> None:
     expect(grid).to_be_focused()
 
 
+def test_the_feed_follows_until_the_reader_goes_up(page: Page) -> None:
+    ready(page)
+    page.get_by_role("group", name="Speed").get_by_text("25", exact=True).click()
+    traps = open_panel(page, "traps")
+    fresh = traps.locator(".traps-new")
+    count = page.locator("#inspector .figure", has_text=re.compile(r"^Traps\d")).locator("dd")
+
+    def go_on() -> None:
+        for _ in range(4):
+            before = count.text_content() or ""
+            expect(count).not_to_have_text(before)
+
+    go_on()
+    for key in ("ArrowDown", "ArrowUp", "ArrowUp"):
+        open_panel(page, "console")
+        go_on()
+        open_panel(page, "traps")
+        go_on()
+        page.locator("#dock-splitter").focus()
+        page.keyboard.press(key)
+        go_on()
+        expect(fresh).to_be_hidden()
+    traps.locator(".traps-row:visible").nth(2).hover()
+    page.mouse.wheel(0, -400)
+    expect(fresh).to_be_visible()
+    top = traps.locator(".traps-spacer .traps-row:visible").first.get_attribute("id")
+    go_on()
+    expect(traps.locator(".traps-spacer .traps-row:visible").first).to_have_id(top or "")
+    fresh.click()
+    expect(fresh).to_be_hidden()
+    go_on()
+    expect(fresh).to_be_hidden()
+
+
 def test_older_traps_are_loaded_without_gaps(page: Page) -> None:
     booted(page)
     traps = open_panel(page, "traps")

@@ -42,6 +42,8 @@ export function mountTraps(root, app) {
   let following = true;
   /** The pointer is down on a row: the rows wait, so that a click hits what was aimed at. */
   let holding = false;
+  /** Where the rows were at the last scroll event: only a reader who goes up from there stops following. */
+  let scrolledTo = 0;
   let unseen = 0;
   /** @type {number | null} key of the record that the keyboard is on */
   let current = null;
@@ -178,7 +180,7 @@ export function mountTraps(root, app) {
 
   // -- following and anchoring ---------------------------------------------------------------------
   const viewHeight = () => height - ROW_PX;
-  const atTail = () => grid.scrollTop + height >= (items.length + 1) * ROW_PX - ROW_PX / 2;
+  const atTail = () => grid.scrollTop + grid.clientHeight >= grid.scrollHeight - ROW_PX / 2;
 
   function follow() {
     following = true;
@@ -342,8 +344,11 @@ export function mountTraps(root, app) {
     if (item) activate(item);
   });
   grid.addEventListener('scroll', () => {
+    if (!shown) return;
     const tail = atTail();
-    if (!holding && following !== tail) {
+    const isUpward = grid.scrollTop < scrolledTo;
+    scrolledTo = grid.scrollTop;
+    if (!holding && following !== tail && (tail || isUpward)) {
       following = tail;
       feed.capacity = tail ? FOLLOWING_CAPACITY : READING_CAPACITY;
       if (tail) unseen = 0;
@@ -462,6 +467,7 @@ export function mountTraps(root, app) {
     update,
     show: () => {
       shown = true;
+      scrolledTo = 0;
     },
     hide: () => {
       shown = false;
