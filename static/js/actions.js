@@ -35,20 +35,25 @@ const guestState = (app) => {
   return id === null ? -1 : (app.store.guests.get(id)?.state ?? 0);
 };
 
+/** So many commands wait for one that takes long. */
+const MOST_WAITING = 20;
+
 /**
- * A command that may take long: only one at a time, and its button says so; asking again while it works cancels it.
+ * A command that may take long: one at a time, and its button says so. What is asked for meanwhile comes after it, unless it is
+ * cancelled (the action "run"), refused, or nothing more happens.
  * @param {App} app @param {string} id @param {import('./protocol.js').Command} command
  */
 async function longWork(app, id, command) {
-  if (app.busy === id) {
-    await app.attempt({ type: 'lab.pause' });
-    return;
-  }
+  if (app.waiting.length < MOST_WAITING) app.waiting.push([id, command]);
   if (app.busy) return;
-  app.setBusy(id);
-  const result = await app.attempt(command);
+  for (let next = app.waiting.shift(); next; next = app.waiting.shift()) {
+    app.setBusy(next[0]);
+    const result = await app.attempt(next[1]);
+    const isOver = result?.reached === false;
+    if (isOver && !app.cancelled) app.toast({ text: app.t('toast.nothing-more'), level: 'info' });
+    if (isOver || app.cancelled || result === undefined) app.waiting.length = 0;
+  }
   app.setBusy(null);
-  if (result?.reached === false) app.toast({ text: app.t('toast.nothing-more'), level: 'info' });
 }
 
 /** Steps concern the selected guest, or any when none is selected. @param {App} app */
@@ -71,6 +76,7 @@ const TABLE = [
     pressed: (app) => app.store.running,
     run: async (app) => {
       const pause = app.store.running || app.busy !== null;
+      app.cancelled = app.busy !== null;
       if ((await app.attempt({ type: pause ? 'lab.pause' : 'lab.run' })) !== undefined) {
         app.announce(app.t(pause ? 'announce.paused' : 'announce.running'));
       }
@@ -305,15 +311,15 @@ export class Actions {
   }
 
   /**
-   * Run the action of a key, if there is one.
-   * @param {Pick<KeyboardEvent, 'key' | 'code' | 'ctrlKey' | 'metaKey' | 'altKey' | 'shiftKey'>} event
+   * Run the action of a key, if there is one. A key that is held does not pile up work.
+   * @param {Pick<KeyboardEvent, 'key' | 'code' | 'ctrlKey' | 'metaKey' | 'altKey' | 'shiftKey' | 'repeat'>} event
    * @returns {boolean} whether the key belongs to an action
    */
   key(event) {
     const name = keyName(event);
     for (const action of this.byId.values()) {
       if (action.keys?.includes(name)) {
-        this.run(action.id);
+        if (!event.repeat || this.app.busy === null) this.run(action.id);
         return true;
       }
     }

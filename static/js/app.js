@@ -112,6 +112,10 @@ export class App extends Emitter {
     this.busy = null;
     /** How far it is, 0..1. */
     this.progress = 0;
+    /** Was it cancelled? */
+    this.cancelled = false;
+    /** What waits for it. @type {[action: string, command: Command][]} */
+    this.waiting = [];
     /** @type {import('./actions.js').Actions | null} */
     this.actions = null;
     /** @type {Parts | null} */
@@ -247,6 +251,7 @@ export class App extends Emitter {
     if (action === this.busy) return;
     this.busy = action;
     this.progress = 0;
+    this.cancelled = false;
     this.emit('busy', action);
   }
 }
