@@ -40,7 +40,7 @@ def test_a_guest_that_fails_or_spins_is_told_at_the_guest_and_the_others_go_on(p
 
     write_and_run(page, "spins", SPINS)
     page.locator(GUESTS, has_text="spins").focus()
-    expect(message).to_contain_text(re.compile(r"^no trap for [\d.]+ M instructions"))
+    expect(message).to_contain_text(re.compile(r"^no trap for [\d.]+ [MG] instructions"))
     expect(page.locator(GUESTS, has_text="spins").locator("td.state")).to_have_text("running")
 
     page.locator('[data-item="image"]', has_text="hello").focus()
