@@ -62,12 +62,15 @@ class Bench:
         )
         self._requests = itertools.count(1)
 
-    def open(self, lab: str = "one", **fields: Any) -> wire.Opened:
+    def ask_to_open(self, lab: str = "one", **fields: Any) -> None:
         values: dict[str, Any] = {
             "slot": 1, "origin": "new", "name": lab, "checkpoint": None, "revision": 0, "log": [], "tick": 0,
             "quarantined": False, "afresh": False, "limits": {},
         }  # fmt: skip
         self.worker.receive(wire.Open(lab=lab, **{**values, **fields}))
+
+    def open(self, lab: str = "one", **fields: Any) -> wire.Opened:
+        self.ask_to_open(lab, **fields)
         return self.until(wire.Opened)
 
     def turn(self, seconds: float = 0.0) -> float:
@@ -373,11 +376,7 @@ def test_a_lab_that_is_opened_afresh_is_paused_and_kept_at_once(bench: Bench) ->
     created = bench.do(HostCreate(name="kept"))
     entry = bench.until(wire.Done, lambda done: done.request == created).entry
     again = Bench()
-    again.worker.receive(
-        wire.Open(
-            "one", 1, "new", "one", as_older(kept.content), kept.revision, [entry], 0, quarantined=False, afresh=True, limits={}
-        )
-    )
+    again.ask_to_open(checkpoint=as_older(kept.content), revision=kept.revision, log=[entry], afresh=True)
     fresh = again.until(wire.Checkpoint)
     assert again.until(wire.Opened).revision == entry.revision, "what was kept is kept again before it is open"
     document = again.lab().document()
@@ -389,9 +388,7 @@ def test_a_lab_that_is_opened_afresh_is_paused_and_kept_at_once(bench: Bench) ->
 
 
 def test_a_damaged_checkpoint_is_refused(bench: Bench) -> None:
-    bench.worker.receive(
-        wire.Open("one", 1, "new", "one", b"not a checkpoint", 0, [], 0, quarantined=False, afresh=False, limits={})
-    )
+    bench.ask_to_open(checkpoint=b"not a checkpoint")
     assert bench.until(wire.OpenFailed).problem.key == "checkpoint-damaged"
 
 

@@ -246,7 +246,8 @@ def test_a_lab_that_cannot_go_on_is_begun_again_when_asked_for(own: Server) -> N
         page.command("lab.run")
         page.until("tick", lambda tick: tick["position"] > 100_000)
         assert _post_afresh(own, lab).status == 200
-        before = page.command("lab.pause") and page.join(lab)["keyframe"]
+        page.command("lab.pause")
+        before = page.join(lab)["keyframe"]
     assert before["position"] > 100_000, "what can go on is left as it is"
     own.stop()
     rewrite(own.data, lab, as_older)

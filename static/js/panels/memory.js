@@ -198,28 +198,28 @@ export function mountMemory(root, app) {
     );
   }
 
-  /** What the panel is about. */
-  const wanted = () => `${app.guest} ${vcpu} ${top} ${address} ${physical}`;
+  /** What the panel is about, wherever its rows are scrolled to. */
+  const subject = () => `${app.guest} ${vcpu} ${address} ${physical}`;
 
   const poll = poller(EVERY_MS, async () => {
     const { guest } = app;
     if (guest === null || !shown) return;
+    const before = subject();
     try {
       const rows = shownRows();
       top = moved(top, 0, rows);
-      const asked = wanted();
       const [memory, translation] = await Promise.all([
         app.query({ type: 'memory', guest, vcpu, address: top, length: rows * ROW_BYTES, physical }),
         physical ? null : app.query({ type: 'walk', guest, vcpu, address }),
       ]);
-      if (asked !== wanted()) return; // somebody went elsewhere meanwhile, and has asked again
+      if (subject() !== before) return; // somebody went elsewhere meanwhile, and has asked again
       state.show(null);
       content.hidden = false;
       showDump(hexdump(memory.address, new Uint8Array(memory.bytes), memory.mapped), memory.mapped.some(Boolean));
       walk.hidden = translation === null;
       if (translation) showWalk(translation);
     } catch (error) {
-      if (guest !== app.guest) return;
+      if (subject() !== before) return;
       content.hidden = true;
       state.show(app.t('panel.failed', { reason: app.problemText(error) }), ask);
     }
